@@ -1,0 +1,1 @@
+"""Card templates, filled by `nora15_hf.hub.cards`."""
