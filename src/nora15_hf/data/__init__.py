@@ -1,0 +1,10 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""LeRobot datasets in and out, their statistics, and the way from samples to model inputs."""
+
+from .collator import PolicyCollator
+from .lerobot_dataset import LeRobotDataset, Sample
+from .lerobot_writer import LeRobotWriter
+from .statistics import compute_statistics
+
+
+__all__ = ["LeRobotDataset", "LeRobotWriter", "PolicyCollator", "Sample", "compute_statistics"]

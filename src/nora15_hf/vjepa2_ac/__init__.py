@@ -1,0 +1,27 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""V-JEPA 2-AC, the world model. Importing this package registers it with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_vjepa2_ac import VJEPA2ACConfig
+from .modeling_vjepa2_ac import FrameCache, VJEPA2ACModel, VJEPA2ACPredictor, VJEPA2ACPreTrainedModel, normalize_latents
+from .poses import integrate_pose
+from .presets import tiny_world_model
+from .processing_vjepa2_ac import VJEPA2ACProcessor
+
+
+AutoConfig.register("vjepa2_ac", VJEPA2ACConfig)
+AutoModel.register(VJEPA2ACConfig, VJEPA2ACModel)
+AutoProcessor.register(VJEPA2ACConfig, VJEPA2ACProcessor)
+
+__all__ = [
+    "FrameCache",
+    "VJEPA2ACConfig",
+    "VJEPA2ACModel",
+    "VJEPA2ACPreTrainedModel",
+    "VJEPA2ACPredictor",
+    "VJEPA2ACProcessor",
+    "integrate_pose",
+    "normalize_latents",
+    "tiny_world_model",
+]

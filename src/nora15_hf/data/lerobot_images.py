@@ -1,0 +1,120 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Frames of one camera of a LeRobot dataset, stored as encoded images inside the data files."""
+
+import io
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from .lerobot_table import FrameTable
+
+
+# Row groups of encoded images kept by an uncached camera. Writers put one episode, a few MB, into a row group.
+ENCODED_ROW_GROUPS_KEPT = 4
+
+
+class ParquetImages:
+    """Reads frames by their row in a `FrameTable`.
+
+    No file stays open between reads, so that the object can be forked or sent to data-loading workers.
+
+    Args:
+        root (`Path`): Local folder of the dataset.
+        table (`FrameTable`): Says where each frame lies.
+        key (`str`): Image feature.
+        size (`tuple[int, int]`): Height and width in pixels that every frame must have.
+        cache (`bool`):
+            `True` keeps decoded frames in one uint8 `(N, height, width, 3)` array, filled row group by row group when
+            first touched. `False` decodes on every read and keeps a few encoded row groups.
+    """
+
+    def __init__(self, root: Path, table: FrameTable, key: str, size: tuple[int, int], cache: bool):
+        self.root = root
+        self.key = key
+        self.size = size
+        self.cache = cache
+        self._table = table
+        self._files: dict[int, tuple[pq.FileMetaData, np.ndarray]] = {}
+        self._encoded: OrderedDict[tuple[int, int], pa.Array] = OrderedDict()
+        rows = len(table.index) if cache else 0
+        # The operating system commits memory only where frames are written.
+        self._frames = np.empty((rows, *size, 3), dtype=np.uint8)
+        self._decoded = np.zeros(rows, dtype=bool)
+
+    def read(self, row: int) -> np.ndarray:
+        """Frame at a row of the table.
+
+        Returns:
+            `np.ndarray`: uint8 `(height, width, 3)`, a copy.
+
+        Raises:
+            ValueError: The stored image is damaged, has no embedded bytes, is not RGB or has another size.
+        """
+        number, group, first, after = self._row_group(row)
+        if not self.cache:
+            return self._decode(self._recent_row_group(number, group)[self._table.file_row[row] - first], row)
+        if not self._decoded[row]:
+            encoded = self._read_row_group(number, group)
+            # The table may hold only some rows of the group: those of the selected episodes.
+            in_file = np.searchsorted(self._table.file_number, [number, number + 1])
+            in_group = in_file[0] + np.searchsorted(self._table.file_row[slice(*in_file)], [first, after])
+            for position in range(*in_group):
+                self._frames[position] = self._decode(encoded[self._table.file_row[position] - first], position)
+                self._decoded[position] = True
+        return self._frames[row].copy()
+
+    def _row_group(self, row: int) -> tuple[int, int, int, int]:
+        """File number, row group, and the group's first and last-but-one row in the file, for a row of the table."""
+        number = int(self._table.file_number[row])
+        if number not in self._files:
+            metadata = pq.read_metadata(self.root / self._table.files[number])
+            lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            self._files[number] = (metadata, np.cumsum([0, *lengths]))
+        bounds = self._files[number][1]
+        group = int(np.searchsorted(bounds, self._table.file_row[row], side="right")) - 1
+        return number, group, int(bounds[group]), int(bounds[group + 1])
+
+    def _read_row_group(self, number: int, group: int) -> pa.Array:
+        path = self.root / self._table.files[number]
+        with path.open("rb") as handle, pq.ParquetFile(handle, metadata=self._files[number][0]) as parquet:
+            column = parquet.read_row_group(group, columns=[self.key], use_threads=False)[self.key]
+        if not pa.types.is_struct(column.type):
+            raise ValueError(
+                f"{path}: {self.key!r} is stored as {column.type}, expected images embedded as struct<bytes, path>. "
+                "Record the dataset again with embedded images."
+            )
+        return column.combine_chunks().field("bytes")
+
+    def _recent_row_group(self, number: int, group: int) -> pa.Array:
+        if (number, group) not in self._encoded:
+            if len(self._encoded) == ENCODED_ROW_GROUPS_KEPT:
+                self._encoded.popitem(last=False)
+            self._encoded[number, group] = self._read_row_group(number, group)
+        self._encoded.move_to_end((number, group))
+        return self._encoded[number, group]
+
+    def _decode(self, encoded: pa.Scalar, row: int) -> np.ndarray:
+        where = (
+            f"{self.root / self._table.files[self._table.file_number[row]]}, row {self._table.file_row[row]}: "
+            f"image {self.key!r}"
+        )
+        if not encoded.is_valid:
+            raise ValueError(f"{where} has no embedded bytes, only a path. Embed the images in the parquet files.")
+        try:
+            with Image.open(io.BytesIO(encoded.as_buffer())) as image:
+                # Size and mode come from the header, before any pixel is decoded.
+                if (image.height, image.width) != self.size or image.mode != "RGB":
+                    raise ValueError(
+                        f"{where} is {image.height} x {image.width} {image.mode}, meta/info.json says "
+                        f"{self.size[0]} x {self.size[1]} RGB. Correct the shape there or record the dataset again."
+                    )
+                return np.array(image)
+        except OSError as error:
+            raise ValueError(f"{where} cannot be decoded ({error}). Fetch or record the dataset again.") from error
+
+
+__all__ = ["ParquetImages"]

@@ -1,0 +1,391 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Two ways to draw a Meta-World scene: rays without any graphics library, and OpenGL.
+
+Both show the same field of view: the camera `corner4` (the place to which LeRobot moves `corner2`), turned by 180
+degrees because Meta-World's corner cameras hang upside down, and of the turned square picture only the part where
+the robot works. Both hide every site: Meta-World's goal dots differ in colour between tasks that share a scene and
+would tell the policy its task without the instruction. A visible goal is drawn on request as a red ball.
+
+Pictures of two renderers differ. They must never be mixed in one data set, or between training and evaluation.
+"""
+
+import importlib
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from .metaworld_tasks import SIM_EXTRA_MESSAGE
+
+try:
+    import mujoco
+except ModuleNotFoundError as error:
+    raise ImportError(SIM_EXTRA_MESSAGE) from error
+
+logger = logging.getLogger(__name__)
+
+CAMERA = "corner4"
+OPENGL_PLATFORMS = ("egl", "osmesa")
+GOAL_COLOR = (0.9, 0.1, 0.1)
+GOAL_RADIUS = 0.025  # metres; about 4 px across at 84 px
+
+# MuJoCo draws geom groups 0-2; Meta-World keeps its collision shapes in group 4.
+_SHOWN_GROUPS = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8)
+_CORNER_SIGNS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of the turned square picture that is kept.
+
+    Attributes:
+        field (`int`): side of the whole square picture, pixels.
+        left, top (`int`): upper left corner of the kept square, pixels.
+        size (`int`): side of the kept square, pixels.
+    """
+
+    field: int
+    left: int
+    top: int
+    size: int
+
+    @classmethod
+    def for_image_size(cls, image_size: int) -> "Crop":
+        """84 px out of a field of 114 px, from (20, 7); scaled and rounded for other sizes.
+
+        Raises:
+            ValueError: `image_size` is smaller than 16 pixels.
+        """
+        if image_size < 16:
+            raise ValueError(f"`image_size` is {image_size}; at least 16 pixels are needed to show a scene. Try 84.")
+        scale = image_size / 84
+        return cls(field=round(114 * scale), left=round(20 * scale), top=round(7 * scale), size=image_size)
+
+
+class RayCastRenderer:
+    """Draws by casting one ray per pixel with MuJoCo's collision code; needs no graphics library.
+
+    What cannot move within an episode is cast once and kept. Of what moves, only those rays are cast that pass
+    through the projected bounding box of some geom, which misses nothing: the picture is the one that casting every
+    ray at every geom gives. A surface is lit by a lamp at the camera, `ambient + (1 - ambient) * |normal . ray|`; its
+    colour is that of its material times the mean of the material's texture, or the geom's own. Normals come from the
+    distances along neighbouring rays that hit the same geom.
+
+    Args:
+        model (`mujoco.MjModel`): the environment's model.
+        image_size (`int`): side of the picture, pixels.
+    """
+
+    ambient = 0.3
+    background = np.array([0.25, 0.30, 0.38])
+
+    def __init__(self, model: mujoco.MjModel, image_size: int):
+        self.crop = Crop.for_image_size(image_size)
+        self._model = model
+        self._camera = model.camera(CAMERA).id
+        self._slope = np.tan(np.deg2rad(model.cam_fovy[self._camera]) / 2)
+        self._camera_rays = self._rays_in_camera_frame()
+        self._colors = _surface_colors(model)
+        moves = model.body_weldid[model.geom_bodyid] != 0
+        shown = (model.geom_group < 3) & (self._colors[:, 3] > 0)
+        self._moving, self._fixed = np.flatnonzero(moves & shown), np.flatnonzero(~moves & shown)
+        box = model.geom_aabb[self._moving]
+        self._moving_corners = box[:, None, :3] + _CORNER_SIGNS * box[:, None, 3:]
+        self._fixed_poses = None
+
+    def _rays_in_camera_frame(self) -> np.ndarray:
+        """Unit vectors `(size**2, 3)`; the camera looks along -z, and the turn by 180 degrees negates x and y."""
+        crop = self.crop
+        across = ((crop.left + np.arange(crop.size) + 0.5) / crop.field * 2 - 1) * self._slope
+        down = ((crop.top + np.arange(crop.size) + 0.5) / crop.field * 2 - 1) * self._slope
+        x, y = np.meshgrid(-across, down)
+        rays = np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3)
+        return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+    def render(self, data: mujoco.MjData, goal: np.ndarray | None = None) -> np.ndarray:
+        """Draw the present state.
+
+        Args:
+            data (`mujoco.MjData`): the state, after `mujoco.mj_forward`.
+            goal (`np.ndarray` of shape `(3,)`, *optional*): place in metres where a red ball is drawn.
+
+        Returns:
+            `np.ndarray`: uint8 `(image_size, image_size, 3)`.
+        """
+        self._refresh_fixed_layer(data)
+        image, distance = self._fixed_image.copy(), self._fixed_distance.copy()
+
+        pixels = self._pixels_that_may_show_moving_geoms(data)
+        geom, near = self._cast(data, pixels, flg_static=0)
+        visible = np.flatnonzero(near < distance)
+        image[visible] = self._shade(geom, near, visible)
+        if goal is not None:
+            distance[visible] = near[visible]
+            self._draw_goal(image, distance, goal - data.cam_xpos[self._camera])
+        return (image * 255 + 0.5).astype(np.uint8).reshape(self.crop.size, self.crop.size, 3)
+
+    def close(self) -> None:
+        """Nothing is held outside Python; present so that both renderers are used alike."""
+
+    def _refresh_fixed_layer(self, data: mujoco.MjData) -> None:
+        """Cast the resting part of the scene anew if any of it stands elsewhere than at the last picture."""
+        poses = np.concatenate([data.geom_xpos[self._fixed].ravel(), data.geom_xmat[self._fixed].ravel()])
+        if self._fixed_poses is not None and np.array_equal(poses, self._fixed_poses):
+            return
+        self._fixed_poses = poses
+        self._rays = np.ascontiguousarray(self._camera_rays @ data.cam_xmat[self._camera].reshape(3, 3).T)
+        groups = self._model.geom_group.copy()
+        self._model.geom_group[self._moving] = 5
+        geom, self._fixed_distance = self._cast(data, np.arange(len(self._rays)), flg_static=1)
+        self._model.geom_group[:] = groups
+        self._fixed_image = np.tile(self.background, (len(self._rays), 1))
+        hit = np.flatnonzero(geom >= 0)
+        self._fixed_image[hit] = self._shade(geom, self._fixed_distance, hit)
+
+    def _pixels_that_may_show_moving_geoms(self, data: mujoco.MjData) -> np.ndarray:
+        """Indices of the pixels inside the projected bounding box of at least one moving geom."""
+        crop = self.crop
+        rotation = data.geom_xmat[self._moving].reshape(-1, 3, 3)
+        corners = self._moving_corners @ rotation.transpose(0, 2, 1) + data.geom_xpos[self._moving][:, None]
+        x, y, z = np.moveaxis((corners - data.cam_xpos[self._camera]) @ data.cam_xmat[self._camera].reshape(3, 3), 2, 0)
+        if (z > -1e-3).any():  # a box reaches behind the camera: its projection is unbounded
+            return np.arange(crop.size**2)
+        column = (x / (z * self._slope) + 1) / 2 * crop.field - crop.left - 0.5
+        row = (1 - y / (z * self._slope)) / 2 * crop.field - crop.top - 0.5
+        # One pixel more on each side, so that rounding cannot lose a ray that grazes the box.
+        first = np.clip(np.floor([row.min(1), column.min(1)]), 0, crop.size).astype(int)
+        last = np.clip(np.ceil([row.max(1), column.max(1)]) + 1, 0, crop.size).astype(int)
+        inside = np.zeros((crop.size, crop.size), dtype=bool)
+        for top, left, bottom, right in zip(*first, *last, strict=True):
+            inside[top:bottom, left:right] = True
+        return np.flatnonzero(inside)
+
+    def _cast(self, data: mujoco.MjData, pixels: np.ndarray, flg_static: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cast the rays of `pixels`; returns for all pixels the geom hit (-1: none) and its distance (inf: none)."""
+        geom = np.full(len(self._rays), -1, dtype=np.int32)
+        distance = np.full(len(self._rays), np.inf)
+        hit_geom, hit_distance = np.empty(len(pixels), dtype=np.int32), np.empty(len(pixels))
+        mujoco.mj_multiRay(
+            self._model,
+            data,
+            data.cam_xpos[self._camera],
+            self._rays[pixels].ravel(),
+            _SHOWN_GROUPS,
+            flg_static,
+            -1,
+            hit_geom,
+            hit_distance,
+            len(pixels),
+            mujoco.mjMAXVAL,
+        )
+        geom[pixels] = hit_geom
+        distance[pixels] = np.where(hit_geom >= 0, hit_distance, np.inf)
+        return geom, distance
+
+    def _shade(self, geom: np.ndarray, distance: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Colours `(len(pixels), 3)` in [0, 1] of pixels that hit something, lit from the camera."""
+        along_row = self._edge(geom, distance, pixels, step=1, position=pixels % self.crop.size)
+        along_column = self._edge(geom, distance, pixels, step=self.crop.size, position=pixels // self.crop.size)
+        normal = np.cross(along_row, along_column)
+        length = np.linalg.norm(normal, axis=1)
+        # A geom of one pixel's width has no measurable slope: it is drawn as if it faced the camera.
+        facing = np.ones(len(pixels))
+        cosine = np.abs(np.einsum("ij,ij->i", normal, self._rays[pixels]))
+        np.divide(cosine, length, out=facing, where=length > 0)
+        return self._colors[geom[pixels], :3] * (self.ambient + (1 - self.ambient) * facing)[:, None]
+
+    def _edge(
+        self, geom: np.ndarray, distance: np.ndarray, pixels: np.ndarray, step: int, position: np.ndarray
+    ) -> np.ndarray:
+        """Vector from each pixel's hit to that of the neighbour (before or after) on the same geom with the nearer
+        distance; zero where neither neighbour hit the same geom."""
+        own = distance[pixels]
+        gaps, ends = [], []
+        for offset, exists in ((-step, position > 0), (step, position < self.crop.size - 1)):
+            neighbour = np.where(exists, pixels + offset, pixels)
+            same = exists & (geom[neighbour] == geom[pixels])
+            reach = np.where(same, distance[neighbour], own)
+            gaps.append(np.where(same, np.abs(reach - own), np.inf))
+            ends.append(np.where(same, neighbour, pixels))
+        end = np.where(gaps[1] < gaps[0], ends[1], ends[0])
+        return self._rays[end] * distance[end][:, None] - self._rays[pixels] * own[:, None]
+
+    def _draw_goal(self, image: np.ndarray, distance: np.ndarray, centre: np.ndarray) -> None:
+        """Draw a ball (`centre` in metres relative to the camera) where it is nearer than what `distance` holds."""
+        along = self._rays @ centre
+        under_root = along**2 - centre @ centre + GOAL_RADIUS**2
+        near = along - np.sqrt(np.maximum(under_root, 0))
+        seen = np.flatnonzero((under_root > 0) & (near < distance))
+        normal = (self._rays[seen] * near[seen, None] - centre) / GOAL_RADIUS
+        facing = np.abs(np.einsum("ij,ij->i", normal, self._rays[seen]))
+        image[seen] = np.array(GOAL_COLOR) * (self.ambient + (1 - self.ambient) * facing)[:, None]
+
+
+class OpenGLRenderer:
+    """Draws with MuJoCo's OpenGL renderer in its fast mode (no shadows, reflections or multisampling).
+
+    Args:
+        model (`mujoco.MjModel`): the environment's model; its off-screen samples and shadow map are switched off.
+        image_size (`int`): side of the picture, pixels.
+        platform (`str`): `"egl"` or `"osmesa"`.
+    """
+
+    def __init__(self, model: mujoco.MjModel, image_size: int, platform: str):
+        self.crop = Crop.for_image_size(image_size)
+        self._model = model
+        field = self.crop.field
+        model.vis.quality.offsamples = 0
+        model.vis.quality.shadowsize = 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = field
+        # The context is made here rather than by mujoco.Renderer because that one is bound to whatever the
+        # variable MUJOCO_GL said when mujoco was first imported.
+        self._gl = importlib.import_module(f"mujoco.{platform}").GLContext(field, field)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._option = mujoco.MjvOption()
+        self._option.sitegroup[:] = 0
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = model.camera(CAMERA).id
+        self._field = np.empty((field, field, 3), dtype=np.uint8)
+
+    def render(self, data: mujoco.MjData, goal: np.ndarray | None = None) -> np.ndarray:
+        """Draw the present state; arguments and result as in [`RayCastRenderer.render`].
+
+        Raises:
+            RuntimeError: OpenGL delivered a picture without content.
+        """
+        self._gl.make_current()
+        mujoco.mjv_updateScene(
+            self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        if goal is not None:
+            self._scene.ngeom += 1
+            mujoco.mjv_initGeom(
+                self._scene.geoms[self._scene.ngeom - 1],
+                mujoco.mjtGeom.mjGEOM_SPHERE,
+                np.full(3, GOAL_RADIUS),
+                np.asarray(goal, dtype=np.float64),
+                np.eye(3).ravel(),
+                np.array([*GOAL_COLOR, 1], dtype=np.float32),
+            )
+        area = mujoco.MjrRect(0, 0, self.crop.field, self.crop.field)
+        mujoco.mjr_render(area, self._scene, self._context)
+        mujoco.mjr_readPixels(self._field, None, area, self._context)
+        # OpenGL's first row is the lowest: read upwards it is already turned vertically, and the columns are left.
+        top, left, size = self.crop.top, self.crop.left, self.crop.size
+        image = self._field[:, ::-1][top : top + size, left : left + size].copy()
+        if image.std() < 5:
+            raise RuntimeError(
+                "OpenGL delivered an empty picture (one colour). Its driver does not work here; "
+                'use renderer="raycast", which needs no OpenGL.'
+            )
+        return image
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+def _surface_colors(model: mujoco.MjModel) -> np.ndarray:
+    """RGBA `(ngeom, 4)` in [0, 1]: the geom's colour, or its material's times the mean of the material's texture."""
+    colors = model.geom_rgba.astype(np.float64)
+    for geom in np.flatnonzero(model.geom_matid >= 0):
+        material = model.geom_matid[geom]
+        # MuJoCo's rule: a colour written at the geom itself goes before the material's; 0.5, 0.5, 0.5, 1 is "unset".
+        if np.array_equal(model.geom_rgba[geom], np.array([0.5, 0.5, 0.5, 1], dtype=np.float32)):
+            colors[geom] = model.mat_rgba[material]
+        texture = model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB]
+        if texture >= 0:
+            channels = model.tex_nchannel[texture]
+            start = model.tex_adr[texture]
+            texels = model.tex_data[start : start + model.tex_height[texture] * model.tex_width[texture] * channels]
+            colors[geom, :3] *= texels.reshape(-1, channels)[:, :3].mean(axis=0) / 255
+    return colors
+
+
+_OPENGL_TRIAL = """
+import numpy as np, mujoco, mujoco.{platform} as gl
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size="1" rgba="1 0 0 1"/></worldbody></mujoco>')
+data = mujoco.MjData(model); mujoco.mj_forward(model, data)
+context = gl.GLContext(32, 32); context.make_current()
+model.vis.global_.offwidth = model.vis.global_.offheight = 32
+render = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, render)
+scene = mujoco.MjvScene(model, 10)
+mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, mujoco.MjvCamera(), mujoco.mjtCatBit.mjCAT_ALL, scene)
+area = mujoco.MjrRect(0, 0, 32, 32); picture = np.zeros((32, 32, 3), np.uint8)
+mujoco.mjr_render(area, scene, render); mujoco.mjr_readPixels(picture, None, area, render)
+assert picture.std() > 5
+"""
+
+
+@cache
+def _opengl_works(platform: str) -> bool:
+    """Draw a ball in another process: a broken driver may crash, hang or leave this process without a context."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", _OPENGL_TRIAL.format(platform=platform)],
+            env=environment | {"MUJOCO_GL": platform},
+            capture_output=True,
+            timeout=60,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return trial.returncode == 0
+
+
+@cache
+def available_renderer(preference: str = "auto") -> str:
+    """The name of the renderer to use on this machine.
+
+    Args:
+        preference (`str`, defaults to `"auto"`): `"auto"` takes OpenGL if it works and casts rays otherwise (and
+            logs that, once per process); `"raycast"`, `"egl"` and `"osmesa"` ask for that one.
+
+    Returns:
+        `str`: `"egl"`, `"osmesa"` or `"raycast"`.
+
+    Raises:
+        ValueError: unknown name.
+        RuntimeError: the OpenGL platform that was asked for by name does not work here.
+    """
+    if preference == "raycast":
+        return preference
+    if preference == "auto":
+        for platform in OPENGL_PLATFORMS:
+            if _opengl_works(platform):
+                return platform
+        logger.warning("OpenGL does not work on this machine; pictures are drawn by casting rays (renderer=raycast).")
+        return "raycast"
+    if preference not in OPENGL_PLATFORMS:
+        raise ValueError(
+            f"Unknown renderer {preference!r}. Renderers: auto, raycast, {', '.join(OPENGL_PLATFORMS)}."
+        )
+    if not _opengl_works(preference):
+        raise RuntimeError(
+            f"OpenGL through {preference} does not work on this machine. Install its library "
+            '(Debian: libegl1 libgl1, or libosmesa6), or use renderer="raycast", which needs none.'
+        )
+    return preference
+
+
+def make_renderer(name: str, model: mujoco.MjModel, image_size: int) -> RayCastRenderer | OpenGLRenderer:
+    """Build the renderer that `available_renderer` named."""
+    if name == "raycast":
+        return RayCastRenderer(model, image_size)
+    return OpenGLRenderer(model, image_size, platform=name)
+
+
+__all__ = ["CAMERA", "Crop", "OpenGLRenderer", "RayCastRenderer", "available_renderer", "make_renderer"]

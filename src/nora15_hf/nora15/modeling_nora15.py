@@ -1,0 +1,759 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The NORA-1.5 policy: a Qwen2.5-VL backbone that emits FAST tokens and a flow-matching action expert on its KV cache.
+
+The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import nn
+from transformers import (
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLRMSNorm,
+    Qwen2_5_VLVisionAttention,
+    Qwen2MLP,
+    apply_rotary_pos_emb,
+    apply_rotary_pos_emb_vision,
+    eager_attention_forward,
+)
+from transformers.utils import ModelOutput
+from transformers.utils.generic import is_flash_attention_requested
+
+from .configuration_nora15 import Nora15Config
+from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
+
+
+@dataclass
+class Nora15Output(ModelOutput):
+    r"""
+    Output of [`Nora15ForActionPrediction.forward`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*):
+            `lm_loss + flow_loss_weight * flow_loss`, each part only when its inputs were given.
+        lm_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is given):
+            Mean cross-entropy over the supervised tokens.
+        flow_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `actions` is given):
+            Mean squared velocity error over the unmasked action steps.
+        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`, *optional*, returned with `return_logits`):
+            Next-token scores of the backbone.
+        velocity (`torch.FloatTensor` of shape `(batch, chunk, action)` or `(batch, draws, chunk, action)`, *optional*):
+            Predicted velocity `noise - action`.
+        past_key_values (`Cache`, *optional*):
+            The backbone's keys and values.
+    """
+
+    loss: torch.FloatTensor | None = None
+    lm_loss: torch.FloatTensor | None = None
+    flow_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    velocity: torch.FloatTensor | None = None
+    past_key_values: DynamicCache | None = None
+
+
+@dataclass
+class PrefixCache:
+    r"""
+    What the action expert reads of the backbone: its keys and values of one prompt per row.
+
+    Args:
+        keys, values (`tuple[torch.Tensor, ...]`):
+            Per layer `(batch, key/value heads, length, head dimension)`; keys are rotated already.
+        mask (`torch.BoolTensor` of shape `(batch, length)`):
+            True where the expert may look.
+    """
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    mask: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    def select(self, rows: torch.Tensor) -> "PrefixCache":
+        """The prefixes of the given rows (`(n,)` indices or a bool mask), in their order."""
+        return PrefixCache(
+            keys=tuple(key[rows] for key in self.keys),
+            values=tuple(value[rows] for value in self.values),
+            mask=self.mask[rows],
+        )
+
+
+def sinusoidal_time_embedding(
+    timestep: torch.Tensor, dim: int, min_period: float, max_period: float
+) -> torch.FloatTensor:
+    """
+    `[sin | cos]` features of flow time, always computed in float32.
+
+    The order of the products is that of the released code: another order moves the embedding by 1e-4.
+
+    Args:
+        timestep (`torch.Tensor` of any shape): Flow time in [0, 1].
+        dim (`int`): Even size of the embedding.
+        min_period, max_period (`float`): Range of the geometric periods.
+
+    Returns:
+        `torch.FloatTensor` of shape `(*timestep.shape, dim)`.
+    """
+    fraction = torch.linspace(0.0, 1.0, dim // 2, dtype=torch.float32, device=timestep.device)
+    period = min_period * (max_period / min_period) ** fraction
+    angle = 1.0 / period * 2 * math.pi * timestep.float()[..., None]
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def multimodal_position_ids(
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor,
+    image_grid_thw: torch.LongTensor | None,
+    image_token_id: int,
+    spatial_merge_size: int,
+) -> torch.LongTensor:
+    """
+    Qwen2.5-VL's three-axis positions for prompts of text and still images, for a whole batch at once.
+
+    Equal to `Qwen2_5_VLModel.get_rope_index` where `attention_mask` is 1, but without its loop over samples and
+    without state left on the module.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch, length)`): Token ids.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`): 0 on padding, which may stand on either side.
+        image_grid_thw (`torch.LongTensor` of shape `(images, 3)`, *optional*): Patch grids in order of appearance.
+        image_token_id (`int`): Id of the image placeholder.
+        spatial_merge_size (`int`): Patches merged along each side into one token.
+
+    Returns:
+        `torch.LongTensor` of shape `(3, batch, length)`: temporal, height and width positions.
+    """
+    real = attention_mask.bool()
+    advance = real.long()
+    is_image = (input_ids == image_token_id) & real
+    num_image_tokens = int(is_image.sum())
+    if image_grid_thw is None:
+        if num_image_tokens:
+            raise ValueError(
+                f"input_ids holds {num_image_tokens} image tokens but image_grid_thw is missing. Pass everything that "
+                "the processor returned."
+            )
+        return ((advance.cumsum(-1) - 1).clamp(min=0)).expand(3, -1, -1)
+
+    height, width = (image_grid_thw[:, 1:] // spatial_merge_size).unbind(-1)
+    tokens_per_image = height * width
+    if num_image_tokens != int(tokens_per_image.sum()):
+        raise ValueError(
+            f"input_ids holds {num_image_tokens} image tokens, but image_grid_thw={image_grid_thw.tolist()} stands for "
+            f"{int(tokens_per_image.sum())}. Make the prompt and the images in one call of the processor."
+        )
+    image_index = torch.repeat_interleave(tokens_per_image)
+    first_token = tokens_per_image.cumsum(0) - tokens_per_image
+    rank = torch.arange(num_image_tokens, device=input_ids.device) - first_token[image_index]
+    # All tokens of an image share one start; what follows resumes behind the longer side of its grid.
+    is_last = rank == tokens_per_image[image_index] - 1
+    advance[is_image] = torch.where(is_last, torch.maximum(height, width)[image_index], 0)
+    positions = (advance.cumsum(-1) - advance).expand(3, -1, -1).clone()
+    positions[1][is_image] += rank // width[image_index]
+    positions[2][is_image] += rank % width[image_index]
+    return positions
+
+
+class Nora15VisionAttention(Qwen2_5_VLVisionAttention):
+    """Qwen2.5-VL's vision attention, with all windows of equal length in one call instead of a loop over them."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        max_seqlen: int | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).tolist()
+        if is_flash_attention_requested(self.config) or len(set(lengths)) != 1:
+            return super().forward(hidden_states, cu_seqlens, position_embeddings, max_seqlen, **kwargs)
+
+        windows, length = len(lengths), lengths[0]
+        query, key, value = self.qkv(hidden_states).view(windows * length, 3, self.num_heads, -1).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        query, key, value = (x.view(windows, length, self.num_heads, -1).transpose(1, 2) for x in (query, key, value))
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, _ = attention(
+            self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False, **kwargs
+        )
+        return self.proj(output.reshape(windows * length, -1))
+
+
+class Nora15ExpertAttention(nn.Module):
+    """Grouped-query attention of the action tokens over the backbone's keys and values and their own."""
+
+    def __init__(self, config: Nora15Config):
+        super().__init__()
+        text, expert = config.vlm_config.text_config, config.action_expert_config
+        # The whole policy's configuration: transformers keeps the attention implementation only on that one.
+        self.config = config
+        self.head_dim = text.hidden_size // text.num_attention_heads
+        self.num_key_value_groups = expert.num_attention_heads // text.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(expert.hidden_size, expert.num_attention_heads * self.head_dim, bias=True)
+        self.k_proj = nn.Linear(expert.hidden_size, text.num_key_value_heads * self.head_dim, bias=True)
+        self.v_proj = nn.Linear(expert.hidden_size, text.num_key_value_heads * self.head_dim, bias=True)
+        self.o_proj = nn.Linear(expert.num_attention_heads * self.head_dim, expert.hidden_size, bias=False)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        prefix_key: torch.Tensor,
+        prefix_value: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        batch, length, _ = hidden_states.shape
+        query = self.q_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        key = torch.cat([prefix_key.to(key.dtype), key], dim=2)
+        value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
+        # Flash attention knows no mask that hides FAST tokens in the middle of a row.
+        implementation = "sdpa" if is_flash_attention_requested(self.config) else self.config._attn_implementation
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        output, _ = attention(self, query, key, value, attention_mask, scaling=self.scaling, is_causal=False)
+        return self.o_proj(output.reshape(batch, length, -1))
+
+
+class Nora15ExpertLayer(GradientCheckpointingLayer):
+    """One layer of the action expert: a Qwen2.5-VL decoder layer that also attends to the backbone's layer."""
+
+    def __init__(self, config: Nora15Config):
+        super().__init__()
+        expert = config.action_expert_config
+        self.self_attn = Nora15ExpertAttention(config)
+        self.mlp = Qwen2MLP(expert)
+        self.input_layernorm = Qwen2_5_VLRMSNorm(expert.hidden_size, eps=expert.rms_norm_eps)
+        self.post_attention_layernorm = Qwen2_5_VLRMSNorm(expert.hidden_size, eps=expert.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        prefix_key: torch.Tensor,
+        prefix_value: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        attended = self.self_attn(
+            self.input_layernorm(hidden_states), prefix_key, prefix_value, attention_mask, position_embeddings
+        )
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class Nora15PreTrainedModel(PreTrainedModel):
+    """Facts that transformers asks of every model class, and strict loading."""
+
+    config_class = Nora15Config
+    config: Nora15Config
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    _no_split_modules = ["Nora15ExpertLayer", "Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """
+        `PreTrainedModel.from_pretrained`, except that an incomplete checkpoint is an error instead of a log line.
+
+        Raises:
+            ValueError: When the checkpoint lacks a parameter, has one too many or one of another shape.
+        """
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
+        if any(problems.values()):
+            found = "; ".join(f"{len(keys)} {name}: {keys[:5]}" for name, keys in problems.items() if keys)
+            raise ValueError(
+                f"The weights in {pretrained_model_name_or_path!r} are not those of {cls.__name__}: {found}. "
+                "Nothing was loaded by halves; check the checkpoint's version or convert it first."
+            )
+        return (model, info) if output_loading_info else model
+
+
+class Nora15ActionExpert(Nora15PreTrainedModel):
+    """
+    The action expert: one decoder layer for each of the backbone's, all action tokens of a chunk seeing one another.
+
+    Args:
+        config ([`Nora15Config`]): The policy's configuration; depth, key/value heads and head dimension are the
+            backbone's.
+    """
+
+    def __init__(self, config: Nora15Config):
+        super().__init__(config)
+        text, expert = config.vlm_config.text_config, config.action_expert_config
+        self.head_dim = text.hidden_size // text.num_attention_heads
+        self.layers = nn.ModuleList(Nora15ExpertLayer(config) for _ in range(text.num_hidden_layers))
+        self.norm = Qwen2_5_VLRMSNorm(expert.hidden_size, eps=expert.rms_norm_eps)
+        self.post_init()
+
+    def forward(self, inputs_embeds: torch.Tensor, prefix: PrefixCache, chunks: int = 1) -> torch.Tensor:
+        """
+        Args:
+            inputs_embeds (`torch.Tensor` of shape `(batch, chunks * chunk_size, hidden_size)`): Action tokens.
+            prefix ([`PrefixCache`]): The backbone's keys and values of the same batch.
+            chunks (`int`): How many chunks lie side by side in a row; they do not see one another.
+
+        Returns:
+            `torch.Tensor` of the shape of `inputs_embeds`.
+        """
+        batch, length, _ = inputs_embeds.shape
+        device, dtype = inputs_embeds.device, inputs_embeds.dtype
+        chunk = torch.arange(chunks, device=device).repeat_interleave(length // chunks)
+        visible = torch.cat(
+            [prefix.mask[:, None, :].expand(-1, length, -1), (chunk[:, None] == chunk).expand(batch, -1, -1)], dim=-1
+        )
+        # Additive: the eager path adds the mask to the scores, so that a bool mask would not hide anything there.
+        attention_mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+        attention_mask = attention_mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+        position_embeddings = self.rotary_embedding(length // chunks, chunks, device, dtype)
+        hidden_states = inputs_embeds
+        for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
+            hidden_states = layer(hidden_states, key, value, attention_mask, position_embeddings)
+        return self.norm(hidden_states)
+
+    def rotary_embedding(
+        self, chunk_size: int, chunks: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines `(1, chunks * chunk_size, head_dim)` of positions 0 ... H-1, whatever the prefix length."""
+        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+        inverse_frequency = 1.0 / (self.config.action_expert_config.rope_theta**exponent)
+        angle = torch.arange(chunk_size, dtype=torch.float32, device=device)[:, None] * inverse_frequency
+        angle = torch.cat([angle, angle], dim=-1).repeat(chunks, 1)[None]
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+class Nora15ForActionPrediction(Nora15PreTrainedModel):
+    """
+    NORA-1.5: predicts a chunk of robot actions from images and an instruction, by FAST tokens or by flow matching.
+
+    Args:
+        config ([`Nora15Config`]): The configuration.
+
+    Attributes:
+        scheduler: The diffusers flow scheduler that `sample_actions` integrates with; saved in `scheduler/` and
+            replaceable, for example `model.scheduler = FlowMatchHeunDiscreteScheduler.from_config(...)`.
+
+    Example:
+
+    ```python
+    >>> from nora15_hf.nora15.presets import tiny_policy
+
+    >>> model, processor = tiny_policy(seed=0)
+    >>> image = np.zeros((84, 84, 3), dtype=np.uint8)
+    >>> inputs = processor(images=image, text="open the faucet", return_tensors="pt")
+    >>> model.sample_actions(**inputs).shape
+    torch.Size([1, 5, 4])
+    ```
+    """
+
+    _tied_weights_keys = {"vlm.lm_head.weight": "vlm.model.language_model.embed_tokens.weight"}
+    # The mean over a batch's supervised tokens is taken here, as in the released code.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: Nora15Config):
+        super().__init__(config)
+        self.vlm = Qwen2_5_VLForConditionalGeneration(config.vlm_config)
+        for block in self.vlm.model.visual.blocks:
+            block.attn = Nora15VisionAttention(config.vlm_config.vision_config)
+        hidden_size = config.action_expert_config.hidden_size
+        self.action_expert = Nora15ActionExpert(config)
+        self.action_in_proj = nn.Linear(config.action_dim, hidden_size)
+        self.action_out_proj = nn.Linear(hidden_size, config.action_dim)
+        self.action_time_mlp_in = nn.Linear(2 * hidden_size, hidden_size)
+        self.action_time_mlp_out = nn.Linear(hidden_size, hidden_size)
+        self.generation_config = self.vlm.generation_config
+        self.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler."""
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+        model.scheduler = load_flow_scheduler(
+            pretrained_model_name_or_path, **{key: kwargs[key] for key in hub_options if key in kwargs}
+        )
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """`PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`."""
+        if is_main_process:
+            self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vlm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.vlm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.vlm.lm_head
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        prefix_mask: torch.BoolTensor | None = None,
+        actions: torch.Tensor | None = None,
+        action_mask: torch.BoolTensor | None = None,
+        noise: torch.Tensor | None = None,
+        timestep: torch.Tensor | None = None,
+        return_logits: bool = False,
+    ) -> Nora15Output:
+        r"""
+        The training pass: FAST-token cross-entropy when `labels` is given, flow matching when `actions` is given.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): Prompt, followed by FAST tokens in training.
+            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 0 on padding; default: no padding.
+            pixel_values (`torch.Tensor` of shape `(patches, 3 * 2 * 14 * 14)`, *optional*): Flattened patches.
+            image_grid_thw (`torch.LongTensor` of shape `(images, 3)`, *optional*): Patch grid of each image.
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Targets; -100 is not supervised.
+            prefix_mask (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+                What the expert may look at; default: everything real in front of the first FAST token.
+            actions (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`, *optional*): Normalised targets.
+            action_mask (`torch.BoolTensor` of shape `(batch, chunk_size)`, *optional*): False on padded steps.
+            noise (`torch.Tensor` of shape `(batch, [draws,] chunk_size, action_dim)`, *optional*): Drawn when absent.
+            timestep (`torch.Tensor` of shape `(batch, [draws])`, *optional*):
+                Flow time, 1 = noise, 0 = data; drawn when absent.
+            return_logits (`bool`): Also compute the scores of the whole vocabulary at every position.
+
+        Returns:
+            [`Nora15Output`]
+        """
+        if labels is None and actions is None and not return_logits:
+            raise ValueError(
+                "forward() has nothing to compute: labels, actions and return_logits are all absent. For actions from "
+                "observations call sample_actions() or generate_actions()."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        outputs = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
+        hidden_states, cache = outputs.last_hidden_state, outputs.past_key_values
+
+        logits = self.vlm.lm_head(hidden_states) if return_logits else None
+        loss = lm_loss = flow_loss = velocity = None
+        if labels is not None:
+            # Scores only where a token is supervised: most of the prompt is not.
+            supervised = labels[:, 1:] != -100
+            targets = labels[:, 1:][supervised]
+            if targets.numel() == 0:
+                raise ValueError("labels supervises no token: every entry is -100. Leave labels out to train flow only.")
+            lm_loss = F.cross_entropy(self.vlm.lm_head(hidden_states[:, :-1][supervised]).float(), targets)
+            loss = lm_loss
+        if actions is not None:
+            if prefix_mask is None:
+                prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
+            flow_loss, velocity = self.compute_flow_loss(
+                self.make_prefix(cache, prefix_mask), actions, action_mask, noise, timestep
+            )
+            weighted = self.config.flow_loss_weight * flow_loss
+            loss = weighted if loss is None else loss + weighted
+        return Nora15Output(
+            loss=loss, lm_loss=lm_loss, flow_loss=flow_loss, logits=logits, velocity=velocity, past_key_values=cache
+        )
+
+    def run_backbone(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_grid_thw: torch.LongTensor | None,
+    ):
+        """One pass of the backbone without its LM head; arguments as in `forward`."""
+        position_ids = multimodal_position_ids(
+            input_ids,
+            attention_mask,
+            image_grid_thw,
+            self.config.vlm_config.image_token_id,
+            self.config.vlm_config.vision_config.spatial_merge_size,
+        )
+        return self.vlm.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            use_cache=True,
+        )
+
+    def default_prefix_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.BoolTensor:
+        """True on real tokens in front of the first FAST token of each row, `(batch, length)`."""
+        start = self.config.action_token_start_id
+        is_action = (input_ids >= start) & (input_ids < start + self.config.num_action_tokens)
+        return attention_mask.bool() & (is_action.cumsum(-1) == 0)
+
+    def make_prefix(self, cache: DynamicCache, prefix_mask: torch.BoolTensor) -> PrefixCache:
+        """The keys and values of a backbone pass as the expert reads them."""
+        return PrefixCache(
+            keys=tuple(layer.keys for layer in cache.layers),
+            values=tuple(layer.values for layer in cache.layers),
+            mask=prefix_mask,
+        )
+
+    def encode_prefix(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        prefix_mask: torch.BoolTensor | None = None,
+    ) -> PrefixCache:
+        """One backbone pass over the prompt, for any number of `predict_velocity` calls; arguments as in `forward`."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if prefix_mask is None:
+            prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
+        outputs = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
+        return self.make_prefix(outputs.past_key_values, prefix_mask)
+
+    def predict_velocity(
+        self, noisy_actions: torch.Tensor, timestep: torch.Tensor, prefix: PrefixCache
+    ) -> torch.FloatTensor:
+        r"""
+        One pass of the action expert.
+
+        Args:
+            noisy_actions (`torch.Tensor` of shape `(batch, [chunks,] chunk_size, action_dim)`):
+                `t * noise + (1 - t) * action`. Several chunks of one row share its prefix and do not see one another.
+            timestep (`torch.Tensor` of shape `(batch, [chunks])`): Flow time, 1 = noise, 0 = data.
+            prefix ([`PrefixCache`]): Of the same batch.
+
+        Returns:
+            `torch.FloatTensor` of the shape of `noisy_actions`: the velocity `noise - action`.
+        """
+        if noisy_actions.ndim not in (3, 4) or noisy_actions.shape[-1] != self.config.action_dim:
+            raise ValueError(
+                f"noisy_actions has shape {tuple(noisy_actions.shape)}; expected (batch, [chunks,] chunk_size, "
+                f"action_dim={self.config.action_dim})."
+            )
+        if timestep.shape != noisy_actions.shape[:-2] or noisy_actions.shape[0] != len(prefix):
+            raise ValueError(
+                f"noisy_actions {tuple(noisy_actions.shape)}, timestep {tuple(timestep.shape)} and the prefix of "
+                f"{len(prefix)} rows do not belong together: timestep must have shape "
+                f"{tuple(noisy_actions.shape[:-2])}, one flow time per chunk."
+            )
+        dtype = self.action_in_proj.weight.dtype
+        embedding = self.action_in_proj(noisy_actions.to(dtype))
+        time = sinusoidal_time_embedding(
+            timestep, embedding.shape[-1], self.config.min_period, self.config.max_period
+        )
+        time = time.to(dtype)[..., None, :].expand_as(embedding)
+        embedding = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(torch.cat([embedding, time], dim=-1))))
+        chunks = 1 if noisy_actions.ndim == 3 else noisy_actions.shape[1]
+        hidden_states = self.action_expert(
+            embedding.reshape(embedding.shape[0], -1, embedding.shape[-1]), prefix, chunks
+        )
+        return self.action_out_proj(hidden_states).float().view(noisy_actions.shape)
+
+    def draw_flow_samples(
+        self, actions: torch.Tensor, num_samples: int | None = None, generator: torch.Generator | None = None
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+        """
+        Noise and times for flow matching, `t = offset + scale * Beta(alpha, beta)`.
+
+        Args:
+            actions (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`): Gives batch, shape and device.
+            num_samples (`int`, *optional*): Draws per row; without it the axis of draws is left out.
+            generator (`torch.Generator`, *optional*): On the CPU, so that draws do not depend on the device.
+
+        Returns:
+            noise `(batch, [draws,] chunk_size, action_dim)` and timestep `(batch, [draws])`, float32.
+        """
+        batch, *chunk = actions.shape
+        leading = (batch,) if num_samples is None else (batch, num_samples)
+        noise = torch.randn(*leading, *chunk, generator=generator)
+        config = self.config
+        # A Beta variable as a ratio of Gamma variables: unlike torch.distributions it takes a generator.
+        gamma = [
+            torch._standard_gamma(torch.full(leading, concentration, dtype=torch.float64), generator=generator)
+            for concentration in (config.time_sampling_beta_alpha, config.time_sampling_beta_beta)
+        ]
+        timestep = config.time_sampling_offset + config.time_sampling_scale * gamma[0] / (gamma[0] + gamma[1])
+        return noise.to(actions.device), timestep.float().to(actions.device)
+
+    def compute_flow_loss(
+        self,
+        prefix: PrefixCache,
+        actions: torch.Tensor,
+        action_mask: torch.BoolTensor | None = None,
+        noise: torch.Tensor | None = None,
+        timestep: torch.Tensor | None = None,
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+        """The flow-matching loss on an encoded prefix and the predicted velocity; arguments as in `forward`."""
+        expected = (len(prefix), self.config.chunk_size, self.config.action_dim)
+        if tuple(actions.shape) != expected:
+            raise ValueError(
+                f"actions has shape {tuple(actions.shape)}, expected (batch, chunk_size, action_dim) = {expected}."
+            )
+        if (noise is None) != (timestep is None):
+            raise ValueError("noise and timestep are drawn together: give both or neither.")
+        if noise is None:
+            noise, timestep = self.draw_flow_samples(actions, self.config.num_flow_samples)
+        actions = actions.float()
+        if noise.ndim == 4:
+            actions = actions[:, None]
+            action_mask = None if action_mask is None else action_mask[:, None]
+        time = timestep[..., None, None]
+        velocity = self.predict_velocity(time * noise + (1 - time) * actions, timestep, prefix)
+        error = (velocity - (noise - actions)).pow(2)
+        if action_mask is None:
+            return error.mean(), velocity
+        weight = action_mask[..., None].expand_as(error)
+        return error[weight].mean(), velocity
+
+    @torch.no_grad()
+    def sample_actions(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        noise: torch.Tensor | None = None,
+        num_steps: int | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+        prefix: PrefixCache | None = None,
+    ) -> torch.FloatTensor:
+        r"""
+        Actions by flow matching: the scheduler integrates the velocity from noise (t = 1) to data (t = 0).
+
+        Args:
+            input_ids, attention_mask, pixel_values, image_grid_thw: What the processor returned.
+            noise (`torch.Tensor` of shape `(batch, [num_samples,] chunk_size, action_dim)`, *optional*):
+                Start of the integration; drawn when absent.
+            num_steps (`int`, *optional*): Solver steps; default `config.num_inference_steps`.
+            num_samples (`int`, *optional*, defaults to 1): Chunks per row, sampled from one backbone pass.
+            generator (`torch.Generator`, *optional*): On the CPU, for reproducible noise.
+            prefix ([`PrefixCache`], *optional*): Of `encode_prefix`, instead of the processor's tensors.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, chunk_size, action_dim)`, or `(batch, num_samples, chunk_size,
+            action_dim)` when `num_samples > 1`: normalised actions.
+        """
+        if (input_ids is None) == (prefix is None):
+            raise ValueError("Give either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples} must be at least 1.")
+        num_steps = self.config.num_inference_steps if num_steps is None else num_steps
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} must be at least 1.")
+        if prefix is None:
+            prefix = self.encode_prefix(input_ids, attention_mask, pixel_values, image_grid_thw)
+        leading = (len(prefix),) if num_samples == 1 else (len(prefix), num_samples)
+        shape = (*leading, self.config.chunk_size, self.config.action_dim)
+        if noise is None:
+            noise = torch.randn(shape, generator=generator)
+        elif tuple(noise.shape) != shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {shape} for num_samples={num_samples}.")
+
+        # The scheduler counts its own steps; a copy per call keeps calls independent of one another.
+        scheduler = copy.deepcopy(self.scheduler)
+        times = set_flow_timesteps(scheduler, num_steps, device=prefix.mask.device)
+        sample = noise.to(prefix.mask.device, torch.float32)
+        for step, time in enumerate(times):
+            velocity = self.predict_velocity(sample, time.expand(leading), prefix)
+            sample = scheduler.step(velocity, scheduler.timesteps[step], sample).prev_sample
+        return sample
+
+    @torch.no_grad()
+    def generate_actions(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        max_new_tokens: int | None = None,
+        **generation_options,
+    ) -> list[list[int]]:
+        r"""
+        Actions as FAST tokens, autoregressively; `processor.decode_action_tokens` turns them into actions.
+
+        Args:
+            input_ids, attention_mask, pixel_values, image_grid_thw: What the processor returned, left-padded.
+            max_new_tokens (`int`, *optional*):
+                Longest sequence; default: one token for every entry of the chunk, more than FAST ever needs, and the
+                end marker.
+            generation_options: Passed to `generate`, for example `do_sample=True, temperature=0.7`.
+
+        Returns:
+            `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        start, count = self.config.action_token_start_id, self.config.num_action_tokens
+        end_ids = self.generation_config.eos_token_id
+        end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
+        sequences = self.vlm.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            # Without it transformers falls back to one-axis positions without a word.
+            mm_token_type_ids=(input_ids == self.config.vlm_config.image_token_id).int(),
+            max_new_tokens=max_new_tokens or self.config.chunk_size * self.config.action_dim + 1,
+            logits_processor=LogitsProcessorList([ActionTokensOnly(start, count, end_ids)]),
+            pad_token_id=self.config.get_text_config().pad_token_id,
+            **generation_options,
+        )
+        rows = sequences[:, input_ids.shape[1] :].tolist()
+        return [[token - start for token in row if start <= token < start + count] for row in rows]
+
+
+class ActionTokensOnly(LogitsProcessor):
+    """Leaves only FAST tokens and the end markers to generate from."""
+
+    def __init__(self, start: int, count: int, end_ids: list[int]):
+        self.start, self.count, self.end_ids = start, count, end_ids
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        restricted = torch.full_like(scores, -torch.inf)
+        restricted[:, self.start : self.start + self.count] = scores[:, self.start : self.start + self.count]
+        restricted[:, self.end_ids] = scores[:, self.end_ids]
+        return restricted
+
+
+__all__ = [
+    "Nora15ActionExpert",
+    "Nora15ForActionPrediction",
+    "Nora15Output",
+    "Nora15PreTrainedModel",
+    "PrefixCache",
+    "multimodal_position_ids",
+    "sinusoidal_time_embedding",
+]

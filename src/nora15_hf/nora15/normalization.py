@@ -1,0 +1,363 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Statistics of actions (and states) of one dataset, and the two maps between physical and normalised units."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+
+NormalizationMode = Literal["q01_q99", "min_max", "mean_std"]
+Feature = Literal["action", "proprio"]
+
+_MODE_FIELDS = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max"), "mean_std": ("mean", "std")}
+_VECTOR_FIELDS = ("q01", "q99", "min", "max", "mean", "std")
+_EPSILON = 1e-8
+# A recorded constant passes through float32 and JSON, so it comes back within a few float32 ulps.
+_CONSTANT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class ActionStatistics:
+    """Per-dimension statistics of the actions (or states) of one dataset, in physical units.
+
+    The arrays are copied to float32, checked and made read-only at construction.
+
+    Args:
+        q01 (`np.ndarray` of shape `(A,)`): 1 % quantile.
+        q99 (`np.ndarray` of shape `(A,)`): 99 % quantile.
+        min, max, mean, std (`np.ndarray` of shape `(A,)`, *optional*):
+            `None` where the file they were read from does not hold them; only the modes that need them refuse to work.
+        mask (`np.ndarray` of bool of shape `(A,)`, *optional*):
+            True where a dimension is normalised, False where it is left in physical units (the gripper of the released
+            NORA-1.5). Defaults to all True, which is how OpenVLA reads a file without a mask.
+        count (`int`, *optional*, defaults to 0): number of rows the statistics were made of, 0 if not recorded.
+
+    Raises:
+        `ValueError`: wrong rank or length, NaN or infinity, a lower bound above its upper bound, a negative `std`.
+        `TypeError`: a `mask` that is not boolean.
+    """
+
+    q01: np.ndarray
+    q99: np.ndarray
+    min: np.ndarray | None = None
+    max: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    count: int = 0
+
+    def __post_init__(self):
+        width = np.shape(self.q01)
+        if len(width) != 1 or width[0] == 0:
+            raise ValueError(
+                f"`q01` has shape {width}; expected one number per action dimension, shape (A,) with A > 0."
+            )
+        for name in _VECTOR_FIELDS:
+            value = getattr(self, name)
+            if value is None and name not in ("q01", "q99"):
+                continue
+            array = np.array(value, dtype=np.float32)
+            if array.shape != width:
+                raise ValueError(
+                    f"`{name}` has shape {array.shape}, `q01` has {width}; all statistics need one length."
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(
+                    f"`{name}` is not finite in dimension(s) {np.flatnonzero(~np.isfinite(array)).tolist()}; "
+                    "recompute the statistics on data without NaN and infinity."
+                )
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        mask = np.ones(width, dtype=bool) if self.mask is None else np.array(self.mask)
+        if mask.dtype != bool:
+            raise TypeError(f"`mask` has dtype {mask.dtype}; expected booleans, True where a dimension is normalised.")
+        if mask.shape != width:
+            raise ValueError(f"`mask` has shape {mask.shape}, `q01` has {width}; all statistics need one length.")
+        mask.flags.writeable = False
+        object.__setattr__(self, "mask", mask)
+        for low, high in (("q01", "q99"), ("min", "max")):
+            if getattr(self, low) is not None and getattr(self, high) is not None:
+                swapped = np.flatnonzero(getattr(self, low) > getattr(self, high))
+                if swapped.size:
+                    raise ValueError(
+                        f"`{low}` is above `{high}` in dimension(s) {swapped.tolist()}; are they swapped?"
+                    )
+        if self.std is not None and (self.std < 0).any():
+            raise ValueError(f"`std` is negative in dimension(s) {np.flatnonzero(self.std < 0).tolist()}.")
+        if self.count < 0:
+            raise ValueError(f"`count` is {self.count}; expected the number of rows, 0 if unknown.")
+
+    def __len__(self) -> int:
+        return len(self.q01)
+
+    @classmethod
+    def from_actions(cls, actions: np.ndarray | torch.Tensor, mask: np.ndarray | None = None) -> "ActionStatistics":
+        """Exact statistics of `actions`.
+
+        Unlike the 5000-bin running histogram behind the released files, the quantiles are exact (linear interpolation
+        between order statistics) and do not depend on the order of the rows.
+
+        Args:
+            actions (`np.ndarray` or `torch.Tensor` of shape `(N, A)`):
+                Physical units, padded steps already removed. States are given in the same way.
+            mask (`np.ndarray` of bool of shape `(A,)`, *optional*): see [`ActionStatistics`].
+
+        Raises:
+            `ValueError`: not two-dimensional, no rows, NaN or infinity (the first row is named).
+        """
+        values = actions.detach().cpu().double().numpy() if isinstance(actions, torch.Tensor) else np.asarray(actions)
+        if values.ndim != 2 or values.shape[0] == 0:
+            raise ValueError(f"`actions` has shape {values.shape}; expected (N, A) with at least one row.")
+        values = values.astype(np.float64)
+        bad_rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if bad_rows.size:
+            raise ValueError(
+                f"`actions` holds NaN or infinity in {bad_rows.size} row(s), the first is row {bad_rows[0]}: "
+                f"{values[bad_rows[0]].tolist()}. Mend or drop these rows before computing statistics."
+            )
+        q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
+        return cls(
+            q01=q01,
+            q99=q99,
+            min=values.min(axis=0),
+            max=values.max(axis=0),
+            mean=values.mean(axis=0),
+            std=values.std(axis=0),
+            mask=mask,
+            count=len(values),
+        )
+
+    def to_dict(self, feature: Feature = "action") -> dict[str, Any]:
+        """The OpenVLA layout, `{"action": {"q01": [...], ..., "mask": [...]}, "num_transitions": count}`."""
+        values = {name: getattr(self, name).tolist() for name in _VECTOR_FIELDS if getattr(self, name) is not None}
+        return {feature: {**values, "mask": self.mask.tolist()}, "num_transitions": self.count}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], feature: Feature = "action") -> "ActionStatistics":
+        """Reads one dataset's entry in the OpenVLA layout; statistics of other names are left aside.
+
+        Args:
+            values (`Mapping`): `{"action": {"q01": [...], "q99": [...], ...}, "num_transitions": ...}`.
+            feature (`str`, *optional*, defaults to `"action"`): OpenVLA calls the state `"proprio"`.
+
+        Raises:
+            `ValueError`: the feature or one of its quantiles is missing, or see [`ActionStatistics`].
+        """
+        if feature not in values:
+            raise ValueError(f"the statistics hold no {feature!r}, only {sorted(values)}.")
+        missing = [name for name in ("q01", "q99") if name not in values[feature]]
+        if missing:
+            raise ValueError(
+                f"the statistics of {feature!r} lack {missing}, they hold {sorted(values[feature])}; "
+                "recompute them with `ActionStatistics.from_actions`."
+            )
+        known = {name: values[feature][name] for name in (*_VECTOR_FIELDS, "mask") if name in values[feature]}
+        return cls(**known, count=values.get("num_transitions", 0))
+
+
+def normalize(
+    actions: np.ndarray | torch.Tensor,
+    statistics: ActionStatistics,
+    mode: NormalizationMode = "q01_q99",
+    clip: bool = False,
+) -> np.ndarray | torch.Tensor:
+    """Maps physical units to normalised ones, `q01 .. q99` (or `min .. max`) to about [-1, 1].
+
+    `(x - q01) / (q99 - q01 + 1e-8) * 2 - 1` as in NORA-1.5's LeRobot training, or `(x - mean) / (std + 1e-8)`.
+    Dimensions outside the mask stay as they are. A constant dimension becomes 0 (as in OpenVLA's RLDS pipeline; the
+    LeRobot path gives -1), and [`unnormalize`] returns the constant for any value.
+
+    Args:
+        actions (`np.ndarray` or `torch.Tensor` of shape `(..., A)`): floating point, physical units.
+        statistics ([`ActionStatistics`]): of the dataset the actions come from.
+        mode (`str`, *optional*, defaults to `"q01_q99"`): or `"min_max"`, `"mean_std"`.
+        clip (`bool`, *optional*, defaults to `False`):
+            Clip the normalised dimensions to [-1, 1], as the RLDS pipeline does and the LeRobot one does not.
+
+    Returns:
+        The same kind of array, with the same shape, dtype and device.
+
+    Raises:
+        `TypeError`: `actions` is not floating point.
+        `ValueError`: wrong width, NaN or infinity, statistics without the fields of `mode`, `clip` with `"mean_std"`, or a
+            value that differs from the constant of a constant dimension: it would be lost.
+    """
+    if clip and mode == "mean_std":
+        raise ValueError("`clip=True` bounds the result to [-1, 1], which mode 'mean_std' does not aim at; drop one.")
+    values, offset, width, constant, mask = _prepare(actions, statistics, mode)
+    broken = ~torch.isfinite(values)
+    if broken.any():
+        raise ValueError(
+            f"`actions` holds {int(broken.sum())} NaN or infinite value(s), the first at index "
+            f"{tuple(broken.nonzero()[0].tolist())}; mend or drop them."
+        )
+    lost = constant & mask & ((values - offset).abs() > _CONSTANT_TOLERANCE * offset.abs().clamp(min=1))
+    if lost.any():
+        index = tuple(lost.nonzero()[0].tolist())
+        low, high = _MODE_FIELDS[mode]
+        raise ValueError(
+            f"`actions` at index {index} is {values[index].item()}, but dimension {index[-1]} is constant "
+            f"({offset[index[-1]].item()}) according to {low} and {high}, so that the value would be lost. "
+            "Use mode 'min_max', set the dimension's `mask` to False, or recompute the statistics on this data."
+        )
+    scaled = (values - offset) / (width + _EPSILON)
+    normalized = scaled if mode == "mean_std" else scaled * 2 - 1
+    normalized = torch.where(constant, 0, normalized)
+    if clip:
+        normalized = normalized.clamp(-1, 1)
+    return _like(actions, torch.where(mask, normalized, values))
+
+
+def unnormalize(
+    actions: np.ndarray | torch.Tensor,
+    statistics: ActionStatistics,
+    mode: NormalizationMode = "q01_q99",
+) -> np.ndarray | torch.Tensor:
+    """Maps normalised units back to physical ones.
+
+    `0.5 * (x + 1) * (q99 - q01) + q01` where the mask is True (released NORA-1.5), or `x * std + mean`; nothing is
+    clipped. NaN stays NaN, so that rows which a decoder marked as invalid cannot turn into a pose.
+
+    Args:
+        actions (`np.ndarray` or `torch.Tensor` of shape `(..., A)`): floating point, normalised.
+        statistics ([`ActionStatistics`]): of the dataset (robot) the actions are meant for.
+        mode (`str`, *optional*, defaults to `"q01_q99"`): the mode they were normalised with.
+
+    Returns:
+        The same kind of array, with the same shape, dtype and device.
+
+    Raises:
+        `TypeError`: `actions` is not floating point.
+        `ValueError`: wrong width, or statistics without the fields of `mode`.
+    """
+    values, offset, width, _, mask = _prepare(actions, statistics, mode)
+    physical = values * width + offset if mode == "mean_std" else 0.5 * (values + 1) * width + offset
+    return _like(actions, torch.where(mask, physical, values))
+
+
+def _prepare(actions: np.ndarray | torch.Tensor, statistics: ActionStatistics, mode: NormalizationMode):
+    """Checks, and brings actions and statistics to one device and to float32 (float64 where the actions are)."""
+    if mode not in _MODE_FIELDS:
+        raise ValueError(f"`mode` is {mode!r}; expected one of {sorted(_MODE_FIELDS)}.")
+    values = actions if isinstance(actions, torch.Tensor) else torch.from_numpy(np.array(actions))
+    if not values.is_floating_point():
+        raise TypeError(f"`actions` has dtype {values.dtype}; expected floating point.")
+    if values.ndim == 0 or values.shape[-1] != len(statistics):
+        raise ValueError(
+            f"`actions` has shape {tuple(values.shape)}, the statistics describe {len(statistics)} dimension(s): the last "
+            "axis must have that length. Were the statistics made for another robot or dataset?"
+        )
+    vectors = [getattr(statistics, name) for name in _MODE_FIELDS[mode]]
+    if any(vector is None for vector in vectors):
+        raise ValueError(
+            f"mode {mode!r} needs the statistics {list(_MODE_FIELDS[mode])}, which were not recorded; use another mode or "
+            "recompute them with `ActionStatistics.from_actions`."
+        )
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    first, second = (torch.from_numpy(vector.copy()).to(values) for vector in vectors)
+    width = second if mode == "mean_std" else second - first
+    mask = torch.from_numpy(statistics.mask.copy()).to(values.device)
+    return values, first, width, width == 0, mask
+
+
+def _like(actions: np.ndarray | torch.Tensor, result: torch.Tensor) -> np.ndarray | torch.Tensor:
+    if isinstance(actions, torch.Tensor):
+        return result.to(actions.dtype)
+    return result.numpy().astype(np.asarray(actions).dtype, copy=False)
+
+
+def load_norm_stats(path: str | os.PathLike, feature: Feature = "action") -> dict[str, ActionStatistics]:
+    """Reads `norm_stats.json` in the OpenVLA layout: `{dataset_key: {"action": {...}, "proprio": {...}}}`.
+
+    Args:
+        path (`str` or `os.PathLike`): the file.
+        feature (`str`, *optional*, defaults to `"action"`):
+            `"proprio"` reads the statistics of the state; datasets that have none are left out then.
+
+    Returns:
+        `dict[str, ActionStatistics]`: by dataset key, in the file's order.
+
+    Raises:
+        `ValueError`: not JSON, not the layout, or statistics that [`ActionStatistics`] refuses; file and key are named.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            content = json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict) or not content or not all(isinstance(entry, dict) for entry in content.values()):
+        raise ValueError(
+            f"{os.fspath(path)} does not hold statistics by dataset key; expected "
+            '{"my_dataset": {"action": {"q01": [...], "q99": [...], "mask": [...]}}}.'
+        )
+    stats_by_key = {}
+    for key, entry in content.items():
+        if feature == "proprio" and feature not in entry:
+            continue
+        try:
+            stats_by_key[key] = ActionStatistics.from_dict(entry, feature)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{os.fspath(path)}, dataset key {key!r}: {error}") from error
+    return stats_by_key
+
+
+def save_norm_stats(
+    path: str | os.PathLike,
+    stats_by_key: Mapping[str, ActionStatistics],
+    state_stats_by_key: Mapping[str, ActionStatistics] | None = None,
+) -> None:
+    """Writes `norm_stats.json` in the OpenVLA layout, float32 values exactly.
+
+    Args:
+        path (`str` or `os.PathLike`): the file.
+        stats_by_key (`Mapping[str, ActionStatistics]`): statistics of the actions by dataset key.
+        state_stats_by_key (`Mapping[str, ActionStatistics]`, *optional*):
+            Statistics of the state, written as `"proprio"`; each key must also have statistics of its actions.
+
+    Raises:
+        `ValueError`: no key at all, or a key with statistics of the state only.
+    """
+    state_stats_by_key = state_stats_by_key or {}
+    if not stats_by_key:
+        raise ValueError("`stats_by_key` is empty; expected the statistics of at least one dataset.")
+    orphans = sorted(set(state_stats_by_key) - set(stats_by_key))
+    if orphans:
+        raise ValueError(f"`state_stats_by_key` has {orphans}, of which `stats_by_key` (the actions) knows nothing.")
+    content = {key: statistics.to_dict() for key, statistics in stats_by_key.items()}
+    for key, statistics in state_stats_by_key.items():
+        content[key]["proprio"] = statistics.to_dict("proprio")["proprio"]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+        file.write("\n")
+
+
+def select_dataset_key(stats_by_key: Mapping[str, ActionStatistics], dataset_key: str | None = None) -> str:
+    """The dataset key to use: the given one if it is known, the only one if none is given.
+
+    Raises:
+        `ValueError`: unknown key, or several keys and no choice; the message lists the known keys.
+    """
+    known = ", ".join(repr(key) for key in stats_by_key)
+    if dataset_key is None:
+        if len(stats_by_key) != 1:
+            raise ValueError(f"`dataset_key` is not given and there are {len(stats_by_key)} to choose from: {known}.")
+        return next(iter(stats_by_key))
+    if dataset_key not in stats_by_key:
+        raise ValueError(f"`dataset_key` {dataset_key!r} is unknown; this checkpoint has statistics for: {known}.")
+    return dataset_key
+
+
+__all__ = [
+    "ActionStatistics",
+    "NormalizationMode",
+    "load_norm_stats",
+    "normalize",
+    "save_norm_stats",
+    "select_dataset_key",
+    "unnormalize",
+]

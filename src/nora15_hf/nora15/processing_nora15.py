@@ -1,0 +1,309 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Everything between a robot's data and the policy: images, prompt, FAST tokens, units."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import cached_file
+
+from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
+from .normalization import (
+    ActionStatistics,
+    NormalizationMode,
+    load_norm_stats,
+    normalize,
+    save_norm_stats,
+    select_dataset_key,
+    unnormalize,
+)
+from .tokenization_fast import FastActionTokenizer
+
+IMAGE_TOKEN = "<|image_pad|>"
+ACTION_CODEC_FOLDER = "action_codec"
+NORM_STATS_FILE = "norm_stats.json"
+
+ImageLike = Image.Image | np.ndarray | torch.Tensor
+
+
+class Nora15Processor(ProcessorMixin):
+    r"""
+    Makes the policy's inputs and turns its outputs back into physical units. It owns every convention a checkpoint
+    needs, so that nothing has to be remembered beside it.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): With a chat template, `<|image_pad|>` and `<robot_action_i>` tokens.
+        action_codec ([`FastActionTokenizer`]): Turns normalised chunks into FAST ids.
+        norm_stats (`dict[str, ActionStatistics]`): Action statistics per dataset key.
+        image_size (`int`, *optional*, defaults to 224): Images are resized to this square (Lanczos-3, antialiased).
+        image_mean, image_std (`tuple[float, float, float]`): Per channel, for pixels in [0, 1].
+        patch_size, temporal_patch_size, merge_size (`int`): Of the backbone's vision tower.
+        chunk_size (`int`, *optional*, defaults to 5): Actions per chunk, H.
+        action_dim (`int`, *optional*, defaults to 7): Dimensions of an action, A.
+        normalization_mode (`str`, *optional*, defaults to `"q01_q99"`): Or `"min_max"`, `"mean_std"`.
+        clip_actions (`bool`, *optional*, defaults to `False`): Clip normalised training actions to [-1, 1].
+        lowercase_instruction (`bool`, *optional*, defaults to `False`): As NORA's RLDS pipeline does.
+        conventions (`dict`, *optional*):
+            Per dataset key, what else the data was recorded with (camera, renderer, control rate, gripper sign ...).
+        chat_template (`str`, *optional*): Overrides the tokenizer's.
+    """
+
+    def __init__(
+        self,
+        tokenizer=None,
+        action_codec: FastActionTokenizer | None = None,
+        norm_stats: dict[str, ActionStatistics] | None = None,
+        image_size: int = 224,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        patch_size: int = 14,
+        temporal_patch_size: int = 2,
+        merge_size: int = 2,
+        chunk_size: int = 5,
+        action_dim: int = 7,
+        normalization_mode: NormalizationMode = "q01_q99",
+        clip_actions: bool = False,
+        lowercase_instruction: bool = False,
+        conventions: dict[str, dict[str, Any]] | None = None,
+        chat_template: str | None = None,
+    ):
+        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        if image_size % (patch_size * merge_size):
+            raise ValueError(
+                f"image_size={image_size} must be a multiple of patch_size * merge_size = {patch_size * merge_size}."
+            )
+        self.action_codec = action_codec
+        self.norm_stats = dict(norm_stats or {})
+        for key, statistics in self.norm_stats.items():
+            if len(statistics) != action_dim:
+                raise ValueError(
+                    f"norm_stats[{key!r}] describes {len(statistics)} dimensions, but action_dim={action_dim}. Statistics "
+                    "of another robot? Pass those of the dataset this policy is for."
+                )
+        self.image_size = image_size
+        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
+        self.patch_size, self.temporal_patch_size, self.merge_size = patch_size, temporal_patch_size, merge_size
+        self.chunk_size, self.action_dim = chunk_size, action_dim
+        self.normalization_mode, self.clip_actions = normalization_mode, clip_actions
+        self.lowercase_instruction = lowercase_instruction
+        self.conventions = conventions or {}
+        self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
+        # Token ids of a prompt and of what follows the FAST tokens, by instruction and number of images.
+        self._prompts: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
+
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]],
+        text: str | Sequence[str],
+        actions: np.ndarray | torch.Tensor | None = None,
+        action_mask: np.ndarray | torch.Tensor | None = None,
+        dataset_key: str | Sequence[str] | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        r"""
+        Model inputs for one observation or a batch of them; with `actions` also the training targets.
+
+        Args:
+            images: One image (uint8 RGB, `(height, width, 3)` or PIL) per text, or a list of cameras per text. With a
+                single `text` a list is that observation's cameras.
+            text (`str` or `list[str]`): The instruction(s).
+            actions (`np.ndarray` or `torch.Tensor` of shape `(batch, chunk_size, action_dim)`, *optional*):
+                Demonstrated chunks in physical units; `(chunk_size, action_dim)` with a single text.
+            action_mask (bool array of shape `(batch, chunk_size)`, *optional*):
+                False on padded steps. Chunks with padding get no FAST tokens, which have no way to leave a step out.
+            dataset_key (`str` or `list[str]`, *optional*):
+                Whose statistics normalise `actions`; may be omitted when the checkpoint has only one.
+            return_tensors (`str`): Only `"pt"`.
+
+        Returns:
+            `BatchFeature` with `input_ids`, `attention_mask` (left-padded), `pixel_values`, `image_grid_thw`, and with
+            `actions` also `labels`, `actions` (normalised) and `action_mask`.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f'return_tensors={return_tensors!r}: the policy takes PyTorch tensors, pass "pt".')
+        texts, cameras = self._as_batch(images, text)
+        flat_images = [camera for row in cameras for camera in row]
+        pixel_values, image_grid_thw = self._process_camera_images(flat_images)
+        rows = [self.prompt_ids(instruction, len(row)) for instruction, row in zip(texts, cameras, strict=True)]
+        if actions is None:
+            features = self._pad([prompt for prompt, _ in rows])
+        else:
+            normalized, mask = self._normalized_chunks(actions, action_mask, dataset_key, len(texts))
+            features = self._with_action_tokens(rows, normalized, mask)
+        features.update(pixel_values=pixel_values, image_grid_thw=image_grid_thw)
+        return BatchFeature(features)
+
+    def prompt_ids(self, instruction: str, num_images: int = 1) -> tuple[list[int], list[int]]:
+        """Token ids of the prompt of an instruction, and of what closes the assistant's turn behind the FAST tokens."""
+        key = (instruction, num_images)
+        if key not in self._prompts:
+            if not instruction.strip():
+                raise ValueError("text is empty: the policy needs an instruction, for example 'open the faucet'.")
+            if self.lowercase_instruction:
+                instruction = instruction.lower()
+            content = [{"type": "image"}] * num_images + [{"type": "text", "text": instruction}]
+            conversation = [{"role": "user", "content": content}]
+            render = {"tokenize": False, "chat_template": self.chat_template}
+            prompt = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, **render)
+            answer = "<robot_action_0>"
+            conversation.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            complete = self.tokenizer.apply_chat_template(conversation, **render)
+            if not complete.startswith(prompt + answer):
+                raise ValueError(
+                    "The chat template renders a prompt that is no prefix of the complete conversation, so that training "
+                    "and inference would see different prompts. Use Qwen's template or one like it."
+                )
+            tokens_per_image = (self.image_size // self.patch_size // self.merge_size) ** 2
+            prompt = prompt.replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens_per_image)
+            closing = complete.split(answer)[-1]
+            self._prompts[key] = tuple(
+                self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt, closing)
+            )
+        return self._prompts[key]
+
+    def unnormalize_actions(
+        self, actions: np.ndarray | torch.Tensor, dataset_key: str | None = None
+    ) -> np.ndarray | torch.Tensor:
+        """Normalised actions `(..., action_dim)` in the physical units of `dataset_key`, as the same kind of array."""
+        key = select_dataset_key(self.norm_stats, dataset_key)
+        return unnormalize(actions, self.norm_stats[key], self.normalization_mode)
+
+    def normalize_actions(
+        self, actions: np.ndarray | torch.Tensor, dataset_key: str | None = None
+    ) -> np.ndarray | torch.Tensor:
+        """Physical actions `(..., action_dim)` in the policy's units, as the same kind of array."""
+        key = select_dataset_key(self.norm_stats, dataset_key)
+        return normalize(actions, self.norm_stats[key], self.normalization_mode, clip=self.clip_actions)
+
+    def decode_action_tokens(
+        self, token_ids: Sequence[Sequence[int]], on_invalid: str = "mask"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        FAST ids of `generate_actions` as normalised actions.
+
+        Args:
+            token_ids (`list[list[int]]`): Ids without the vocabulary's offset.
+            on_invalid (`str`): `"mask"`, `"raise"` or `"relaxed"`, see [`FastActionTokenizer.decode`].
+
+        Returns:
+            actions `(batch, chunk_size, action_dim)` float64, and valid `(batch,)` bool: False where the ids do not
+            spell a chunk.
+        """
+        return self.action_codec.decode(token_ids, self.chunk_size, self.action_dim, on_invalid=on_invalid)
+
+    def _as_batch(self, images, text) -> tuple[list[str], list[list[ImageLike]]]:
+        """Texts and, for each, the list of its cameras."""
+        if isinstance(text, str):
+            return [text], [[images] if isinstance(images, ImageLike) else list(images)]
+        texts = list(text)
+        if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+            images = list(images)
+        if isinstance(images, ImageLike) or len(images) != len(texts):
+            found = "one image" if isinstance(images, ImageLike) else f"{len(images)} entries"
+            raise ValueError(f"images has {found} for {len(texts)} texts; expected one image or list of cameras each.")
+        return texts, [[row] if isinstance(row, ImageLike) else list(row) for row in images]
+
+    def _process_camera_images(self, images: list[ImageLike]) -> tuple[torch.FloatTensor, torch.LongTensor]:
+        tensors = [as_uint8_tensor(image) for image in images]
+        shapes = {tensor.shape for tensor in tensors}
+        if len(shapes) == 1:
+            resized = resize_lanczos3(torch.stack(tensors), self.image_size)
+        else:
+            resized = torch.cat([resize_lanczos3(tensor[None], self.image_size) for tensor in tensors])
+        return images_to_patches(
+            resized, self.image_mean, self.image_std, self.patch_size, self.temporal_patch_size, self.merge_size
+        )
+
+    def _normalized_chunks(
+        self, actions, action_mask, dataset_key, batch: int
+    ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+        actions = torch.as_tensor(actions, dtype=torch.float32)
+        if actions.ndim == 2:
+            actions = actions[None]
+        expected = (batch, self.chunk_size, self.action_dim)
+        if tuple(actions.shape) != expected:
+            raise ValueError(
+                f"actions has shape {tuple(actions.shape)}, expected (batch, chunk_size, action_dim) = {expected}."
+            )
+        mask = torch.ones(expected[:2], dtype=torch.bool) if action_mask is None else torch.as_tensor(action_mask)
+        mask = mask.view(expected[:2])
+        if dataset_key is None or isinstance(dataset_key, str):
+            return self.normalize_actions(actions, dataset_key), mask
+        if len(dataset_key) != batch:
+            raise ValueError(f"dataset_key has {len(dataset_key)} entries for {batch} texts; expected one each.")
+        rows = [self.normalize_actions(chunk, key) for chunk, key in zip(actions, dataset_key, strict=True)]
+        return torch.stack(rows), mask
+
+    def _with_action_tokens(
+        self, rows: list[tuple[list[int], list[int]]], actions: torch.FloatTensor, mask: torch.BoolTensor
+    ) -> dict[str, torch.Tensor]:
+        """Prompts followed by their FAST tokens, with labels on everything from the first FAST token on."""
+        sequences, labels = [], []
+        encoded = self.action_codec.encode(actions)
+        for (prompt, closing), tokens, complete in zip(rows, encoded, mask.all(-1).tolist(), strict=True):
+            answer = [token + self.first_action_token_id for token in tokens] + closing if complete else []
+            sequences.append(prompt + answer)
+            labels.append([-100] * len(prompt) + answer)
+        features = self._pad(sequences)
+        features["labels"] = self._pad_to(labels, features["input_ids"].shape[1], -100)
+        features.update(actions=actions, action_mask=mask)
+        return features
+
+    def _pad(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
+        length = max(map(len, sequences))
+        return {
+            "input_ids": self._pad_to(sequences, length, self.tokenizer.pad_token_id),
+            "attention_mask": self._pad_to([[1] * len(sequence) for sequence in sequences], length, 0),
+        }
+
+    @staticmethod
+    def _pad_to(sequences: list[list[int]], length: int, value: int) -> torch.LongTensor:
+        """Left-padded: a prompt then ends where generation begins."""
+        return torch.tensor([[value] * (length - len(sequence)) + sequence for sequence in sequences])
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels", "actions", "action_mask"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds: everything but tokenizer, codec and statistics, which have own files."""
+        codec, self.action_codec = self.action_codec, None
+        try:
+            output = super().to_dict()
+        finally:
+            self.action_codec = codec
+        return {key: value for key, value in output.items() if key not in ("action_codec", "norm_stats")}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+        """`ProcessorMixin.save_pretrained`, with the FAST codec in `action_codec/` and `norm_stats.json`."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.action_codec.save_pretrained(folder / ACTION_CODEC_FOLDER)
+        save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats)
+        return super().save_pretrained(str(folder), push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "Nora15Processor":
+        """`ProcessorMixin.from_pretrained`; codec and statistics come from the same repo and revision."""
+        hub_options = {
+            key: kwargs[key]
+            for key in ("cache_dir", "force_download", "local_files_only", "revision", "token")
+            if key in kwargs
+        }
+        codec = FastActionTokenizer.from_pretrained(
+            pretrained_model_name_or_path,
+            subfolder=ACTION_CODEC_FOLDER,
+            **{key: value for key, value in hub_options.items() if key != "force_download"},
+        )
+        norm_stats = load_norm_stats(cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **hub_options))
+        return super().from_pretrained(
+            pretrained_model_name_or_path, action_codec=codec, norm_stats=norm_stats, **kwargs
+        )
+
+
+__all__ = ["Nora15Processor"]

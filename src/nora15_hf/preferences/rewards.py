@@ -1,0 +1,257 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Rewards of candidate chunks: the world model's distance to a goal, the distance to the demonstration, their sum.
+
+A reward is a class with `score(batch) -> (B, N)`, float32, higher is better, and `settings`, what to write down about
+it. Weights are those of arXiv 2511.14659 (section 3) and of its released code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..data.lerobot_dataset import LeRobotDataset, Sample
+from ..vjepa2_ac.modeling_vjepa2_ac import VJEPA2ACModel
+from ..vjepa2_ac.processing_vjepa2_ac import VJEPA2ACProcessor
+from .fingerprint import weights_fingerprint
+
+REWARD_PRESETS: dict[str, dict[str, float]] = {
+    "paper": {"world_model": 1.0, "ground_truth": 0.5},
+    "released": {"world_model": 1.0, "ground_truth": 0.1},
+}
+"""Weights of the end-goal distance and of the deviation from the demonstration."""
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """
+    States and their candidates.
+
+    Attributes:
+        dataset ([`LeRobotDataset`]): where the states come from.
+        indices (`Sequence[int]`): their positions in it, B of them.
+        samples (`Sequence[Sample]`): `dataset[index]` of each.
+        candidates (`torch.Tensor`): float32 `(B, N, H, A)`, normalised.
+        actions (`torch.Tensor`): float32 `(B, H, A)`, the demonstrated chunks, normalised.
+        action_mask (`torch.Tensor`): bool `(B, H)`, False where the demonstration had ended.
+    """
+
+    dataset: LeRobotDataset
+    indices: Sequence[int]
+    samples: Sequence[Sample]
+    candidates: torch.Tensor
+    actions: torch.Tensor
+    action_mask: torch.Tensor
+
+
+class Reward(Protocol):
+    """What every reward offers."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that moves the score, in JSON types."""
+
+    def score(self, batch: RewardBatch) -> torch.Tensor:
+        """float32 `(B, N)`, higher is better."""
+
+
+class GroundTruthActionReward:
+    """
+    Minus the mean absolute deviation from the demonstrated chunk ("GTA"), in normalised units, over the steps before
+    the demonstration's end.
+
+    Args:
+        weights (`Sequence[float]`, *optional*):
+            Weight of each action dimension, the gripper's included; 0 leaves one out. All 1 by default. The mean is
+            weighted, so scaling all weights changes nothing.
+
+    Raises:
+        ValueError: negative weights or none above 0; (of `score`) as many weights as the actions have not.
+    """
+
+    def __init__(self, weights: Sequence[float] | None = None):
+        if weights is not None and (min(weights) < 0 or max(weights) == 0):
+            raise ValueError(f"weights={list(weights)} must not be negative, and one of them must be above 0.")
+        self.weights = weights
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"type": type(self).__name__, "weights": None if self.weights is None else list(self.weights)}
+
+    def score(self, batch: RewardBatch) -> torch.Tensor:
+        action_dim = batch.actions.shape[-1]
+        if self.weights is not None and len(self.weights) != action_dim:
+            raise ValueError(f"weights has {len(self.weights)} entries, but an action has {action_dim} dimensions.")
+        weights = torch.ones(action_dim) if self.weights is None else torch.tensor(self.weights, dtype=torch.float32)
+        deviation = (batch.candidates - batch.actions[:, None]).abs() @ weights / weights.sum()
+        valid = batch.action_mask[:, None].float()
+        return -(deviation * valid).sum(-1) / valid.sum(-1)
+
+
+class WorldModelGoalReward:
+    """
+    Minus the distance between the latent that the world model imagines after a candidate chunk and that of a goal
+    frame (arXiv 2511.14659, section 3).
+
+    Args:
+        world_model ([`VJEPA2ACModel`]): trained on actions that are normalised as the policy's.
+        processor ([`VJEPA2ACProcessor`]): its processor.
+        goal (`str`, *optional*, defaults to `"end"`):
+            `"end"`: the last frame of the episode. `"subgoal"`: the frame one chunk later, at most the last.
+
+    Raises:
+        ValueError: another goal, or a world model whose actions are in physical units; (of `score`) a world model of
+            another action dimension than the candidates.
+    """
+
+    def __init__(self, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor, goal: str = "end"):
+        if goal not in ("end", "subgoal"):
+            raise ValueError(f'goal="{goal}" must be "end" (last frame of the episode) or "subgoal" (one chunk later).')
+        if world_model.config.action_convention != "normalized":
+            raise ValueError(
+                f'The world model takes actions in the convention "{world_model.config.action_convention}", the policy '
+                'makes "normalized" ones. Use a world model that was trained on normalised actions.'
+            )
+        self.world_model = world_model.eval()
+        self.processor = processor
+        self.goal = goal
+        self._fingerprint = weights_fingerprint(world_model)
+        # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
+        self._end_goals: dict[tuple[LeRobotDataset, int], torch.Tensor] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "type": type(self).__name__,
+            "goal": self.goal,
+            "world_model": self.world_model.config.name_or_path,
+            "world_model_fingerprint": self._fingerprint,
+        }
+
+    @torch.no_grad()
+    def score(self, batch: RewardBatch) -> torch.Tensor:
+        model = self.world_model
+        num_steps, action_dim = batch.candidates.shape[-2:]
+        if model.config.action_dim != action_dim:
+            raise ValueError(
+                f"The world model takes {model.config.action_dim} action dimensions, the candidates have {action_dim}. "
+                "Use a world model that was trained on the same dataset as the policy."
+            )
+        if self.goal == "end":
+            goals = self._encode_end_goals(batch)
+        else:
+            positions = [batch.dataset.subgoal_index(index, num_steps) for index in batch.indices]
+            goals = self._encode([batch.dataset.frame(position) for position in positions])
+        current = self._encode([sample["images"][0] for sample in batch.samples])
+        imagined = model.rollout(current[:, None], batch.candidates.to(model.device))
+        return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
+
+    def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:
+        clips = np.stack(frames)[:, None]
+        pixel_values = self.processor(clips)["pixel_values"].to(self.world_model.device)
+        return self.world_model.encode(pixel_values)[:, 0]
+
+    def _encode_end_goals(self, batch: RewardBatch) -> torch.Tensor:
+        keys = [(batch.dataset, batch.dataset.last_frame_index(index)) for index in batch.indices]
+        new = sorted({position for _, position in keys if (batch.dataset, position) not in self._end_goals})
+        if new:
+            latents = self._encode([batch.dataset.frame(position) for position in new]).cpu()
+            self._end_goals.update(zip([(batch.dataset, position) for position in new], latents, strict=True))
+        return torch.stack([self._end_goals[key] for key in keys])
+
+
+class WeightedReward:
+    """
+    A weighted sum of rewards.
+
+    Args:
+        rewards (`Mapping[str, tuple[Reward, float]]`): name to reward and weight.
+        standardize (`bool`, *optional*, defaults to `False`):
+            Whether each reward is first brought to mean 0 and standard deviation 1 over the candidates of a state, so
+            that weights mean the same whatever the scales. A reward that is the same for all candidates becomes 0.
+
+    Example:
+
+    ```python
+    >>> reward = WeightedReward({"ground_truth": (GroundTruthActionReward(), 1.0)})
+    ```
+    """
+
+    def __init__(self, rewards: Mapping[str, tuple[Reward, float]], standardize: bool = False):
+        if not rewards:
+            raise ValueError("rewards is empty. Name at least one reward and its weight.")
+        self.rewards = dict(rewards)
+        self.standardize = standardize
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "standardize": self.standardize,
+            "rewards": {name: {"weight": weight, **reward.settings} for name, (reward, weight) in self.rewards.items()},
+        }
+
+    def score(self, batch: RewardBatch) -> torch.Tensor:
+        return self.combine(self.score_each(batch))
+
+    def score_each(self, batch: RewardBatch) -> dict[str, torch.Tensor]:
+        """
+        The rewards before weighting, `(B, N)` each.
+
+        Raises:
+            ValueError: a reward of another shape, or with a value that is not finite.
+        """
+        scores = {name: reward.score(batch) for name, (reward, _) in self.rewards.items()}
+        expected = batch.candidates.shape[:2]
+        for name, score in scores.items():
+            if score.shape != expected:
+                raise ValueError(
+                    f"Reward {name!r} returned shape {tuple(score.shape)}, expected one value per candidate, "
+                    f"{tuple(expected)}."
+                )
+            if not score.isfinite().all():
+                row = int((~score.isfinite()).any(1).nonzero()[0])
+                raise ValueError(
+                    f"Reward {name!r} is {score[row].tolist()} for the candidates at dataset position "
+                    f"{batch.indices[row]}. Check the reward's model and the candidates for NaN."
+                )
+        return scores
+
+    def combine(self, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The weighted sum `(B, N)` of what `score_each` returned."""
+        total = torch.zeros(())
+        for name, (_, weight) in self.rewards.items():
+            score = scores[name]
+            if self.standardize:
+                centred = score - score.mean(1, keepdim=True)
+                spread = centred.square().mean(1, keepdim=True).sqrt()
+                score = torch.where(spread > 0, centred / spread, 0.0)
+            total = total + weight * score
+        return total
+
+
+def preset_reward(preset: str, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor) -> WeightedReward:
+    """
+    World-model end goal plus deviation from the demonstration, with published weights.
+
+    Args:
+        preset (`str`): `"paper"` (1 and 0.5) or `"released"` (1 and 0.1).
+        world_model ([`VJEPA2ACModel`]): see [`WorldModelGoalReward`].
+        processor ([`VJEPA2ACProcessor`]): see [`WorldModelGoalReward`].
+    """
+    if preset not in REWARD_PRESETS:
+        raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
+    rewards = {"world_model": WorldModelGoalReward(world_model, processor), "ground_truth": GroundTruthActionReward()}
+    return WeightedReward({name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()})
+
+
+__all__ = [
+    "REWARD_PRESETS",
+    "GroundTruthActionReward",
+    "Reward",
+    "RewardBatch",
+    "WeightedReward",
+    "WorldModelGoalReward",
+    "preset_reward",
+]

@@ -1,0 +1,220 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The charts of the report: one function per chart, each returns an SVG data URI that follows light and dark mode."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ..evaluation.success import wilson_interval
+from .report_data import ARM_LABELS, CurvePanel, Outcomes, PreferenceExample, total
+
+
+__all__ = [
+    "ARM_COLOURS",
+    "preference_on_frame",
+    "preference_per_dimension",
+    "reward_histogram",
+    "success_over_all_tasks",
+    "success_per_task",
+    "training_curves",
+]
+
+# at least 3 : 1 against white and against near-black, and told apart by the colour-blind
+BLUE, ORANGE, GREEN, GREY = "#2f81d6", "#d97f00", "#1a9367", "#818b98"
+ARM_COLOURS = {"random": GREY, "sft": BLUE, "continued_sft": ORANGE, "dpo": GREEN}
+LINE_COLOURS = (BLUE, ORANGE, GREEN, GREY, "#a371f7")
+LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+# charts are drawn in these two colours, which become CSS variables that the reader's colour scheme sets
+_INK, _FAINT = "#010203", "#040506"
+_THEME = (
+    "<style>:root{--ink:#1f2328;--faint:#d1d9e0}"
+    "@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--faint:#3d444d}}</style>"
+)
+_STYLE = {
+    "axes.edgecolor": _FAINT,
+    "axes.grid": True,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "Segoe UI", "Helvetica", "Arial", "DejaVu Sans"],
+    "font.size": 10,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nora15_hf",
+    "text.color": _INK,
+    "xtick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.color": _FAINT,
+    "ytick.labelcolor": _INK,
+}
+
+
+def success_per_task(success: dict[str, Outcomes]) -> str:
+    """Bars of the success rate per task and arm with Wilson 95 % intervals."""
+    tasks = list(success["sft"])
+    figure = _figure(width=5.4, height=0.7 + 0.78 * len(tasks))
+    axes = figure.add_subplot()
+    for row, (arm, label) in enumerate(ARM_LABELS.items()):
+        positions = np.arange(len(tasks)) + (row - 1.5) * 0.2
+        rates, errors = _rates_and_errors([success[arm][task] for task in tasks])
+        axes.barh(positions, rates, height=0.17, color=ARM_COLOURS[arm], label=label)
+        axes.errorbar(rates, positions, xerr=errors, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
+    axes.set_yticks(np.arange(len(tasks)), tasks)
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(loc="outside upper left", ncols=4, handlelength=1, columnspacing=1.2, fontsize=9)
+    return _svg_data_uri(figure)
+
+
+def success_over_all_tasks(success: dict[str, Outcomes]) -> str:
+    """Bars of the success rate over all tasks per arm with Wilson 95 % intervals."""
+    figure = _figure(width=4.2, height=3.4)
+    axes = figure.add_subplot()
+    totals = [total(success[arm]) for arm in ARM_LABELS]
+    rates, errors = _rates_and_errors(totals)
+    axes.bar(list(ARM_LABELS.values()), rates, width=0.6, color=list(ARM_COLOURS.values()))
+    axes.errorbar(range(len(rates)), rates, yerr=errors, fmt="none", ecolor=_INK, elinewidth=1.2, capsize=4)
+    for position, (rate, (_, above)) in enumerate(zip(rates, errors.T, strict=True)):
+        axes.annotate(f"{rate:.0%}", (position, rate + above), (0, 4), textcoords="offset points", ha="center")
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(0, 1.12)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.tick_params(axis="x", labelsize=9)
+    return _svg_data_uri(figure)
+
+
+def training_curves(panel: CurvePanel) -> str:
+    """One panel of training curves."""
+    figure = _figure(width=4.2, height=2.7)
+    axes = figure.add_subplot()
+    for (name, points), colour, style in zip(panel.curves.items(), LINE_COLOURS, LINE_STYLES, strict=False):
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, color=colour, linestyle=style, linewidth=1.8, label=name)
+    if panel.reference is not None:
+        name, value = panel.reference
+        axes.axhline(value, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)), label=name)
+    if panel.log_scale:
+        axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_xlabel("step")
+    axes.legend(fontsize=9)
+    return _svg_data_uri(figure)
+
+
+def reward_histogram(values: np.ndarray) -> str:
+    """
+    Histogram of a reward over all candidates, and of the best and the worst candidate of each state.
+
+    Args:
+        values (`np.ndarray`): float (states, candidates).
+    """
+    figure = _figure(width=4.2, height=2.7)
+    axes = figure.add_subplot()
+    edges = np.histogram_bin_edges(values, bins=40)
+    axes.hist(values.ravel(), edges, weights=np.full(values.size, 1 / values.shape[1]), color=GREY, alpha=0.45)
+    axes.hist(values.max(axis=1), edges, histtype="step", color=GREEN, linewidth=1.8)
+    axes.hist(values.min(axis=1), edges, histtype="step", color=ORANGE, linewidth=1.8, linestyle="--")
+    axes.plot([], [], color=GREY, linewidth=6, alpha=0.45, label="all candidates")
+    axes.plot([], [], color=GREEN, linewidth=1.8, label="best of each state")
+    axes.plot([], [], color=ORANGE, linewidth=1.8, linestyle="--", label="worst of each state")
+    axes.set_xlabel("reward, higher is better")
+    axes.set_ylabel("states")
+    axes.legend(fontsize=9)
+    return _svg_data_uri(figure)
+
+
+def preference_on_frame(example: PreferenceExample, action_axes: np.ndarray | None) -> str:
+    """
+    The paths of the chosen, rejected and demonstrated chunk, drawn as arrows on the observation.
+
+    Args:
+        example (`PreferenceExample`): the pair.
+        action_axes (`np.ndarray`, *optional*): as in [`ReportData`]; by default x goes right and y up, and the longest
+            of the three paths spans a third of the picture.
+    """
+    height, width = example.image.shape[:2]
+    paths = {name: np.cumsum(chunk[:, :3], axis=0) for name, chunk, *_ in _chunks(example)}
+    if action_axes is None:
+        longest = max(np.abs(path[:, :2]).max() for path in paths.values())
+        # an all-zero chunk has no direction to draw
+        action_axes = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]) / (3 * longest if longest else 1)
+    figure = _figure(width=2.6, height=2.6)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(example.image, interpolation="nearest")
+    for name, _, colour, style in _chunks(example):
+        points = (np.vstack([np.zeros(3), paths[name]]) @ action_axes.T + example.origin) * (width, height) - 0.5
+        # a dark rim keeps the arrows visible on any background
+        for line_colour, line_width in (("black", 4.5), (colour, 2.4)):
+            axes.plot(*points.T, color=line_colour, linewidth=line_width, linestyle=style, solid_capstyle="round")
+        axes.annotate(
+            "",
+            points[-1],
+            points[-2],
+            arrowprops={"arrowstyle": "-|>", "facecolor": colour, "edgecolor": "black", "mutation_scale": 16},
+        )
+    axes.plot(*(np.array(example.origin) * (width, height) - 0.5), "o", color="white", markeredgecolor="black")
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.set_axis_off()
+    return _svg_data_uri(figure)
+
+
+def preference_per_dimension(example: PreferenceExample, action_names: list[str]) -> str:
+    """The chosen, rejected and demonstrated chunk as one small line chart per action dimension."""
+    figure = _figure(width=5.2, height=2.6)
+    panels = figure.subplots(2, -(-len(action_names) // 2), sharex=True, sharey=True, squeeze=False).ravel()
+    steps = np.arange(1, len(example.chosen) + 1)
+    for dimension, (axes, action_name) in enumerate(zip(panels, action_names, strict=False)):
+        for name, chunk, colour, style in _chunks(example):
+            axes.plot(steps, chunk[:, dimension], color=colour, linestyle=style, linewidth=1.8, label=name)
+        axes.set_title(action_name, fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    for axes in panels[len(action_names) :]:
+        axes.set_axis_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
+    return _svg_data_uri(figure)
+
+
+def _chunks(example: PreferenceExample) -> list[tuple[str, np.ndarray, str, str]]:
+    return [
+        ("demonstrated", example.demonstrated, GREY, ":"),
+        ("rejected", example.rejected, ORANGE, "--"),
+        ("chosen", example.chosen, GREEN, "-"),
+    ]
+
+
+def _rates_and_errors(outcomes: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    rates = np.array([successes / episodes for successes, episodes in outcomes])
+    intervals = np.array([wilson_interval(*outcome) for outcome in outcomes]).T
+    # rounding may put the bound of 0 % or 100 % on the wrong side by one unit in the last place
+    return rates, np.maximum([rates - intervals[0], intervals[1] - rates], 0.0)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # the figure is made inside the style, which matplotlib reads at construction and again when drawing
+    with matplotlib.rc_context(_STYLE):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg_data_uri(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue().replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
+    svg = svg.replace("<defs>", _THEME + "<defs>", 1)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")

@@ -1,0 +1,42 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""World models that need no download."""
+
+from .configuration_vjepa2_ac import VJEPA2ACConfig
+from .modeling_vjepa2_ac import VJEPA2ACModel
+from .processing_vjepa2_ac import VJEPA2ACProcessor
+
+
+def tiny_world_model(image_size: int = 84, action_dim: int = 4) -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
+    """
+    A world model of about 1.5 M parameters with random weights, and its processor.
+
+    Args:
+        image_size (`int`, *optional*, defaults to 84):
+            Side of the images in pixels, a multiple of 14.
+        action_dim (`int`, *optional*, defaults to 4):
+            Dimensions of one action; states, which are zeros, get as many.
+
+    Returns:
+        `(VJEPA2ACModel, VJEPA2ACProcessor)`: seed torch before the call for reproducible weights.
+    """
+    config = VJEPA2ACConfig(
+        encoder_config={
+            "hidden_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "mlp_ratio": 3.0,
+            "crop_size": image_size,
+            "patch_size": 14,
+            "tubelet_size": 1,
+            "frames_per_clip": 1,
+        },
+        predictor_hidden_size=128,
+        predictor_num_hidden_layers=4,
+        predictor_num_attention_heads=4,
+        action_dim=action_dim,
+        state_dim=action_dim,
+    )
+    return VJEPA2ACModel(config), VJEPA2ACProcessor(size=image_size)
+
+
+__all__ = ["tiny_world_model"]

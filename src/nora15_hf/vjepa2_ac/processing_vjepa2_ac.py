@@ -1,0 +1,113 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Image preprocessing of V-JEPA 2-AC in plain torch."""
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import BatchFeature, ProcessorMixin
+
+
+class VJEPA2ACProcessor(ProcessorMixin):
+    r"""
+    Turns uint8 camera frames into the `pixel_values` of [`VJEPA2ACModel`]: central crop to an allowed aspect ratio,
+    bilinear resize without antialiasing, normalisation (`facebookresearch/vjepa2`, `app/vjepa_droid/transforms.py`;
+    NORA-1.5, `training/post_training`). Other resizers, also transformers' own V-JEPA 2 video processor, give other
+    latents.
+
+    Args:
+        size (`int`, *optional*, defaults to 256):
+            Side of the square that the model sees, in pixels; the encoder's `crop_size`.
+        image_mean (`list[float]`, *optional*, defaults to ImageNet's), image_std (`list[float]`, *optional*, same):
+            Statistics of the channels, in [0, 1].
+        min_aspect_ratio (`float`, *optional*, defaults to 1.0), max_aspect_ratio (`float`, *optional*, same):
+            A frame whose width/height lies outside is cropped centrally until it does, then squeezed to the square.
+            1 and 1 keep the central square (NORA-1.5); 0.75 and 1.35 are what DROID's 16:9 training frames got.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from nora15_hf import VJEPA2ACProcessor
+
+    >>> processor = VJEPA2ACProcessor(size=84)
+    >>> processor(np.zeros((8, 90, 160, 3), dtype=np.uint8))["pixel_values"].shape
+    torch.Size([1, 8, 3, 84, 84])
+    ```
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406),
+        image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225),
+        min_aspect_ratio: float = 1.0,
+        max_aspect_ratio: float = 1.0,
+    ):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"`size`={size} must be a positive number of pixels.")
+        if not 0 < min_aspect_ratio <= 1 <= max_aspect_ratio:
+            raise ValueError(
+                f"`min_aspect_ratio`={min_aspect_ratio} and `max_aspect_ratio`={max_aspect_ratio} must enclose 1, so "
+                "that a square frame is kept whole."
+            )
+        if len(image_mean) != 3 or len(image_std) != 3 or min(image_std) <= 0:
+            raise ValueError(
+                f"`image_mean`={image_mean} and `image_std`={image_std} must hold three numbers each, the latter "
+                "positive."
+            )
+        self.size = size
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.min_aspect_ratio = min_aspect_ratio
+        self.max_aspect_ratio = max_aspect_ratio
+
+    def __call__(self, frames: torch.Tensor | np.ndarray | list) -> BatchFeature:
+        """
+        Args:
+            frames (uint8 `torch.Tensor` or `np.ndarray`, or nested lists of images):
+                `(height, width, 3)`, one frame; `(T, height, width, 3)`, one clip; `(B, T, height, width, 3)`, clips.
+                Work is done on the tensor's device.
+
+        Returns:
+            `BatchFeature` with `pixel_values` `(B, T, 3, size, size)`, float32; B and T are 1 where they were absent.
+
+        Raises:
+            ValueError: Images of several sizes, another shape.
+            TypeError: Anything but uint8 (a float image may be scaled in several ways; none is guessed).
+        """
+        if not isinstance(frames, torch.Tensor):
+            try:
+                frames = torch.from_numpy(np.ascontiguousarray(np.asarray(frames)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    "`frames` does not form one array: its images differ in size, or its clips in length. Process "
+                    "images of different sizes in separate calls."
+                ) from error
+        if frames.dtype != torch.uint8:
+            raise TypeError(f"`frames` is {frames.dtype}, expected uint8 with values 0 to 255. Do not rescale images.")
+        if frames.ndim not in (3, 4, 5) or frames.shape[-1] != 3 or frames.numel() == 0:
+            raise ValueError(
+                f"`frames` has shape {tuple(frames.shape)}, expected (height, width, 3), (T, height, width, 3) or "
+                "(B, T, height, width, 3) with the channels last and none of them empty."
+            )
+        clips = frames[(None,) * (5 - frames.ndim)]
+        images = clips.flatten(0, 1).movedim(-1, 1).float()
+
+        height, width = images.shape[-2:]
+        crop_height, crop_width = height, width
+        if width / height > self.max_aspect_ratio:
+            crop_width = round(self.max_aspect_ratio * height)
+        elif width / height < self.min_aspect_ratio:
+            crop_height = round(width / self.min_aspect_ratio)
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        images = images[:, :, top : top + crop_height, left : left + crop_width]
+
+        images = nn.functional.interpolate(images, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        mean = 255 * torch.tensor(self.image_mean, device=images.device)
+        std = 255 * torch.tensor(self.image_std, device=images.device)
+        images = (images - mean[:, None, None]) / std[:, None, None]
+        return BatchFeature({"pixel_values": images.unflatten(0, clips.shape[:2])})
+
+
+__all__ = ["VJEPA2ACProcessor"]
