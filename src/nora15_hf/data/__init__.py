@@ -6,5 +6,4 @@ from .lerobot_dataset import LeRobotDataset, Sample
 from .lerobot_writer import LeRobotWriter
 from .statistics import compute_statistics
 
-
 __all__ = ["LeRobotDataset", "LeRobotWriter", "PolicyCollator", "Sample", "compute_statistics"]

@@ -11,29 +11,22 @@ class PolicyCollator:
     """Turns a list of samples into the policy's training inputs by one call of its processor.
 
     Args:
-        processor (`ProcessorMixin`): The policy's processor; it normalises the actions with its own statistics.
+        processor (`ProcessorMixin`): The policy's processor; it normalises each sample's actions with the statistics
+            of the sample's `dataset_key`.
+        action_tokens (`bool`, *optional*, defaults to `True`): Append FAST tokens; False for flow matching alone.
     """
 
-    def __init__(self, processor: ProcessorMixin):
+    def __init__(self, processor: ProcessorMixin, action_tokens: bool = True):
         self.processor = processor
+        self.action_tokens = action_tokens
 
     def __call__(self, samples: list[Sample]) -> BatchFeature:
-        """
-        Raises:
-            ValueError: The samples come from datasets with different keys.
-        """
-        keys = sorted({sample["dataset_key"] for sample in samples})
-        if len(keys) > 1:
-            raise ValueError(
-                f"One batch holds samples of the datasets {', '.join(keys)}, whose statistics differ. "
-                "Draw each batch from one dataset, or open the datasets with the same `dataset_key`."
-            )
         return self.processor(
             images=[sample["images"] for sample in samples],
             text=[sample["instruction"] for sample in samples],
             actions=np.stack([sample["actions"] for sample in samples]),
             action_mask=np.stack([sample["action_mask"] for sample in samples]),
-            dataset_key=keys[0],
+            dataset_key=[sample["dataset_key"] for sample in samples],
         )
 
 

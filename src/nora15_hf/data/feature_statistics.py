@@ -3,7 +3,6 @@
 
 import numpy as np
 
-
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 

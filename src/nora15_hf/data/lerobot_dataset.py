@@ -20,7 +20,6 @@ from .lerobot_metadata import (
 )
 from .lerobot_table import read_frame_table
 
-
 DEFAULT_ACTION_KEY = "action"
 DEFAULT_STATE_KEY = "observation.state"
 
@@ -113,7 +112,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
         self._metadata = metadata
         self._table = read_frame_table(metadata, positions, action_key, state_key)
-        self._images = {key: ParquetImages(root, self._table, key, sizes[key], cache_images) for key in self.image_keys}
+        self._images = {
+            key: ParquetImages(root, self._table, key, sizes[key], cache_images) for key in self.image_keys
+        }
         self._select_episodes(positions, np.arange(len(self._table.index)))
 
     def _select_episodes(self, positions: np.ndarray, rows: np.ndarray) -> None:
@@ -250,9 +251,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
             `tuple[LeRobotDataset, LeRobotDataset]`: Training and validation part, episodes in dataset order.
         """
         if not 0 < validation_fraction < 1:
-            raise ValueError(f"`validation_fraction` is {validation_fraction}; it must lie between 0 and 1, both excluded.")
+            raise ValueError(
+                f"`validation_fraction` is {validation_fraction}; it must lie between 0 and 1, both excluded."
+            )
         if self.num_episodes < 2:
-            raise ValueError(f"A split needs at least 2 episodes, {self.num_episodes} selected. Record or select more.")
+            raise ValueError(
+                f"A split needs at least 2 episodes, {self.num_episodes} selected. Record or select more."
+            )
         held_out = min(max(round(validation_fraction * self.num_episodes), 1), self.num_episodes - 1)
         order = np.random.default_rng(seed).permutation(self.num_episodes)
         return self._subset(np.sort(order[held_out:])), self._subset(np.sort(order[:held_out]))
@@ -280,7 +285,9 @@ def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
         raise ValueError(f"`image_keys` {key!r} has dtype {feature['dtype']!r}, expected 'image'.")
     shape = feature["shape"]
     if len(shape) != 3 or 3 not in (shape[0], shape[2]):
-        raise ValueError(f"`image_keys` {key!r} has shape {tuple(shape)}, expected (height, width, 3) or (3, height, width).")
+        raise ValueError(
+            f"`image_keys` {key!r} has shape {tuple(shape)}, expected (height, width, 3) or (3, height, width)."
+        )
     return (shape[0], shape[1]) if shape[2] == 3 else (shape[1], shape[2])
 
 

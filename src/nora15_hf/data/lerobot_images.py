@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from .lerobot_metadata import open_parquet
 from .lerobot_table import FrameTable
-
 
 # Row groups of encoded images kept by an uncached camera. Writers put one episode, a few MB, into a row group.
 ENCODED_ROW_GROUPS_KEPT = 4
+# Named, so that bytes of unknown origin do not reach the decoders of rarer formats.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class ParquetImages:
@@ -68,10 +70,11 @@ class ParquetImages:
         return self._frames[row].copy()
 
     def _row_group(self, row: int) -> tuple[int, int, int, int]:
-        """File number, row group, and the group's first and last-but-one row in the file, for a row of the table."""
+        """File number, row group, and the group's first row and the one after its last in the file, for a row of the table."""
         number = int(self._table.file_number[row])
         if number not in self._files:
-            metadata = pq.read_metadata(self.root / self._table.files[number])
+            with open_parquet(self.root, self._table.files[number]) as parquet:
+                metadata = parquet.metadata
             lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             self._files[number] = (metadata, np.cumsum([0, *lengths]))
         bounds = self._files[number][1]
@@ -79,12 +82,17 @@ class ParquetImages:
         return number, group, int(bounds[group]), int(bounds[group + 1])
 
     def _read_row_group(self, number: int, group: int) -> pa.Array:
-        path = self.root / self._table.files[number]
-        with path.open("rb") as handle, pq.ParquetFile(handle, metadata=self._files[number][0]) as parquet:
+        file = self._table.files[number]
+        with open_parquet(self.root, file, self._files[number][0]) as parquet:
+            if self.key not in parquet.schema_arrow.names:
+                raise ValueError(
+                    f"{self.root / file} has no column {self.key!r}. "
+                    f"Its columns: {', '.join(parquet.schema_arrow.names)}. Record or convert the dataset again."
+                )
             column = parquet.read_row_group(group, columns=[self.key], use_threads=False)[self.key]
         if not pa.types.is_struct(column.type):
             raise ValueError(
-                f"{path}: {self.key!r} is stored as {column.type}, expected images embedded as struct<bytes, path>. "
+                f"{self.root / file}: {self.key!r} is stored as {column.type}, expected images embedded as struct<bytes, path>. "
                 "Record the dataset again with embedded images."
             )
         return column.combine_chunks().field("bytes")
@@ -105,7 +113,7 @@ class ParquetImages:
         if not encoded.is_valid:
             raise ValueError(f"{where} has no embedded bytes, only a path. Embed the images in the parquet files.")
         try:
-            with Image.open(io.BytesIO(encoded.as_buffer())) as image:
+            with Image.open(io.BytesIO(encoded.as_buffer()), formats=IMAGE_FORMATS) as image:
                 # Size and mode come from the header, before any pixel is decoded.
                 if (image.height, image.width) != self.size or image.mode != "RGB":
                     raise ValueError(

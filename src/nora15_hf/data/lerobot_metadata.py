@@ -3,6 +3,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
@@ -12,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
 
 SUPPORTED_VERSIONS = ("v2.1", "v3.0")
 INFO_PATH = "meta/info.json"
@@ -68,7 +69,9 @@ class LeRobotMetadata:
         """
         features = self.info["features"]
         if key not in features:
-            available = ", ".join(f"{name} ({entry['dtype']}, {tuple(entry['shape'])})" for name, entry in features.items())
+            available = ", ".join(
+                f"{name} ({entry['dtype']}, {tuple(entry['shape'])})" for name, entry in features.items()
+            )
             raise ValueError(
                 f"`{argument}` {key!r} is no feature of the dataset in {self.root}. Available: {available}. "
                 f"Pass the name of {kind} as `{argument}`."
@@ -97,7 +100,9 @@ def download_metadata(root_or_repo: str | Path, revision: str | None = None, tok
             )
         return folder
     if isinstance(root_or_repo, Path):
-        raise FileNotFoundError(f"`root_or_repo`: there is no folder {folder}. Pass the dataset's root, which holds meta/.")
+        raise FileNotFoundError(
+            f"`root_or_repo`: there is no folder {folder}. Pass the dataset's root, which holds meta/."
+        )
     try:
         return Path(
             snapshot_download(
@@ -138,31 +143,44 @@ def load_metadata(root: Path) -> LeRobotMetadata:
     return LeRobotMetadata(root=root, info=info, tasks=tasks, episodes=episodes)
 
 
-def read_parquet(root: Path, file: str, columns: list[str]) -> pa.Table:
-    """Read columns of one parquet file of a dataset.
+@contextmanager
+def open_parquet(root: Path, file: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    """Open one parquet file of a dataset and close it again, also after an error.
+
+    Args:
+        root (`Path`): Local folder of the dataset.
+        file (`str`): Path relative to `root`.
+        metadata (`pq.FileMetaData`, *optional*): Footer from an earlier visit, which spares reading it again.
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: The file is truncated or damaged, or lacks a column.
+        ValueError: The file is truncated or damaged.
     """
     path = root / file
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, but the dataset's tables refer to it. Fetch the dataset again.")
     try:
-        # The file is opened here so that it is closed again: pyarrow keeps a path it opened itself until collection.
-        with path.open("rb") as handle, pq.ParquetFile(handle) as parquet:
-            missing = [name for name in columns if name not in parquet.schema_arrow.names]
-            if missing:
-                raise ValueError(
-                    f"{path} has no column {missing[0]!r}. Its columns: {', '.join(parquet.schema_arrow.names)}. "
-                    "Record or convert the dataset again."
-                )
-            return parquet.read(columns=columns).select(columns)
-    except (pa.ArrowInvalid, OSError) as error:
+        with path.open("rb") as handle, pq.ParquetFile(handle, metadata=metadata) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read as parquet ({error}). It was cut short: either its writer was not finalised "
-            "or the copy is incomplete. Record or fetch it again."
+            f"{path} cannot be read as parquet ({error}). Either its writer was not finalised or the copy is cut short "
+            "or damaged: record or fetch it again."
         ) from error
+
+
+def read_parquet(root: Path, file: str, columns: list[str]) -> pa.Table:
+    """Read columns of one parquet file of a dataset; raises as [`open_parquet`], or `ValueError` for lack of a column."""
+    with open_parquet(root, file) as parquet:
+        names = parquet.schema_arrow.names
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise ValueError(
+                f"{root / file} has no column {missing[0]!r}. Its columns: {', '.join(names)}. "
+                "Record or convert the dataset again."
+            )
+        # A name with a dot also selects columns below it, hence the second selection.
+        return parquet.read(columns=columns).select(columns)
 
 
 def _load_info(root: Path) -> dict:
@@ -192,10 +210,13 @@ def _load_info(root: Path) -> dict:
     missing = [name for name in required if name not in info]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}. Convert or record the dataset again.")
-    if not info["fps"] > 0:
+    if not isinstance(info["fps"], int | float) or not info["fps"] > 0:
         raise ValueError(f"{path}: fps is {info['fps']}; it must be a positive number of frames per second.")
-    if info["chunks_size"] < 1:
-        raise ValueError(f"{path}: chunks_size is {info['chunks_size']}; it must be at least 1.")
+    if not isinstance(info["chunks_size"], int) or info["chunks_size"] < 1:
+        raise ValueError(f"{path}: chunks_size is {info['chunks_size']!r}; it must be a number of files, at least 1.")
+    for key, feature in info["features"].items():
+        if not {"dtype", "shape"} <= set(feature):
+            raise ValueError(f"{path}: feature {key!r} lacks dtype or shape. Convert or record the dataset again.")
     _check_data_path(info["data_path"], version, path)
     return info
 
@@ -203,7 +224,12 @@ def _load_info(root: Path) -> dict:
 def _check_data_path(template: str, version: str, info_path: Path) -> None:
     """Refuse a template that could name a file outside the dataset; symbolic links of the Hub cache stay allowed."""
     parts = PurePosixPath(template).parts
-    if PurePosixPath(template).is_absolute() or ".." in parts or "\\" in template or ":" in (parts[0] if parts else ""):
+    if (
+        PurePosixPath(template).is_absolute()
+        or ".." in parts
+        or "\\" in template
+        or ":" in (parts[0] if parts else "")
+    ):
         raise ValueError(
             f"{info_path}: data_path {template!r} leaves the dataset's folder. Only relative paths below the folder, "
             "with '/' between the parts, are read."
@@ -229,15 +255,18 @@ def _parse_json(text: str, where: str) -> dict:
         raise ValueError(f"{where} is not valid JSON ({error}). Fetch or record the dataset again.") from error
 
 
-def _load_json_lines(path: Path, keys: tuple[str, ...]) -> list[dict]:
+def _load_json_lines(path: Path, types: dict[str, type]) -> list[dict]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. Fetch or convert the dataset again.")
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         row = _parse_json(line, f"{path}, line {number},")
-        missing = [key for key in keys if key not in row]
-        if missing:
-            raise ValueError(f"{path}, line {number}, lacks {', '.join(missing)}. Fetch or convert the dataset again.")
+        for key, kind in types.items():
+            if not isinstance(row.get(key), kind):
+                raise ValueError(
+                    f"{path}, line {number}: {key} is {row.get(key)!r}, expected {kind.__name__}. "
+                    "Fetch or convert the dataset again."
+                )
         rows.append(row)
     return rows
 
@@ -251,22 +280,21 @@ def _task_table(indices: list[int], texts: list[str], path: Path) -> dict[int, s
 
 def _load_tasks_v21(root: Path) -> dict[int, str]:
     path = root / "meta/tasks.jsonl"
-    rows = _load_json_lines(path, ("task_index", "task"))
+    rows = _load_json_lines(path, {"task_index": int, "task": str})
     return _task_table([row["task_index"] for row in rows], [row["task"] for row in rows], path)
 
 
 def _load_tasks_v30(root: Path) -> dict[int, str]:
     # The text is the pandas index of the file. Older writers left it without a name.
-    path = root / TASKS_PATH
-    names = pq.read_schema(path).names if path.is_file() else []
-    text = "task" if "task" in names else "__index_level_0__"
+    with open_parquet(root, TASKS_PATH) as parquet:
+        text = "__index_level_0__" if "__index_level_0__" in parquet.schema_arrow.names else "task"
     table = read_parquet(root, TASKS_PATH, ["task_index", text])
-    return _task_table(table["task_index"].to_pylist(), table[text].to_pylist(), path)
+    return _task_table(table["task_index"].to_pylist(), table[text].to_pylist(), root / TASKS_PATH)
 
 
 def _load_episodes_v21(root: Path, info: dict) -> dict:
     path = root / "meta/episodes.jsonl"
-    rows = _load_json_lines(path, ("episode_index", "tasks", "length"))
+    rows = _load_json_lines(path, {"episode_index": int, "tasks": list, "length": int})
     where = [f"{path}, line {number}" for number in range(1, len(rows) + 1)]
     order = _episode_order(np.array([row["episode_index"] for row in rows], dtype=np.int64), where)
     rows = [rows[position] for position in order]
@@ -287,13 +315,29 @@ def _load_episodes_v21(root: Path, info: dict) -> dict:
 
 
 def _load_episodes_v30(root: Path, info: dict) -> dict:
-    columns = ["episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"]
-    columns += ["data/chunk_index", "data/file_index"]
+    numbers = [
+        "episode_index",
+        "length",
+        "dataset_from_index",
+        "dataset_to_index",
+        "data/chunk_index",
+        "data/file_index",
+    ]
     shards = sorted(path.relative_to(root).as_posix() for path in root.glob("meta/episodes/**/*.parquet"))
     if not shards:
         raise FileNotFoundError(f"{root}/meta/episodes holds no parquet file. Fetch or record the dataset again.")
-    tables = [read_parquet(root, shard, columns) for shard in shards]
-    where = [f"{root / shard}, row {row}" for shard, table in zip(shards, tables, strict=True) for row in range(len(table))]
+    tables = [read_parquet(root, shard, [*numbers, "tasks"]) for shard in shards]
+    for shard, table in zip(shards, tables, strict=True):
+        for name in numbers:
+            # Numbers only, not least because text in the file numbers could lead out of the folder.
+            if not pa.types.is_integer(table[name].type) or table[name].null_count:
+                raise ValueError(
+                    f"{root / shard}: column {name!r} is {table[name].type} with {table[name].null_count} missing "
+                    "values, expected integers throughout. Convert or record the dataset again."
+                )
+    where = [
+        f"{root / shard}, row {row}" for shard, table in zip(shards, tables, strict=True) for row in range(len(table))
+    ]
     table = pa.concat_tables(tables, promote_options="permissive")
     order = _episode_order(table["episode_index"].to_numpy(), where)
     table = table.take(pa.array(order))
@@ -349,5 +393,6 @@ __all__ = [
     "data_path_pattern",
     "download_metadata",
     "load_metadata",
+    "open_parquet",
     "read_parquet",
 ]

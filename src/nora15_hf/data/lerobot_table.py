@@ -2,6 +2,7 @@
 """The numeric columns of a LeRobot dataset, read in one pass and checked against the episode table."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -110,11 +111,12 @@ def _read_file(
             f"{path}, row {wrong[0]}: timestamp is {columns['timestamp'][wrong[0]]:.6g} s, frame {frame[wrong[0]]} at "
             f"{fps} fps is {frame[wrong[0]] / fps:.6g} s. Correct fps in meta/info.json or the timestamps."
         )
-    wrong = np.flatnonzero(~np.isin(columns["task_index"], list(metadata.tasks)))
+    known = sorted(index for index, text in metadata.tasks.items() if text)
+    wrong = np.flatnonzero(~np.isin(columns["task_index"], known))
     if wrong.size:
         raise ValueError(
             f"{path}, row {wrong[0]}: task_index {columns['task_index'][wrong[0]]} has no text; "
-            f"the task table knows {sorted(metadata.tasks)}. Add the missing text to the task table."
+            f"the task table knows {known}. Add the missing text to the task table."
         )
 
     columns["actions"] = _finite_vectors(data, action_key, "action_key", metadata, path)
@@ -125,7 +127,7 @@ def _read_file(
     return columns
 
 
-def _finite_vectors(data: pa.Table, key: str, argument: str, metadata: LeRobotMetadata, path) -> np.ndarray:
+def _finite_vectors(data: pa.Table, key: str, argument: str, metadata: LeRobotMetadata, path: Path) -> np.ndarray:
     width = metadata.feature(key, argument, "a vector feature")["shape"][0]
     values = _vectors(data[key], key, width, path).astype(np.float32)
     wrong = np.argwhere(~np.isfinite(values))
@@ -138,13 +140,11 @@ def _finite_vectors(data: pa.Table, key: str, argument: str, metadata: LeRobotMe
     return values
 
 
-def _vectors(column: pa.ChunkedArray, name: str, width: int, path) -> np.ndarray:
+def _vectors(column: pa.ChunkedArray, name: str, width: int, path: Path) -> np.ndarray:
     """One column as `(rows, width)`. Scalars, lists and fixed-size lists are all found in published datasets."""
-    missing = pc.is_null(column)
     if column.null_count:
-        raise ValueError(
-            f"{path}, row {pc.index(missing, True).as_py()}: {name!r} has no value. Repair it, or record again."
-        )
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise ValueError(f"{path}, row {row}: {name!r} has no value. Repair the value or record the dataset again.")
     if not pa.types.is_nested(column.type):
         lengths = np.ones(len(column), dtype=np.int64)
         values = column.to_numpy()

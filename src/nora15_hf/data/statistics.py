@@ -7,7 +7,9 @@ from ..nora15.normalization import ActionStatistics
 from .lerobot_dataset import LeRobotDataset
 
 
-def compute_statistics(dataset: LeRobotDataset, *, action_mask: np.ndarray | None = None) -> dict[str, ActionStatistics]:
+def compute_statistics(
+    dataset: LeRobotDataset, *, action_mask: np.ndarray | None = None
+) -> dict[str, ActionStatistics]:
     """Exact statistics of the actions and states of the selected episodes, each frame counted once.
 
     Quantiles stored with LeRobot datasets are bounds over episodes, not quantiles of the dataset; these are computed

@@ -56,7 +56,9 @@ _ALL_TASKS = (
     MetaWorldTask("plate-slide", "slide the plate into the goal", "plate", "plate within 7 cm of the goal"),
     MetaWorldTask("reach", "reach the red ball", "puck", "gripper within 5 cm of the goal", needs_goal=True),
     MetaWorldTask("push", "push the puck to the red ball", "puck", "puck within 5 cm of the goal", needs_goal=True),
-    MetaWorldTask("pick-place", "lift the puck to the red ball", "puck", "puck within 7 cm of the goal", needs_goal=True),
+    MetaWorldTask(
+        "pick-place", "lift the puck to the red ball", "puck", "puck within 7 cm of the goal", needs_goal=True
+    ),
     MetaWorldTask("peg-insert-side", "insert the peg into the hole", "peg", "peg's tip within 7 cm of the hole's end"),
 )
 

@@ -80,8 +80,8 @@ class RayCastRenderer:
         image_size (`int`): side of the picture, pixels.
     """
 
-    ambient = 0.3
-    background = np.array([0.25, 0.30, 0.38])
+    ambient, diffuse = 0.5, 0.9
+    background = np.array([0.45, 0.45, 0.45])
 
     def __init__(self, model: mujoco.MjModel, image_size: int):
         self.crop = Crop.for_image_size(image_size)
@@ -96,6 +96,7 @@ class RayCastRenderer:
         box = model.geom_aabb[self._moving]
         self._moving_corners = box[:, None, :3] + _CORNER_SIGNS * box[:, None, 3:]
         self._fixed_poses = None
+        self._bounded_bodies, self._body_bounds = _bounds_with_visual_geoms(model)
 
     def _rays_in_camera_frame(self) -> np.ndarray:
         """Unit vectors `(size**2, 3)`; the camera looks along -z, and the turn by 180 degrees negates x and y."""
@@ -126,6 +127,7 @@ class RayCastRenderer:
         if goal is not None:
             distance[visible] = near[visible]
             self._draw_goal(image, distance, goal - data.cam_xpos[self._camera])
+        image = np.minimum(image, 1.0)
         return (image * 255 + 0.5).astype(np.uint8).reshape(self.crop.size, self.crop.size, 3)
 
     def close(self) -> None:
@@ -151,7 +153,9 @@ class RayCastRenderer:
         crop = self.crop
         rotation = data.geom_xmat[self._moving].reshape(-1, 3, 3)
         corners = self._moving_corners @ rotation.transpose(0, 2, 1) + data.geom_xpos[self._moving][:, None]
-        x, y, z = np.moveaxis((corners - data.cam_xpos[self._camera]) @ data.cam_xmat[self._camera].reshape(3, 3), 2, 0)
+        x, y, z = np.moveaxis(
+            (corners - data.cam_xpos[self._camera]) @ data.cam_xmat[self._camera].reshape(3, 3), 2, 0
+        )
         if (z > -1e-3).any():  # a box reaches behind the camera: its projection is unbounded
             return np.arange(crop.size**2)
         column = (x / (z * self._slope) + 1) / 2 * crop.field - crop.left - 0.5
@@ -169,6 +173,8 @@ class RayCastRenderer:
         geom = np.full(len(self._rays), -1, dtype=np.int32)
         distance = np.full(len(self._rays), np.inf)
         hit_geom, hit_distance = np.empty(len(pixels), dtype=np.int32), np.empty(len(pixels))
+        collision_bounds = self._model.bvh_aabb[self._bounded_bodies]
+        self._model.bvh_aabb[self._bounded_bodies] = self._body_bounds
         mujoco.mj_multiRay(
             self._model,
             data,
@@ -182,6 +188,7 @@ class RayCastRenderer:
             len(pixels),
             mujoco.mjMAXVAL,
         )
+        self._model.bvh_aabb[self._bounded_bodies] = collision_bounds
         geom[pixels] = hit_geom
         distance[pixels] = np.where(hit_geom >= 0, hit_distance, np.inf)
         return geom, distance
@@ -196,7 +203,7 @@ class RayCastRenderer:
         facing = np.ones(len(pixels))
         cosine = np.abs(np.einsum("ij,ij->i", normal, self._rays[pixels]))
         np.divide(cosine, length, out=facing, where=length > 0)
-        return self._colors[geom[pixels], :3] * (self.ambient + (1 - self.ambient) * facing)[:, None]
+        return self._colors[geom[pixels], :3] * (self.ambient + self.diffuse * facing)[:, None]
 
     def _edge(
         self, geom: np.ndarray, distance: np.ndarray, pixels: np.ndarray, step: int, position: np.ndarray
@@ -222,7 +229,7 @@ class RayCastRenderer:
         seen = np.flatnonzero((under_root > 0) & (near < distance))
         normal = (self._rays[seen] * near[seen, None] - centre) / GOAL_RADIUS
         facing = np.abs(np.einsum("ij,ij->i", normal, self._rays[seen]))
-        image[seen] = np.array(GOAL_COLOR) * (self.ambient + (1 - self.ambient) * facing)[:, None]
+        image[seen] = np.array(GOAL_COLOR) * (self.ambient + self.diffuse * facing)[:, None]
 
 
 class OpenGLRenderer:
@@ -295,6 +302,26 @@ class OpenGLRenderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+
+
+def _bounds_with_visual_geoms(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Bounding boxes that make `mj_multiRay` see what a body shows, not only what it collides with.
+
+    MuJoCo 3.3.0 skips a body when the ray passes beside the body's bounding box, but builds that box from collision
+    geoms alone, so that parts of shown meshes that stand out of it vanish (`mj_ray` does not do this). During a cast
+    the boxes are replaced by these, which hold every geom; the 0.2 m more cover that MuJoCo compares longitudes and
+    latitudes of the box's corners, between which an edge can bulge.
+
+    Returns:
+        Rows of `model.bvh_aabb`, and for each its new centre and half sizes `(rows, 6)`, metres.
+    """
+    bodies = np.flatnonzero(model.body_bvhadr >= 0)
+    boxes = np.zeros((len(bodies), 6))
+    for box, body in zip(boxes, bodies, strict=True):
+        geoms = model.body_geomadr[body] + np.arange(model.body_geomnum[body])
+        reach = np.linalg.norm(model.geom_pos[geoms] - model.body_ipos[body], axis=1) + model.geom_rbound[geoms]
+        box[3:] = reach.max() + 0.2
+    return model.body_bvhadr[bodies], boxes
 
 
 def _surface_colors(model: mujoco.MjModel) -> np.ndarray:
@@ -370,9 +397,7 @@ def available_renderer(preference: str = "auto") -> str:
         logger.warning("OpenGL does not work on this machine; pictures are drawn by casting rays (renderer=raycast).")
         return "raycast"
     if preference not in OPENGL_PLATFORMS:
-        raise ValueError(
-            f"Unknown renderer {preference!r}. Renderers: auto, raycast, {', '.join(OPENGL_PLATFORMS)}."
-        )
+        raise ValueError(f"Unknown renderer {preference!r}. Renderers: auto, raycast, {', '.join(OPENGL_PLATFORMS)}.")
     if not _opengl_works(preference):
         raise RuntimeError(
             f"OpenGL through {preference} does not work on this machine. Install its library "

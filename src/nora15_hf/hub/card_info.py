@@ -10,18 +10,15 @@ from typing import Literal, get_args
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from .settings import Setting
 
 __all__ = [
     "DemonstrationCardInfo",
     "Evaluation",
     "PolicyCardInfo",
     "PreferenceCardInfo",
-    "Setting",
     "WorldModelCardInfo",
 ]
-
-Setting = str | int | float | bool | None
-"""A value of a table in a card."""
 
 Stage = Literal["sft", "continued-sft", "dpo"]
 
@@ -172,7 +169,6 @@ class PreferenceCardInfo:
         min_margin (`float`): pairs below this reward difference were dropped.
         num_dropped (`int`): how many were.
         provenance (`Mapping[str, Setting]`): revisions, sampler steps, seed and what else is needed to make it again.
-        data_files (`str`): pattern of the parquet files, relative to the folder.
         limits (`tuple[str, ...]`), license (`str`): as in [`PolicyCardInfo`].
     """
 
@@ -190,7 +186,6 @@ class PreferenceCardInfo:
     min_margin: float
     num_dropped: int
     provenance: Mapping[str, Setting]
-    data_files: str = "data/*.parquet"
     limits: tuple[str, ...] = ()
     license: str = "apache-2.0"
 
@@ -212,7 +207,6 @@ class DemonstrationCardInfo:
         action_space (`str`), gripper (`str`): as in [`PolicyCardInfo`].
         conventions (`Mapping[str, Setting]`): renderer, camera and what else training and evaluation must share.
         recording (`Mapping[str, Setting]`): seeds, noise, dropped episodes.
-        data_files (`str`): pattern of the parquet files, relative to the folder.
         limits (`tuple[str, ...]`), license (`str`): as in [`PolicyCardInfo`].
     """
 
@@ -229,7 +223,6 @@ class DemonstrationCardInfo:
     gripper: str
     conventions: Mapping[str, Setting]
     recording: Mapping[str, Setting]
-    data_files: str = "data/*/*.parquet"
     limits: tuple[str, ...] = ()
     license: str = "apache-2.0"
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.success import wilson_interval
+from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
 from .card_info import (
     DemonstrationCardInfo,
     Evaluation,
     PolicyCardInfo,
     PreferenceCardInfo,
-    Setting,
     WorldModelCardInfo,
 )
-
+from .settings import Setting, setting_text
 
 __all__ = [
     "write_demonstration_card",
@@ -35,6 +35,8 @@ _STAGE_SUMMARIES = {
     "dpo": "It was trained on demonstrations and then post-trained with direct preference optimisation on pairs of its "
     "own action chunks.",
 }
+
+_DEMONSTRATION_DATA_FILES = "data/*/*.parquet"
 
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -75,6 +77,7 @@ def write_policy_card(folder: str | Path, info: PolicyCardInfo) -> Path:
         parameters=f"{info.num_parameters:,}",
         base_model=info.base_model or "random weights",
         datasets=", ".join(info.datasets) or "not stated",
+        executed=_executed(info.n_action_steps, info.chunk_size),
         instruction=json.dumps(info.example_instruction),
         dataset_key_argument="" if default_key else f", dataset_key={json.dumps(info.statistics_keys[0])}",
         statistics_keys=", ".join(f"`{key}`" for key in info.statistics_keys),
@@ -139,11 +142,11 @@ def write_preference_card(folder: str | Path, info: PreferenceCardInfo) -> Path:
 
     Raises:
         NotADirectoryError: `folder` does not exist.
-        FileNotFoundError: `info.data_files` matches no file of the folder.
+        FileNotFoundError: the folder holds no data yet.
     """
     folder = _existing(folder)
     card_data = DatasetCardData(
-        configs=_configs(folder, info.data_files),
+        configs=_configs(folder, PREFERENCE_DATA_FILES),
         license=info.license,
         pretty_name=info.name,
         size_categories=_size_category(info.num_rows),
@@ -176,11 +179,11 @@ def write_demonstration_card(folder: str | Path, info: DemonstrationCardInfo) ->
 
     Raises:
         NotADirectoryError: `folder` does not exist.
-        FileNotFoundError: `info.data_files` matches no file of the folder.
+        FileNotFoundError: the folder holds no data yet.
     """
     folder = _existing(folder)
     card_data = DatasetCardData(
-        configs=_configs(folder, info.data_files),
+        configs=_configs(folder, _DEMONSTRATION_DATA_FILES),
         license=info.license,
         pretty_name=info.name,
         size_categories=_size_category(info.num_frames),
@@ -202,7 +205,8 @@ def write_demonstration_card(folder: str | Path, info: DemonstrationCardInfo) ->
 
 
 def _template(name: str) -> str:
-    return resources.files("nora15_hf.model_cards").joinpath(name).read_text(encoding="utf-8")
+    # Jinja drops the last line break of a template
+    return resources.files("nora15_hf.model_cards").joinpath(name).read_text(encoding="utf-8") + "\n"
 
 
 def _existing(folder: str | Path) -> Path:
@@ -223,8 +227,8 @@ def _save(card: ModelCard | DatasetCard, folder: Path) -> Path:
 def _configs(folder: Path, data_files: str) -> list[dict]:
     if not any(folder.glob(data_files)):
         raise FileNotFoundError(
-            f"`data_files` is {data_files!r}, which matches no file in {str(folder)!r}: `load_dataset` would find nothing. "
-            "Write the data first, or pass the pattern of its parquet files."
+            f"`folder` is {str(folder)!r}, where no file matches {data_files!r}: `load_dataset` would find nothing. Write "
+            "the dataset first, then its card."
         )
     return [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}]
 
@@ -266,6 +270,10 @@ def _success_rows(evaluation: Evaluation) -> list[dict[str, str | int]]:
     return rows
 
 
+def _executed(n_action_steps: int, chunk_size: int) -> str:
+    return f"all {chunk_size}" if n_action_steps == chunk_size else f"the first {n_action_steps} of the {chunk_size}"
+
+
 def _library_versions() -> dict[str, str]:
     return {
         "library_version": metadata.version("nora15_hf"),
@@ -279,5 +287,4 @@ def _cells(table: Mapping[str, Setting]) -> list[tuple[str, str]]:
 
 def _cell(value: Setting) -> str:
     # a pipe or a line break would end the table cell
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("|", r"\|").replace("\n", " ")
+    return setting_text(value).replace("|", r"\|").replace("\n", " ")

@@ -47,7 +47,7 @@ class Nora15Output(ModelOutput):
         loss (`torch.FloatTensor` of shape `()`, *optional*):
             `lm_loss + flow_loss_weight * flow_loss`, each part only when its inputs were given.
         lm_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is given):
-            Mean cross-entropy over the supervised tokens.
+            Mean cross-entropy over the supervised tokens, 0 when there are none.
         flow_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `actions` is given):
             Mean squared velocity error over the unmasked action steps.
         logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`, *optional*, returned with `return_logits`):
@@ -285,6 +285,8 @@ class Nora15PreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: When the checkpoint lacks a parameter, has one too many or one of another shape.
         """
+        # Otherwise transformers falls back to a pickle when there is no safetensors file.
+        kwargs["use_safetensors"] = True
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
@@ -472,9 +474,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             # Scores only where a token is supervised: most of the prompt is not.
             supervised = labels[:, 1:] != -100
             targets = labels[:, 1:][supervised]
-            if targets.numel() == 0:
-                raise ValueError("labels supervises no token: every entry is -100. Leave labels out to train flow only.")
-            lm_loss = F.cross_entropy(self.vlm.lm_head(hidden_states[:, :-1][supervised]).float(), targets)
+            scores = self.vlm.lm_head(hidden_states[:, :-1][supervised]).float()
+            # A batch of padded chunks supervises no token: its part is a zero with a gradient, not the mean of nothing.
+            lm_loss = F.cross_entropy(scores, targets, reduction="sum") / max(targets.numel(), 1)
             loss = lm_loss
         if actions is not None:
             if prefix_mask is None:
@@ -716,6 +718,11 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        if not attention_mask[:, -1].all():
+            raise ValueError(
+                "attention_mask ends with padding in some rows, where generation has to begin: prompts must be "
+                "left-padded, as the processor returns them."
+            )
         start, count = self.config.action_token_start_id, self.config.num_action_tokens
         end_ids = self.generation_config.eos_token_id
         end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-
 NormalizationMode = Literal["q01_q99", "min_max", "mean_std"]
 Feature = Literal["action", "proprio"]
 
@@ -121,16 +120,11 @@ class ActionStatistics:
                 f"{values[bad_rows[0]].tolist()}. Mend or drop these rows before computing statistics."
             )
         q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
-        return cls(
-            q01=q01,
-            q99=q99,
-            min=values.min(axis=0),
-            max=values.max(axis=0),
-            mean=values.mean(axis=0),
-            std=values.std(axis=0),
-            mask=mask,
-            count=len(values),
-        )
+        low, high = values.min(axis=0), values.max(axis=0)
+        # Summation leaves a mean off by an ulp, and with it a std above 0, in dimensions that are in truth constant.
+        mean = np.where(low == high, low, values.mean(axis=0))
+        std = np.where(low == high, 0, values.std(axis=0))
+        return cls(q01=q01, q99=q99, min=low, max=high, mean=mean, std=std, mask=mask, count=len(values))
 
     def to_dict(self, feature: Feature = "action") -> dict[str, Any]:
         """The OpenVLA layout, `{"action": {"q01": [...], ..., "mask": [...]}, "num_transitions": count}`."""
@@ -184,8 +178,8 @@ def normalize(
 
     Raises:
         `TypeError`: `actions` is not floating point.
-        `ValueError`: wrong width, NaN or infinity, statistics without the fields of `mode`, `clip` with `"mean_std"`, or a
-            value that differs from the constant of a constant dimension: it would be lost.
+        `ValueError`: wrong width, NaN or infinity, statistics without the fields of `mode`, `clip` with `"mean_std"`,
+            or a value that differs from the constant of a constant dimension: it would be lost.
     """
     if clip and mode == "mean_std":
         raise ValueError("`clip=True` bounds the result to [-1, 1], which mode 'mean_std' does not aim at; drop one.")
@@ -249,14 +243,14 @@ def _prepare(actions: np.ndarray | torch.Tensor, statistics: ActionStatistics, m
         raise TypeError(f"`actions` has dtype {values.dtype}; expected floating point.")
     if values.ndim == 0 or values.shape[-1] != len(statistics):
         raise ValueError(
-            f"`actions` has shape {tuple(values.shape)}, the statistics describe {len(statistics)} dimension(s): the last "
-            "axis must have that length. Were the statistics made for another robot or dataset?"
+            f"`actions` has shape {tuple(values.shape)}, the statistics describe {len(statistics)} dimension(s): the "
+            "last axis must have that length. Were the statistics made for another robot or dataset?"
         )
     vectors = [getattr(statistics, name) for name in _MODE_FIELDS[mode]]
     if any(vector is None for vector in vectors):
         raise ValueError(
-            f"mode {mode!r} needs the statistics {list(_MODE_FIELDS[mode])}, which were not recorded; use another mode or "
-            "recompute them with `ActionStatistics.from_actions`."
+            f"mode {mode!r} needs the statistics {list(_MODE_FIELDS[mode])}, which were not recorded; use another "
+            "mode or recompute them with `ActionStatistics.from_actions`."
         )
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     first, second = (torch.from_numpy(vector.copy()).to(values) for vector in vectors)
@@ -283,7 +277,7 @@ def load_norm_stats(path: str | os.PathLike, feature: Feature = "action") -> dic
         `dict[str, ActionStatistics]`: by dataset key, in the file's order.
 
     Raises:
-        `ValueError`: not JSON, not the layout, or statistics that [`ActionStatistics`] refuses; file and key are named.
+        `ValueError`: not JSON, not the layout, or statistics that [`ActionStatistics`] refuses; file and key named.
     """
     with open(path, encoding="utf-8") as file:
         try:

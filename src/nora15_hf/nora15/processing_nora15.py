@@ -103,6 +103,7 @@ class Nora15Processor(ProcessorMixin):
         actions: np.ndarray | torch.Tensor | None = None,
         action_mask: np.ndarray | torch.Tensor | None = None,
         dataset_key: str | Sequence[str] | None = None,
+        action_tokens: bool = True,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         r"""
@@ -118,6 +119,8 @@ class Nora15Processor(ProcessorMixin):
                 False on padded steps. Chunks with padding get no FAST tokens, which have no way to leave a step out.
             dataset_key (`str` or `list[str]`, *optional*):
                 Whose statistics normalise `actions`; may be omitted when the checkpoint has only one.
+            action_tokens (`bool`, *optional*, defaults to `True`):
+                Append the FAST tokens of `actions` and their `labels`; False for training by flow matching alone.
             return_tensors (`str`): Only `"pt"`.
 
         Returns:
@@ -133,8 +136,9 @@ class Nora15Processor(ProcessorMixin):
         if actions is None:
             features = self._pad([prompt for prompt, _ in rows])
         else:
-            normalized, mask = self._normalized_chunks(actions, action_mask, dataset_key, len(texts))
-            features = self._with_action_tokens(rows, normalized, mask)
+            chunks, mask = self._normalized_chunks(actions, action_mask, dataset_key, len(texts))
+            features = self._with_action_tokens(rows, chunks, mask) if action_tokens else self._pad([p for p, _ in rows])
+            features.update(actions=chunks, action_mask=mask)
         features.update(pixel_values=pixel_values, image_grid_thw=image_grid_thw)
         return BatchFeature(features)
 
@@ -236,8 +240,11 @@ class Nora15Processor(ProcessorMixin):
             return self.normalize_actions(actions, dataset_key), mask
         if len(dataset_key) != batch:
             raise ValueError(f"dataset_key has {len(dataset_key)} entries for {batch} texts; expected one each.")
-        rows = [self.normalize_actions(chunk, key) for chunk, key in zip(actions, dataset_key, strict=True)]
-        return torch.stack(rows), mask
+        normalized = torch.empty_like(actions)
+        for key in dict.fromkeys(dataset_key):
+            rows = torch.tensor([row_key == key for row_key in dataset_key])
+            normalized[rows] = self.normalize_actions(actions[rows], key)
+        return normalized, mask
 
     def _with_action_tokens(
         self, rows: list[tuple[list[int], list[int]]], actions: torch.FloatTensor, mask: torch.BoolTensor
@@ -251,7 +258,6 @@ class Nora15Processor(ProcessorMixin):
             labels.append([-100] * len(prompt) + answer)
         features = self._pad(sequences)
         features["labels"] = self._pad_to(labels, features["input_ids"].shape[1], -100)
-        features.update(actions=actions, action_mask=mask)
         return features
 
     def _pad(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""FAST action codec: DCT over time, rounding, and BPE over the coefficients (Pertsch et al. 2025, arXiv 2501.09747)."""
+"""FAST action codec: DCT over time, rounding, and BPE over the coefficients (Pertsch et al., arXiv 2501.09747)."""
 
 import json
 import math
@@ -13,7 +13,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, trainers
 from transformers.utils import cached_file
 
-
 CONFIG_NAME = "processor_config.json"
 TOKENIZER_FOLDER = "bpe_tokenizer"
 
@@ -26,8 +25,8 @@ _MARGIN = 8
 class FastActionTokenizer:
     """Turns chunks of normalised actions into short lists of token ids and back.
 
-    A chunk `(H, A)` is transformed by an orthonormal DCT-II over time, multiplied by `scale`, rounded (half to even) and
-    flattened, all dimensions of the lowest frequency first. Each coefficient `q` is the character with code point
+    A chunk `(H, A)` is transformed by an orthonormal DCT-II over time, multiplied by `scale`, rounded (half to even)
+    and flattened, all dimensions of the lowest frequency first. Each coefficient `q` is the character with code point
     `q - min_token`, and BPE shortens the text. Ids, decoded actions and files are those of the published
     `physical-intelligence/fast` processor; unlike it, this class loses nothing in silence: what it cannot represent is
     refused by `encode`, and what does not decode to a chunk is flagged by `decode`.
@@ -114,7 +113,8 @@ class FastActionTokenizer:
     def __repr__(self) -> str:
         return (
             f"FastActionTokenizer(vocab_size={self.vocab_size}, scale={self.scale}, min_token={self.min_token}, "
-            f"coefficient_range={self.coefficient_range}, time_horizon={self.time_horizon}, action_dim={self.action_dim})"
+            f"coefficient_range={self.coefficient_range}, time_horizon={self.time_horizon}, "
+            f"action_dim={self.action_dim})"
         )
 
     # Files
@@ -132,11 +132,11 @@ class FastActionTokenizer:
     ) -> "FastActionTokenizer":
         """Reads a codec from a local folder or a Hub repo, without running code from it.
 
-        Both layouts are understood: `tokenizer.json` next to `processor_config.json` (written under transformers 4) and
-        in the sub-folder `bpe_tokenizer` (transformers 5 and `save_pretrained`).
+        Both layouts are understood: `tokenizer.json` next to `processor_config.json` (written under transformers 4)
+        and in the sub-folder `bpe_tokenizer` (transformers 5 and `save_pretrained`).
 
         Args:
-            folder_or_repo (`str` or `os.PathLike`): local folder or repo id, for example `"physical-intelligence/fast"`.
+            folder_or_repo (`str` or `os.PathLike`): local folder or repo id, as `"physical-intelligence/fast"`.
             subfolder (`str`, *optional*): folder inside it that holds the codec.
             revision, token, cache_dir, local_files_only: as in every `from_pretrained` of transformers.
 
@@ -178,7 +178,7 @@ class FastActionTokenizer:
         return cls(tokenizer, **settings, **shape)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Writes `processor_config.json` and `bpe_tokenizer/`, readable by `from_pretrained` and the published processor.
+        """Writes `processor_config.json` and `bpe_tokenizer/`, for `from_pretrained` and the published processor.
 
         Args:
             folder (`str` or `os.PathLike`): made if missing.
@@ -210,8 +210,8 @@ class FastActionTokenizer:
     ) -> "FastActionTokenizer":
         """Makes a codec for chunks of one shape. The same chunks always give the same codec.
 
-        Every coefficient gets a private-use character of its own: all that occur in `chunks` or can occur for actions in
-        [-1, 1], and a margin of 8 on both sides, so that chunks outside the training data can be encoded, too.
+        Every coefficient gets a private-use character of its own: all that occur in `chunks` or can occur for actions
+        in [-1, 1], and a margin of 8 on both sides, so that chunks outside the training data can be encoded, too.
 
         Args:
             chunks (`np.ndarray` or `torch.Tensor` of shape `(N, H, A)`): floating point, normalised to about [-1, 1].
@@ -234,13 +234,13 @@ class FastActionTokenizer:
         num_coefficients = high - low + 1
         if num_coefficients > _LAST_PRIVATE_CHARACTER - _FIRST_PRIVATE_CHARACTER + 1:
             raise ValueError(
-                f"the coefficients run from {low} to {high}, more than there are characters; normalise `chunks` to about "
-                "[-1, 1], clip the outliers or lower `scale`."
+                f"the coefficients run from {low} to {high}, more than there are characters; normalise `chunks` to "
+                "about [-1, 1], clip the outliers or lower `scale`."
             )
         if num_coefficients > vocab_size:
             raise ValueError(
-                f"`vocab_size` is {vocab_size}, but the coefficients from {low} to {high} alone need {num_coefficients} ids; "
-                "raise `vocab_size`, lower `scale`, or clip outliers in `chunks`."
+                f"`vocab_size` is {vocab_size}, but the coefficients from {low} to {high} alone need "
+                f"{num_coefficients} ids; raise `vocab_size`, lower `scale`, or clip outliers in `chunks`."
             )
         min_token = low - _FIRST_PRIVATE_CHARACTER
         tokenizer = Tokenizer(models.BPE())
@@ -278,8 +278,8 @@ class FastActionTokenizer:
         ):
             if expected is not None and expected != found:
                 raise ValueError(
-                    f"`actions` has shape {actions.shape}, but this codec is made for chunks with {name} {expected}, not "
-                    f"{found}; use another codec or fit one with `FastActionTokenizer.fit`."
+                    f"`actions` has shape {actions.shape}, but this codec is made for chunks with {name} {expected}, "
+                    f"not {found}; use another codec or fit one with `FastActionTokenizer.fit`."
                 )
         if len(actions) == 0:
             return []
@@ -292,11 +292,12 @@ class FastActionTokenizer:
         if not fits.all():
             chunk, frequency, dimension = np.argwhere(~fits)[0]
             raise ValueError(
-                f"`actions`: chunk {chunk} has the coefficient {codes[chunk, frequency, dimension] + self.min_token:.0f} at "
-                f"frequency {frequency} of dimension {dimension}, which this vocabulary cannot spell (it knows "
+                f"`actions`: chunk {chunk} has the coefficient "
+                f"{codes[chunk, frequency, dimension] + self.min_token:.0f} at frequency {frequency} of "
+                f"dimension {dimension}, which this vocabulary cannot spell (it knows "
                 f"{int(self._encodable.sum())} coefficients between {self.coefficient_range[0]} and "
-                f"{self.coefficient_range[1]}). Normalise the actions to about [-1, 1], clip outliers, or fit a codec on "
-                "data like this with `FastActionTokenizer.fit`."
+                f"{self.coefficient_range[1]}). Normalise the actions to about [-1, 1], clip outliers, or fit a codec "
+                "on data like this with `FastActionTokenizer.fit`."
             )
         encodings = self.tokenizer.encode_batch_fast(_as_texts(codes), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
@@ -317,10 +318,10 @@ class FastActionTokenizer:
             ids (`Sequence[Sequence[int]]`, `np.ndarray` or `torch.Tensor`): B rows of ids, of any lengths.
             time_horizon (`int`, *optional*), action_dim (`int`, *optional*): the chunk's shape if not the codec's own.
             on_invalid (`str`, *optional*, defaults to `"mask"`):
-                `"mask"` fills an invalid row with NaN. `"raise"` raises. `"relaxed"` repairs what it can for callers that
-                prefer a guess: unknown ids are dropped, surplus coefficients cut off, missing ones taken as 0; a
-                repaired row holds numbers but stays flagged as invalid, and a row that gives no coefficient, bytes that
-                are not UTF-8 or coefficients out of range is NaN.
+                `"mask"` fills an invalid row with NaN. `"raise"` raises. `"relaxed"` repairs what it can for callers
+                that prefer a guess: unknown ids are dropped, surplus coefficients cut off, missing ones taken as 0; a
+                repaired row holds numbers but stays flagged as invalid, and a row that gives no coefficient, bytes
+                that are not UTF-8 or coefficients out of range is NaN.
 
         Returns:
             `tuple[np.ndarray, np.ndarray]`: actions, float64 of shape `(B, H, A)`, and valid, bool of shape `(B,)`.
@@ -335,8 +336,8 @@ class FastActionTokenizer:
         action_dim = self.action_dim if action_dim is None else action_dim
         if not time_horizon or not action_dim or time_horizon < 0 or action_dim < 0:
             raise ValueError(
-                f"the chunk's shape is unknown: `time_horizon` is {time_horizon}, `action_dim` is {action_dim}, and this "
-                f"codec was saved with {self.time_horizon} and {self.action_dim}. Pass both as positive integers."
+                f"the chunk's shape is unknown: `time_horizon` is {time_horizon}, `action_dim` is {action_dim}, and "
+                f"this codec was saved with {self.time_horizon} and {self.action_dim}. Pass both as positive integers."
             )
         rows, has_unknown_ids = self._check_rows(ids)
         size = time_horizon * action_dim
@@ -414,8 +415,8 @@ def _is_byte_level(tokenizer: Tokenizer) -> bool:
     kind = None if steps is None else steps["type"]
     if model != "BPE" or kind not in (None, "ByteLevel") or description["normalizer"] is not None:
         raise ValueError(
-            f"`tokenizer` is a {model} model with pre-tokenizer {kind} and normalizer {description['normalizer']}; a FAST "
-            "codec is BPE with the ByteLevel pre-tokenizer or none, and no normalizer."
+            f"`tokenizer` is a {model} model with pre-tokenizer {kind} and normalizer {description['normalizer']}; "
+            "a FAST codec is BPE with the ByteLevel pre-tokenizer or none, and no normalizer."
         )
     return kind == "ByteLevel"
 

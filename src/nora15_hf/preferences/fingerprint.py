@@ -1,23 +1,24 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""A short name for a set of weights."""
+"""A short name for a set of tensors."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 
 
-def weights_fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     """
-    Hexadecimal digest of all parameters and buffers that a checkpoint would hold: equal weights, equal digest.
+    Hexadecimal digest of named tensors: equal names, types, shapes and bits, equal digest.
 
     Args:
-        model (`torch.nn.Module`): on any device, in any dtype.
+        tensors (`Mapping[str, torch.Tensor]`): for example a model's `state_dict()`; on any device, in any dtype.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-__all__ = ["weights_fingerprint"]
+__all__ = ["fingerprint"]

@@ -15,7 +15,7 @@ import torch
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..vjepa2_ac.modeling_vjepa2_ac import VJEPA2ACModel
 from ..vjepa2_ac.processing_vjepa2_ac import VJEPA2ACProcessor
-from .fingerprint import weights_fingerprint
+from .fingerprint import fingerprint
 
 REWARD_PRESETS: dict[str, dict[str, float]] = {
     "paper": {"world_model": 1.0, "ground_truth": 0.5},
@@ -108,7 +108,9 @@ class WorldModelGoalReward:
 
     def __init__(self, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor, goal: str = "end"):
         if goal not in ("end", "subgoal"):
-            raise ValueError(f'goal="{goal}" must be "end" (last frame of the episode) or "subgoal" (one chunk later).')
+            raise ValueError(
+                f'goal="{goal}" must be "end" (last frame of the episode) or "subgoal" (one chunk later).'
+            )
         if world_model.config.action_convention != "normalized":
             raise ValueError(
                 f'The world model takes actions in the convention "{world_model.config.action_convention}", the policy '
@@ -117,7 +119,7 @@ class WorldModelGoalReward:
         self.world_model = world_model.eval()
         self.processor = processor
         self.goal = goal
-        self._fingerprint = weights_fingerprint(world_model)
+        self._fingerprint = fingerprint(world_model.state_dict())
         # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
         self._end_goals: dict[tuple[LeRobotDataset, int], torch.Tensor] = {}
 
@@ -189,7 +191,9 @@ class WeightedReward:
     def settings(self) -> dict[str, Any]:
         return {
             "standardize": self.standardize,
-            "rewards": {name: {"weight": weight, **reward.settings} for name, (reward, weight) in self.rewards.items()},
+            "rewards": {
+                name: {"weight": weight, **reward.settings} for name, (reward, weight) in self.rewards.items()
+            },
         }
 
     def score(self, batch: RewardBatch) -> torch.Tensor:
@@ -224,9 +228,10 @@ class WeightedReward:
         for name, (_, weight) in self.rewards.items():
             score = scores[name]
             if self.standardize:
-                centred = score - score.mean(1, keepdim=True)
-                spread = centred.square().mean(1, keepdim=True).sqrt()
-                score = torch.where(spread > 0, centred / spread, 0.0)
+                standardized = (score - score.mean(1, keepdim=True)) / score.std(1, correction=0, keepdim=True)
+                # Compared exactly: the standard deviation of equal numbers is rounding noise, not always 0.
+                is_constant = score.amax(1, keepdim=True) == score.amin(1, keepdim=True)
+                score = standardized.masked_fill(is_constant, 0.0)
             total = total + weight * score
         return total
 

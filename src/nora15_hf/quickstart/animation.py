@@ -9,7 +9,6 @@ import io
 import numpy as np
 from PIL import Image
 
-
 __all__ = ["animated_data_uri", "still_data_uri"]
 
 

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
+import itertools
+from collections.abc import Callable
 
 import matplotlib
 import numpy as np
@@ -14,9 +17,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ..evaluation.success import wilson_interval
 from .report_data import ARM_LABELS, CurvePanel, Outcomes, PreferenceExample, total
 
-
 __all__ = [
     "ARM_COLOURS",
+    "MAGNIFICATION",
     "preference_on_frame",
     "preference_per_dimension",
     "reward_histogram",
@@ -28,8 +31,12 @@ __all__ = [
 # at least 3 : 1 against white and against near-black, and told apart by the colour-blind
 BLUE, ORANGE, GREEN, GREY = "#2f81d6", "#d97f00", "#1a9367", "#818b98"
 ARM_COLOURS = {"random": GREY, "sft": BLUE, "continued_sft": ORANGE, "dpo": GREEN}
-LINE_COLOURS = (BLUE, ORANGE, GREEN, GREY, "#a371f7")
+PAIR_COLOURS = {"chosen": GREEN, "rejected": ORANGE, "demonstrated": GREY}
+OTHER_COLOURS = (BLUE, "#a371f7", GREY)
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+MAGNIFICATION = 4
+"""Arrows on a frame are drawn longer than life: five steps move the hand a few pixels."""
 
 # charts are drawn in these two colours, which become CSS variables that the reader's colour scheme sets
 _INK, _FAINT = "#010203", "#040506"
@@ -38,6 +45,7 @@ _THEME = (
     "@media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--faint:#3d444d}}</style>"
 )
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": _FAINT,
     "axes.grid": True,
     "axes.labelcolor": _INK,
@@ -61,10 +69,26 @@ _STYLE = {
 }
 
 
-def success_per_task(success: dict[str, Outcomes]) -> str:
+def _chart(draw: Callable[..., Figure]) -> Callable[..., str]:
+    """Draw in the report's style (matplotlib reads it whenever an artist is made) and return an SVG data URI."""
+
+    @functools.wraps(draw)
+    def data_uri(*args, **kwargs) -> str:
+        buffer = io.StringIO()
+        with matplotlib.rc_context(_STYLE):
+            draw(*args, **kwargs).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        svg = buffer.getvalue().replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
+        svg = svg.replace("<defs>", _THEME + "<defs>", 1)
+        return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+
+    return data_uri
+
+
+@_chart
+def success_per_task(success: dict[str, Outcomes]) -> Figure:
     """Bars of the success rate per task and arm with Wilson 95 % intervals."""
     tasks = list(success["sft"])
-    figure = _figure(width=5.4, height=0.7 + 0.78 * len(tasks))
+    figure = Figure(figsize=(5.4, 0.7 + 0.78 * len(tasks)), layout="constrained")
     axes = figure.add_subplot()
     for row, (arm, label) in enumerate(ARM_LABELS.items()):
         positions = np.arange(len(tasks)) + (row - 1.5) * 0.2
@@ -77,12 +101,13 @@ def success_per_task(success: dict[str, Outcomes]) -> str:
     axes.set_xlim(0, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(loc="outside upper left", ncols=4, handlelength=1, columnspacing=1.2, fontsize=9)
-    return _svg_data_uri(figure)
+    return figure
 
 
-def success_over_all_tasks(success: dict[str, Outcomes]) -> str:
+@_chart
+def success_over_all_tasks(success: dict[str, Outcomes]) -> Figure:
     """Bars of the success rate over all tasks per arm with Wilson 95 % intervals."""
-    figure = _figure(width=4.2, height=3.4)
+    figure = Figure(figsize=(4.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     totals = [total(success[arm]) for arm in ARM_LABELS]
     rates, errors = _rates_and_errors(totals)
@@ -95,35 +120,36 @@ def success_over_all_tasks(success: dict[str, Outcomes]) -> str:
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.tick_params(axis="x", labelsize=9)
-    return _svg_data_uri(figure)
+    return figure
 
 
-def training_curves(panel: CurvePanel) -> str:
+@_chart
+def training_curves(panel: CurvePanel) -> Figure:
     """One panel of training curves."""
-    figure = _figure(width=4.2, height=2.7)
+    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
     axes = figure.add_subplot()
-    for (name, points), colour, style in zip(panel.curves.items(), LINE_COLOURS, LINE_STYLES, strict=False):
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, color=colour, linestyle=style, linewidth=1.8, label=name)
+    other_colours, styles = itertools.cycle(OTHER_COLOURS), itertools.cycle(LINE_STYLES)
+    for name, points in panel.curves.items():
+        colour = PAIR_COLOURS[name] if name in PAIR_COLOURS else next(other_colours)
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=next(styles), linewidth=1.8, label=name)
     if panel.reference is not None:
         name, value = panel.reference
         axes.axhline(value, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)), label=name)
-    if panel.log_scale:
-        axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_xlabel("step")
-    axes.legend(fontsize=9)
-    return _svg_data_uri(figure)
+    figure.legend(loc="outside upper left", ncols=4, fontsize=9)
+    return figure
 
 
-def reward_histogram(values: np.ndarray) -> str:
+@_chart
+def reward_histogram(values: np.ndarray) -> Figure:
     """
     Histogram of a reward over all candidates, and of the best and the worst candidate of each state.
 
     Args:
         values (`np.ndarray`): float (states, candidates).
     """
-    figure = _figure(width=4.2, height=2.7)
+    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
     axes = figure.add_subplot()
     edges = np.histogram_bin_edges(values, bins=40)
     axes.hist(values.ravel(), edges, weights=np.full(values.size, 1 / values.shape[1]), color=GREY, alpha=0.45)
@@ -134,49 +160,49 @@ def reward_histogram(values: np.ndarray) -> str:
     axes.plot([], [], color=ORANGE, linewidth=1.8, linestyle="--", label="worst of each state")
     axes.set_xlabel("reward, higher is better")
     axes.set_ylabel("states")
-    axes.legend(fontsize=9)
-    return _svg_data_uri(figure)
+    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.2, fontsize=9)
+    return figure
 
 
-def preference_on_frame(example: PreferenceExample, action_axes: np.ndarray | None) -> str:
+@_chart
+def preference_on_frame(example: PreferenceExample) -> Figure:
     """
-    The paths of the chosen, rejected and demonstrated chunk, drawn as arrows on the observation.
-
-    Args:
-        example (`PreferenceExample`): the pair.
-        action_axes (`np.ndarray`, *optional*): as in [`ReportData`]; by default x goes right and y up, and the longest
-            of the three paths spans a third of the picture.
+    The paths of the chosen, rejected and demonstrated chunk, drawn as arrows on the observation, [`MAGNIFICATION`] times
+    their true length. Without `action_axes` the longest of the three spans a third of the picture.
     """
     height, width = example.image.shape[:2]
     paths = {name: np.cumsum(chunk[:, :3], axis=0) for name, chunk, *_ in _chunks(example)}
-    if action_axes is None:
+    if example.action_axes is not None:
+        action_axes = MAGNIFICATION * example.action_axes
+    else:
         longest = max(np.abs(path[:, :2]).max() for path in paths.values())
         # an all-zero chunk has no direction to draw
         action_axes = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]) / (3 * longest if longest else 1)
-    figure = _figure(width=2.6, height=2.6)
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure = Figure(figsize=(2.6, 2.6 * height / width), layout="constrained")
+    axes = figure.add_subplot()
     axes.imshow(example.image, interpolation="nearest")
     for name, _, colour, style in _chunks(example):
         points = (np.vstack([np.zeros(3), paths[name]]) @ action_axes.T + example.origin) * (width, height) - 0.5
-        # a dark rim keeps the arrows visible on any background
-        for line_colour, line_width in (("black", 4.5), (colour, 2.4)):
-            axes.plot(*points.T, color=line_colour, linewidth=line_width, linestyle=style, solid_capstyle="round")
+        # a white rim keeps the arrows visible on any background
+        axes.plot(*points.T, color="white", linewidth=4.6, solid_capstyle="round")
+        axes.plot(*points.T, color=colour, linewidth=2.6, linestyle=style)
         axes.annotate(
             "",
             points[-1],
             points[-2],
-            arrowprops={"arrowstyle": "-|>", "facecolor": colour, "edgecolor": "black", "mutation_scale": 16},
+            arrowprops={"arrowstyle": "-|>", "facecolor": colour, "edgecolor": "white", "mutation_scale": 17},
         )
     axes.plot(*(np.array(example.origin) * (width, height) - 0.5), "o", color="white", markeredgecolor="black")
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     axes.set_axis_off()
-    return _svg_data_uri(figure)
+    return figure
 
 
-def preference_per_dimension(example: PreferenceExample, action_names: list[str]) -> str:
+@_chart
+def preference_per_dimension(example: PreferenceExample, action_names: list[str]) -> Figure:
     """The chosen, rejected and demonstrated chunk as one small line chart per action dimension."""
-    figure = _figure(width=5.2, height=2.6)
+    figure = Figure(figsize=(3.7, 2.7), layout="constrained")
     panels = figure.subplots(2, -(-len(action_names) // 2), sharex=True, sharey=True, squeeze=False).ravel()
     steps = np.arange(1, len(example.chosen) + 1)
     for dimension, (axes, action_name) in enumerate(zip(panels, action_names, strict=False)):
@@ -187,34 +213,18 @@ def preference_per_dimension(example: PreferenceExample, action_names: list[str]
     for axes in panels[len(action_names) :]:
         axes.set_axis_off()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
-    return _svg_data_uri(figure)
+    return figure
 
 
 def _chunks(example: PreferenceExample) -> list[tuple[str, np.ndarray, str, str]]:
+    chunks = {"demonstrated": example.demonstrated, "rejected": example.rejected, "chosen": example.chosen}
     return [
-        ("demonstrated", example.demonstrated, GREY, ":"),
-        ("rejected", example.rejected, ORANGE, "--"),
-        ("chosen", example.chosen, GREEN, "-"),
+        (name, chunk, PAIR_COLOURS[name], style)
+        for (name, chunk), style in zip(chunks.items(), (":", "--", "-"), strict=True)
     ]
 
 
 def _rates_and_errors(outcomes: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     rates = np.array([successes / episodes for successes, episodes in outcomes])
     intervals = np.array([wilson_interval(*outcome) for outcome in outcomes]).T
-    # rounding may put the bound of 0 % or 100 % on the wrong side by one unit in the last place
-    return rates, np.maximum([rates - intervals[0], intervals[1] - rates], 0.0)
-
-
-def _figure(width: float, height: float) -> Figure:
-    # the figure is made inside the style, which matplotlib reads at construction and again when drawing
-    with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg_data_uri(figure: Figure) -> str:
-    buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue().replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
-    svg = svg.replace("<defs>", _THEME + "<defs>", 1)
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+    return rates, np.stack([rates - intervals[0], intervals[1] - rates])

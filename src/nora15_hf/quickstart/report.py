@@ -10,8 +10,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..evaluation.success import wilson_interval
+from ..hub.settings import setting_text
 from .animation import animated_data_uri, still_data_uri
 from .figures import (
+    MAGNIFICATION,
     preference_on_frame,
     preference_per_dimension,
     reward_histogram,
@@ -20,7 +22,6 @@ from .figures import (
     training_curves,
 )
 from .report_data import ARM_LABELS, CurvePanel, PairedOutcome, ReportData, total
-
 
 __all__ = ["verdict", "write_report"]
 
@@ -55,6 +56,7 @@ def write_report(path: str | Path, report: ReportData) -> Path:
         percent=_percent,
         interval=_interval,
         curve_alt=_curve_alt,
+        setting_text=setting_text,
     )
     path = Path(path)
     path.write_text(html, encoding="utf-8")
@@ -78,11 +80,11 @@ def verdict(report: ReportData) -> str:
     if report.paired.p_value >= _SIGNIFICANT:
         comparison = "a difference that chance alone could make"
     else:
-        comparison = "better than chance would explain" if dpo > control else "worse than chance would explain"
+        comparison = "better than chance would explain" if dpo < control else "worse than chance would explain"
     return (
         f"In {minutes:.1f} minutes a policy with random weights ({rates['random']} success) learned to solve "
         f"{rates['sft']} of {episodes} held-out episodes from demonstrations; DPO brought it to {rates['dpo']}, the same "
-        f"number of further supervised steps to {rates['continued_sft']}: {comparison} (p = {_p_value(report.paired)})."
+        f"number of further supervised steps to {rates['continued_sft']}: {comparison} ({_p_value(report.paired)})."
     )
 
 
@@ -97,7 +99,7 @@ def _figures(report: ReportData) -> dict:
         "examples": [
             (
                 example,
-                preference_on_frame(example, report.action_axes),
+                preference_on_frame(example),
                 preference_per_dimension(example, report.action_names),
             )
             for example in report.examples
@@ -115,16 +117,16 @@ def _asset(name: str) -> str:
 
 def _percent(outcome: tuple[int, int]) -> str:
     successes, episodes = outcome
-    return f"{100 * successes / episodes:.0f} %"
+    return f"{100 * successes / episodes:.0f}\u00a0%"
 
 
 def _interval(outcome: tuple[int, int]) -> str:
     low, high = wilson_interval(*outcome)
-    return f"{100 * low:.0f} – {100 * high:.0f} %"
+    return f"{100 * low:.0f}\u00a0–\u00a0{100 * high:.0f}\u00a0%"
 
 
 def _p_value(paired: PairedOutcome) -> str:
-    return "< 0.001" if paired.p_value < 0.001 else f"{paired.p_value:.3f}"
+    return "p\u00a0<\u00a00.001" if paired.p_value < 0.001 else f"p\u00a0=\u00a0{paired.p_value:.3f}"
 
 
 def _paired_reading(paired: PairedOutcome) -> str:
@@ -133,14 +135,16 @@ def _paired_reading(paired: PairedOutcome) -> str:
             "That is compatible with no difference at all: this run does not show that preferences add anything to "
             "further supervised steps, nor that they do not."
         )
-    better, worse = ("DPO", "continued SFT") if paired.only_dpo > paired.only_continued_sft else ("continued SFT", "DPO")
+    better, worse = (
+        ("DPO", "continued SFT") if paired.only_dpo > paired.only_continued_sft else ("continued SFT", "DPO")
+    )
     return f"On these seeds {better} beats {worse}; one training run of each says nothing about other training seeds."
 
 
 def _arrows_reading(report: ReportData) -> str:
-    if report.action_axes is None:
+    if any(example.action_axes is None for example in report.examples):
         return "Arrows add up the steps of a chunk with x to the right and y upwards: a sketch, not a projection."
-    return "Arrows add up the steps of a chunk, projected onto the picture."
+    return f"Arrows point where the steps of a chunk would take the hand on the picture, {MAGNIFICATION} times as far."
 
 
 def _curve_alt(panel: CurvePanel) -> str:

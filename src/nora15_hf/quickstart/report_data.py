@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..hub.settings import Setting
 
 __all__ = [
     "ARM_LABELS",
@@ -17,16 +18,12 @@ __all__ = [
     "PreferenceExample",
     "ReportData",
     "Rollout",
-    "Setting",
     "StageCost",
     "total",
 ]
 
 Outcomes = dict[str, tuple[int, int]]
 """Task to (successes, episodes)."""
-
-Setting = str | int | float | bool | None
-"""A value of a table of settings."""
 
 ARM_LABELS = {
     "random": "random weights",
@@ -94,21 +91,17 @@ class CurvePanel:
         explanation (`str`): how to read it, one sentence.
         curves (`dict[str, list[tuple[int, float]]]`): name to (step, value) in order.
         reference (`tuple[str, float]`, *optional*): a named horizontal line, for example `("chance", 0.5)`.
-        log_scale (`bool`): logarithmic value axis.
     """
 
     title: str
     explanation: str
     curves: dict[str, list[tuple[int, float]]]
     reference: tuple[str, float] | None = None
-    log_scale: bool = False
 
     def __post_init__(self):
         empty = [name for name, points in self.curves.items() if not points]
         if empty or not self.curves:
             raise ValueError(f"Curve panel {self.title!r}: no points for {empty or 'any curve'}; was nothing logged?")
-        if self.log_scale and min(value for points in self.curves.values() for _, value in points) <= 0:
-            raise ValueError(f"Curve panel {self.title!r}: `log_scale=True` needs values above 0; pass `log_scale=False`.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +116,8 @@ class PreferenceExample:
             three dimensions move the hand along x, y, z.
         rewards (`dict[str, tuple[float, float]]`): reward of (chosen, rejected) by name.
         origin (`tuple[float, float]`): where the hand is on the picture, (right, down) in fractions of its sides.
+        action_axes (`np.ndarray`, *optional*): float (2, 3), how far one unit of the actions' x, y, z moves the hand on
+            the picture, in the same fractions. Without it x is drawn to the right and y upwards, not to scale.
     """
 
     image: np.ndarray
@@ -132,6 +127,7 @@ class PreferenceExample:
     demonstrated: np.ndarray
     rewards: dict[str, tuple[float, float]]
     origin: tuple[float, float] = (0.5, 0.5)
+    action_axes: np.ndarray | None = None
 
     def __post_init__(self):
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[-1] != 3:
@@ -203,12 +199,10 @@ class ReportData:
         conventions (`dict[str, dict[str, Setting]]`): group to setting to value: everything that moves the numbers.
         versions (`dict[str, str]`): package to version.
         action_names (`list[str]`): name of each action dimension.
-        action_axes (`np.ndarray`, *optional*): float (2, 3), how far one unit of the actions' x, y, z moves the hand on the picture,
-            (right, down) in fractions of its sides. The default draws x to the right and y upwards, not to scale.
 
     Raises:
-        ValueError: an arm is missing or unknown, two arms were evaluated on different tasks, or `action_names` does not
-            fit the chunks.
+        ValueError: an arm is missing or unknown, two arms were evaluated on different tasks, `paired` does not add up to
+            `success`, or `action_names` does not fit the chunks.
     """
 
     title: str
@@ -224,7 +218,6 @@ class ReportData:
     conventions: dict[str, dict[str, Setting]]
     versions: dict[str, str]
     action_names: list[str]
-    action_axes: np.ndarray | None = None
 
     def __post_init__(self):
         if self.success.keys() != ARM_LABELS.keys():
@@ -235,6 +228,14 @@ class ReportData:
                 raise ValueError(
                     f"`success[{arm!r}]` has the tasks {sorted(outcomes)} and `success['sft']` {sorted(tasks)}; every arm "
                     "has to be evaluated on the same tasks."
+                )
+        paired = self.paired
+        episodes = paired.both + paired.only_dpo + paired.only_continued_sft + paired.neither
+        for arm, only in (("dpo", paired.only_dpo), ("continued_sft", paired.only_continued_sft)):
+            if (paired.both + only, episodes) != total(self.success[arm]):
+                raise ValueError(
+                    f"`paired` counts {paired.both + only} successes of {ARM_LABELS[arm]} out of {episodes} episodes and "
+                    f"`success` {total(self.success[arm])}; expected the same episodes in both."
                 )
         for example in self.examples:
             if example.chosen.shape[1] != len(self.action_names):

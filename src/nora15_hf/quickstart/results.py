@@ -10,7 +10,6 @@ from pathlib import Path
 from ..evaluation.success import wilson_interval
 from .report_data import Outcomes, ReportData, total
 
-
 __all__ = ["write_results"]
 
 

@@ -104,9 +104,6 @@ class FlowDPOTrainer(DPOTrainer):
     ```
     """
 
-    _tag_names = ["trl", "dpo", "robotics"]
-    _name = "Flow DPO"
-
     def __init__(
         self,
         model: Nora15ForActionPrediction | PeftModel,
@@ -183,7 +180,9 @@ class FlowDPOTrainer(DPOTrainer):
     def _check_trainable_parameters(self):
         trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not trainable:
-            raise ValueError("No parameter of model requires a gradient. Call requires_grad_(True) on what shall learn.")
+            raise ValueError(
+                "No parameter of model requires a gradient. Call requires_grad_(True) on what shall learn."
+            )
         for name, parameter in trainable.items():
             if parameter.dtype != torch.float32:
                 raise ValueError(

@@ -81,9 +81,7 @@ def sample_flow_draws(
     # The distribution function of Beta(alpha, 1) is u ** alpha.
     timestep = config.time_sampling_scale * quantile ** (1 / config.time_sampling_beta_alpha)
     timestep = timestep + config.time_sampling_offset
-    noise = torch.randn(
-        batch_size, num_chunks, num_draws, config.chunk_size, config.action_dim, generator=generator
-    )
+    noise = torch.randn(batch_size, num_chunks, num_draws, config.chunk_size, config.action_dim, generator=generator)
     if antithetic:
         noise[:, :, 1::2] = -noise[:, :, 0::2]
     return FlowDraws(noise=noise, timestep=timestep)

@@ -37,7 +37,7 @@ class PreferenceCollator:
         check_pairs(pairs["chosen"], pairs["rejected"], self.chunk_shape)
         all_valid = [True] * self.chunk_shape[0]
         batch = self.processor(
-            images=[[np.asarray(image.convert("RGB")) for image in row["images"]] for row in rows],
+            images=[[image.convert("RGB") for image in row["images"]] for row in rows],
             text=[row["instruction"] for row in rows],
             return_tensors="pt",
         )

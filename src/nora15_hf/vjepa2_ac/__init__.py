@@ -4,11 +4,16 @@
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_vjepa2_ac import VJEPA2ACConfig
-from .modeling_vjepa2_ac import FrameCache, VJEPA2ACModel, VJEPA2ACPredictor, VJEPA2ACPreTrainedModel, normalize_latents
+from .modeling_vjepa2_ac import (
+    FrameCache,
+    VJEPA2ACModel,
+    VJEPA2ACPredictor,
+    VJEPA2ACPreTrainedModel,
+    normalize_latents,
+)
 from .poses import integrate_pose
 from .presets import tiny_world_model
 from .processing_vjepa2_ac import VJEPA2ACProcessor
-
 
 AutoConfig.register("vjepa2_ac", VJEPA2ACConfig)
 AutoModel.register(VJEPA2ACConfig, VJEPA2ACModel)

@@ -34,6 +34,10 @@ class VJEPA2ACConfig(PreTrainedConfig):
             Rotary position embedding over frame, row and column. Without it the predictor knows no positions.
         predictor_layer_norm_eps (`float`, *optional*, defaults to 1e-6):
             Epsilon of the predictor's layer norms.
+        predictor_identity_init (`bool`, *optional*, defaults to `False`):
+            Initial weights under which the untrained predictor repeats the current frame instead of noise, so that a
+            short training spends its steps on what changes. Needs `predictor_hidden_size` of at least the encoder's
+            width. Without effect on loaded weights.
         action_dim (`int`, *optional*, defaults to 7):
             Dimensions of one action, A.
         state_dim (`int`, *optional*, defaults to 7):
@@ -87,6 +91,7 @@ class VJEPA2ACConfig(PreTrainedConfig):
     predictor_use_swiglu: bool = False
     predictor_use_rope: bool = True
     predictor_layer_norm_eps: float = 1e-6
+    predictor_identity_init: bool = False
     action_dim: int = 7
     state_dim: int = 7
     use_extrinsics: bool = False
@@ -141,8 +146,15 @@ class VJEPA2ACConfig(PreTrainedConfig):
                 "embedding turns pairs along three axes and needs an even head dimension of at least 6. Use fewer "
                 "heads, or predictor_use_rope=False."
             )
+        if self.predictor_identity_init and self.predictor_hidden_size < encoder.hidden_size:
+            raise ValueError(
+                f"predictor_identity_init needs a predictor at least as wide as the encoder, but predictor_hidden_size="
+                f"{self.predictor_hidden_size} and encoder_config.hidden_size={encoder.hidden_size}."
+            )
         if self.grid_size is not None and (len(self.grid_size) != 2 or min(self.grid_size) < 1):
-            raise ValueError(f"grid_size={self.grid_size} must hold two positive numbers: rows and columns of patches.")
+            raise ValueError(
+                f"grid_size={self.grid_size} must hold two positive numbers: rows and columns of patches."
+            )
         for name in ("predictor_num_hidden_layers", "action_dim", "state_dim", "extrinsics_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")

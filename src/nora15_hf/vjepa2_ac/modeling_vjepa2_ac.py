@@ -15,7 +15,6 @@ from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
 
-
 LayerCache = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one predictor layer, each `(B, heads, frames * tokens per frame, head_dim)`."""
 
@@ -239,7 +238,9 @@ class VJEPA2ACPredictor(nn.Module):
         hidden = torch.cat([torch.stack(tokens, dim=2), embedded], dim=2)
         num_frames, tokens_per_frame = hidden.shape[1:3]
         if past is not None and num_frames != 1:
-            raise ValueError(f"`latents` holds {num_frames} frames after a cache; feed the frames after a cache singly.")
+            raise ValueError(
+                f"`latents` holds {num_frames} frames after a cache; feed the frames after a cache singly."
+            )
 
         first_frame = 0 if past is None else past[0][0].shape[2] // tokens_per_frame
         rotary = None
@@ -264,7 +265,7 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
     main_input_name = "latents"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["VJEPA2Layer", "VJEPA2ACBlock"]  # noqa: RUF012 - the name and type transformers reads
+    _no_split_modules = ["VJEPA2Layer", "VJEPA2ACBlock"]
     _supports_sdpa = True
     # The frame-causal mask is not one that flash attention can express.
     _supports_flash_attn = False
@@ -281,6 +282,11 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
             shrunk = std / math.sqrt(2 * (module.layer_index + 1))
             init.trunc_normal_(module.attn.proj.weight, std=shrunk)
             init.trunc_normal_(module.mlp.fc2.weight, std=shrunk)
+        elif isinstance(module, VJEPA2ACPredictor) and self.config.predictor_identity_init:
+            # Latents are layer-normed, so padding with zeros and the final norm only rescale them.
+            width, latent_width = module.predictor_embed.weight.shape
+            init.copy_(module.predictor_embed.weight, torch.eye(width, latent_width))
+            init.copy_(module.predictor_proj.weight, torch.eye(latent_width, width) * math.sqrt(latent_width / width))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info: bool = False, **kwargs):
@@ -401,7 +407,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         Raises:
             ValueError: A shape that does not fit, missing states or extrinsics.
         """
-        states = self._check_inputs(latents, actions, states, extrinsics)
+        states = self.check_inputs(latents, actions, states, extrinsics)
         return self.predictor(latents, actions, states, extrinsics)[0]
 
     def rollout(
@@ -464,7 +470,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             seen_actions = torch.cat([context_actions, seen_actions], dim=1)
         if extrinsics is not None:
             extrinsics = extrinsics[:, None].expand(-1, num_context + 1, -1)
-        states = self._check_inputs(latents, seen_actions, states, extrinsics)
+        states = self.check_inputs(latents, seen_actions, states, extrinsics)
 
         cache = None
         if num_context:
@@ -515,14 +521,19 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             goal = goal[:, None]
         return (rollout_latents[..., -1, :, :].float() - goal.float()).abs().mean(dim=(-2, -1))
 
-    def _check_inputs(
+    def check_inputs(
         self,
         latents: torch.Tensor,
         actions: torch.Tensor,
-        states: torch.Tensor | None,
-        extrinsics: torch.Tensor | None,
+        states: torch.Tensor | None = None,
+        extrinsics: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Refuses what does not fit, names it, and returns the states to use."""
+        """
+        Refuses arguments of [`~VJEPA2ACModel.forward`] that do not fit and returns the states to use, `(B, T, S)`.
+
+        Raises:
+            ValueError: Names the argument, what was found and what was expected.
+        """
         config = self.config
         frame_shape = (config.num_patches, config.encoder_config.hidden_size)
         if latents.ndim != 4 or latents.shape[2:] != frame_shape:

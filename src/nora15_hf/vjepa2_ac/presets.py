@@ -33,6 +33,7 @@ def tiny_world_model(image_size: int = 84, action_dim: int = 4) -> tuple[VJEPA2A
         predictor_hidden_size=128,
         predictor_num_hidden_layers=4,
         predictor_num_attention_heads=4,
+        predictor_identity_init=True,
         action_dim=action_dim,
         state_dim=action_dim,
     )

@@ -1,0 +1,32 @@
+# Every target sets up what it needs in .venv; nothing has to be installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUTPUT ?= outputs/quickstart
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test lint format clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info
+
+# torch first: a bare requirement would resolve to the build with CUDA libraries.
+$(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[sim,dev]'
+	touch $@

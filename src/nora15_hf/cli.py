@@ -1,0 +1,91 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""`nora15 <command>`: each command calls one library function."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .evaluation.metaworld_tasks import METAWORLD_TASKS
+from .quickstart.config import QuickstartConfig
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="nora15", description="NORA-1.5: robot policies, world models and preference post-training on the Hub."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_quickstart(commands)
+    return parser
+
+
+def _add_quickstart(commands) -> None:
+    defaults = QuickstartConfig()
+    command = commands.add_parser(
+        "quickstart",
+        help="from demonstrations to a preference-tuned policy on a simulator, in one command",
+        description=(
+            "Records demonstrations in Meta-World, trains a small policy and a world model on them, builds preferences "
+            "from imagined outcomes, tunes the policy with flow DPO, evaluates everything in closed loop and writes a "
+            "report. Needs no GPU, no OpenGL and no download."
+        ),
+    )
+    command.add_argument("--output", type=Path, required=True, help="folder for models, datasets and report")
+    command.add_argument(
+        "--tasks", type=_comma_separated, default=None,
+        help=f"comma-separated Meta-World tasks (default: {','.join(defaults.tasks)}); "
+        f"known: {', '.join(sorted(METAWORLD_TASKS))}",
+    )  # fmt: skip
+    command.add_argument(
+        "--episodes", type=int, default=None, help=f"demonstrations per task (default: {defaults.episodes})"
+    )
+    command.add_argument(
+        "--evaluation-episodes", type=int, default=None,
+        help=f"evaluation episodes per task and policy (default: {defaults.evaluation_episodes})",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=None, help=f"random seed (default: {defaults.seed})")
+    command.add_argument(
+        "--renderer", choices=("auto", "raycast", "osmesa", "egl"), default=None,
+        help=f"how cameras are drawn; auto takes OpenGL where it works (default: {defaults.renderer})",
+    )  # fmt: skip
+    command.add_argument("--smoke", action="store_true", help="everything tiny: shows that all stages run, not success")
+    command.add_argument("--resume", action="store_true", help="continue the run in --output from its last finished stage")
+    command.add_argument("--overwrite", action="store_true", help="remove an earlier run in --output first")
+    command.set_defaults(run=_run_quickstart)
+
+
+def _comma_separated(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _run_quickstart(arguments: argparse.Namespace) -> None:
+    # Imported here: it needs the simulator, which is an extra that other commands do without.
+    from .quickstart.quickstart import run_quickstart
+
+    names = ("tasks", "episodes", "evaluation_episodes", "seed", "renderer")
+    overrides = {name: value for name in names if (value := vars(arguments)[name]) is not None}
+    config = QuickstartConfig.smoke(**overrides) if arguments.smoke else QuickstartConfig(**overrides)
+    run_quickstart(arguments.output, config, resume=arguments.resume, overwrite=arguments.overwrite)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Entry point of the `nora15` command.
+
+    Returns:
+        `int`: 0 on success, 2 when the command line or its inputs are wrong, 130 after Ctrl-C.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
+        print(f"nora15 {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nnora15 {arguments.command}: interrupted; finished stages are kept, --resume continues.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Demonstrations by Meta-World's scripted experts, written as a LeRobot v3.0 dataset."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from nora15_hf.data.lerobot_writer import LeRobotWriter
+
+from .expert_episodes import ExpertNoise
+from .metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
+from .metaworld_tasks import get_task
+from .simulation_pool import SimulationPool
+
+ROBOT_TYPE = "metaworld_sawyer"
+
+
+def record_demonstrations(
+    root: str | Path,
+    tasks: Sequence[str],
+    episodes_per_task: int,
+    *,
+    pool: SimulationPool,
+    first_seed: int = 0,
+    noise_std: float = 0.3,
+    burst_probability: float = 0.03,
+    burst_steps: tuple[int, int] = (3, 6),
+    steps_after_success: int = 8,
+    progress: bool = True,
+) -> Path:
+    """Record disturbed experts with clean labels until every task has its number of successful episodes.
+
+    Seeds are used from `first_seed` on, per task; a failed episode (the pool's step limit came before success) is
+    left out, counted in the dataset's conventions and replaced by the next unused seed. The result depends neither
+    on the number of workers nor on their timing.
+
+    Args:
+        root (`str` or `Path`): folder of the new dataset, absent or empty.
+        tasks (`Sequence[str]`): keys of `METAWORLD_TASKS`.
+        episodes_per_task (`int`): successful episodes wanted of each.
+        pool ([`SimulationPool`]): where the experts run; decides image size, renderer and step limit.
+        first_seed (`int`, defaults to 0): keep away from 10000 and above, which are for evaluation.
+        noise_std, burst_probability, burst_steps, steps_after_success: see [`ExpertNoise`].
+        progress (`bool`, defaults to `True`): show a progress bar.
+
+    Returns:
+        `Path`: `root`.
+
+    Raises:
+        ValueError: unknown task, no task, a task twice, fewer than one episode, a negative seed.
+        RuntimeError: a task's expert failed more than `episodes_per_task` times (and more than five).
+    """
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ValueError(f"`tasks` is {list(tasks)}; name at least one task and none twice.")
+    if episodes_per_task < 1 or first_seed < 0:
+        raise ValueError(
+            f"`episodes_per_task` ({episodes_per_task}) must be 1 or more and `first_seed` ({first_seed}) 0 or more."
+        )
+    instructions = {task: get_task(task).instruction for task in tasks}
+    noise = asdict(ExpertNoise(noise_std, burst_probability, burst_steps, steps_after_success))
+    failed_seeds: dict[str, list[int]] = {task: [] for task in tasks}
+    conventions = pool.conventions() | {
+        "demonstrations": {"expert_noise": noise, "first_seed": first_seed, "failed_seeds": failed_seeds}
+    }
+    size = conventions["image_size"]
+    writer = LeRobotWriter(
+        root,
+        fps=CONTROL_RATE,
+        features={
+            "observation.image": {"dtype": "image", "shape": (size, size, 3)},
+            "observation.state": {"dtype": "float32", "shape": (STATE_SIZE,)},
+            "action": {"dtype": "float32", "shape": (ACTION_SIZE,)},
+        },
+        robot_type=ROBOT_TYPE,
+        conventions=conventions,
+    )
+    requests = [(task, first_seed + number) for task in tasks for number in range(episodes_per_task)]
+    next_seed = dict.fromkeys(tasks, first_seed + episodes_per_task)
+    with tqdm(total=len(requests), desc="demonstrations", disable=not progress) as bar:
+        while requests:
+            replacements = []
+            for (task, seed), frames in zip(requests, pool.expert_episodes(requests, noise), strict=True):
+                if frames is not None:
+                    writer.add_episode(instructions[task], frames)
+                    bar.update()
+                    continue
+                failed_seeds[task].append(seed)
+                if len(failed_seeds[task]) > max(5, episodes_per_task):
+                    raise RuntimeError(
+                        f"The expert of {task!r} failed {len(failed_seeds[task])} times (seeds {failed_seeds[task]}) "
+                        f"within {pool.max_steps} steps. Raise the pool's `max_steps` or lower `noise_std`."
+                    )
+                replacements.append((task, next_seed[task]))
+                next_seed[task] += 1
+            requests = replacements
+    return writer.finalize()
+
+
+__all__ = ["record_demonstrations"]

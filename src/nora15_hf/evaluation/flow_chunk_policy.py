@@ -1,0 +1,60 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""A trained policy as what a rollout calls: pictures and instructions in, chunks in physical units out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+
+
+class FlowChunkPolicy:
+    """
+    Batched flow sampling for closed-loop evaluation (the `ChunkPolicy` contract).
+
+    The noise of a chunk depends on its episode's seed and on how often that episode has asked before, on nothing else:
+    two policies on the same seeds are paired, whichever episodes of the batch are still running.
+
+    Args:
+        model ([`Nora15ForActionPrediction`]): The policy; it is put into evaluation mode.
+        processor ([`Nora15Processor`]): Its processor.
+        dataset_key (`str`, *optional*): Whose units the actions are in; may be omitted when there is only one.
+        num_steps (`int`, *optional*): Solver steps; the model's default otherwise.
+    """
+
+    def __init__(
+        self,
+        model: Nora15ForActionPrediction,
+        processor: Nora15Processor,
+        dataset_key: str | None = None,
+        num_steps: int | None = None,
+    ):
+        self.model = model.eval()
+        self.processor = processor
+        self.dataset_key = dataset_key
+        self.num_steps = num_steps
+
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        instructions: Sequence[str],
+        noise_keys: Sequence[tuple[int, int]],
+    ) -> np.ndarray:
+        """
+        Args:
+            images (`list[np.ndarray]`): uint8 `(height, width, 3)`, one per episode.
+            instructions (`list[str]`): One per episode.
+            noise_keys (`list[tuple[int, int]]`): `(episode seed, replan index)`, one per episode.
+
+        Returns:
+            `np.ndarray` of shape `(batch, chunk_size, action_dim)`, float32, physical units.
+        """
+        shape = (self.model.config.chunk_size, self.model.config.action_dim)
+        noise = np.stack([np.random.default_rng(key).standard_normal(shape, dtype=np.float32) for key in noise_keys])
+        inputs = self.processor(images=list(images), text=list(instructions)).to(self.model.device)
+        actions = self.model.sample_actions(**inputs, noise=torch.from_numpy(noise), num_steps=self.num_steps)
+        return self.processor.unnormalize_actions(actions, self.dataset_key).cpu().numpy()
+
+
+__all__ = ["FlowChunkPolicy"]

@@ -1,0 +1,101 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a quickstart run does: tasks, sizes and budgets of its stages."""
+
+import dataclasses
+import hashlib
+import json
+
+from ..evaluation.metaworld_tasks import get_task
+
+DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
+FIRST_EVALUATION_SEED = 10_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """
+    The budget of every stage. The defaults fit ten minutes on two CPU cores; [`QuickstartConfig.smoke`] a minute.
+
+    Args:
+        tasks (`tuple[str, ...]`): Meta-World tasks; two that share a scene show whether the policy reads.
+        episodes (`int`): Demonstrations per task; their seeds count from 0.
+        evaluation_episodes (`int`): Episodes per task and policy; their seeds count from 10000.
+        control_episodes (`int`): Episodes per task of each control (swapped instruction, shuffled images).
+        seed (`int`): Of weights, data order, noise and candidates.
+        renderer (`str`): `"auto"`, `"raycast"`, `"osmesa"` or `"egl"`.
+        image_size (`int`): Side of the camera picture.
+        max_steps (`int`): Step limit of an evaluation episode.
+        num_action_steps (`int`): Actions executed of each chunk before looking again.
+        num_workers (`int`): Simulator processes.
+        sft_steps, sft_batch_size, sft_learning_rate: Supervised training.
+        encoder_steps, encoder_batch_size, predictor_steps, predictor_batch_size: World-model training.
+        preference_states (`int`): States for which candidates are sampled.
+        num_candidates (`int`): Chunks sampled per state.
+        dpo_steps, dpo_batch_size, dpo_learning_rate, dpo_beta: Flow DPO; continued SFT gets the same steps, batch size
+            and learning rate.
+    """
+
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    episodes: int = 25
+    evaluation_episodes: int = 25
+    control_episodes: int = 10
+    seed: int = 0
+    renderer: str = "auto"
+    image_size: int = 84
+    max_steps: int = 150
+    num_action_steps: int = 5
+    num_workers: int = 2
+    sft_steps: int = 250
+    sft_batch_size: int = 64
+    sft_learning_rate: float = 1e-3
+    encoder_steps: int = 200
+    encoder_batch_size: int = 64
+    predictor_steps: int = 300
+    predictor_batch_size: int = 32
+    preference_states: int = 1500
+    num_candidates: int = 5
+    dpo_steps: int = 200
+    dpo_batch_size: int = 64
+    dpo_learning_rate: float = 1e-5
+    dpo_beta: float = 10.0
+
+    def __post_init__(self):
+        if not self.tasks:
+            raise ValueError("tasks is empty: name at least one, for example faucet-open.")
+        repeated = sorted({task for task in self.tasks if self.tasks.count(task) > 1})
+        if repeated:
+            raise ValueError(f"tasks names {repeated} more than once.")
+        for task in self.tasks:
+            get_task(task)
+        for field in dataclasses.fields(self):
+            if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
+
+    @classmethod
+    def smoke(cls, **overrides) -> "QuickstartConfig":
+        """Every stage, each as short as it can be: shows that the road is open, not that the policy learns."""
+        tiny = {
+            "tasks": ("faucet-open", "faucet-close"),
+            "episodes": 2,
+            "evaluation_episodes": 2,
+            "control_episodes": 2,
+            "image_size": 56,
+            "max_steps": 40,
+            "sft_steps": 6,
+            "sft_batch_size": 8,
+            "encoder_steps": 4,
+            "encoder_batch_size": 8,
+            "predictor_steps": 4,
+            "predictor_batch_size": 4,
+            "preference_states": 16,
+            "dpo_steps": 4,
+            "dpo_batch_size": 4,
+        }
+        return cls(**(tiny | overrides))
+
+    def fingerprint(self) -> str:
+        """Changes with every setting that changes the result."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+__all__ = ["DEFAULT_TASKS", "FIRST_EVALUATION_SEED", "QuickstartConfig"]

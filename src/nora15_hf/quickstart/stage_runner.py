@@ -1,0 +1,116 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Runs the stages of a quickstart in order, remembers which are finished, and continues after a kill."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .config import QuickstartConfig
+from .memory import PeakMemory
+from .report_data import StageCost
+
+STATE_FOLDER = ".quickstart"
+
+
+class StageRunner:
+    """
+    Runs stages once each. A stage reads its inputs from the output folder and nothing from memory, so that a resumed run
+    gives the result of an uninterrupted one; what a killed stage left behind is removed before it starts again.
+
+    Args:
+        output (`Path`): The output folder.
+        config ([`QuickstartConfig`]): The run; a resumed run must be configured alike.
+        resume (`bool`): Continue what `output` holds.
+        overwrite (`bool`): Remove what `output` holds.
+        num_stages (`int`): For the progress lines.
+
+    Raises:
+        FileExistsError: The folder is not empty and neither `resume` nor `overwrite` is given.
+        ValueError: `resume` and `overwrite` together, or `resume` with another configuration.
+    """
+
+    def __init__(self, output: Path, config: QuickstartConfig, *, resume: bool, overwrite: bool, num_stages: int):
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite exclude each other: keep what is there or remove it.")
+        self.output, self.config, self.num_stages = output, config, num_stages
+        self.costs: list[StageCost] = []
+        state = output / STATE_FOLDER
+        run_file = state / "run.json"
+        if output.exists() and any(output.iterdir()):
+            if overwrite:
+                self._check_is_ours(run_file)
+                shutil.rmtree(output)
+            elif not resume:
+                raise FileExistsError(
+                    f"The output folder {output} is not empty. Pass --resume to continue that run, --overwrite to remove "
+                    "it, or another --output."
+                )
+            else:
+                self._check_same_run(run_file)
+        state.mkdir(parents=True, exist_ok=True)
+        if not run_file.exists():
+            _write_json(run_file, {"fingerprint": config.fingerprint()})
+
+    def _check_is_ours(self, run_file: Path) -> None:
+        if not run_file.exists():
+            raise FileExistsError(
+                f"The output folder {self.output} was not made by a quickstart, so --overwrite leaves it alone. Choose "
+                "another --output or remove the folder yourself."
+            )
+
+    def _check_same_run(self, run_file: Path) -> None:
+        self._check_is_ours(run_file)
+        found = json.loads(run_file.read_text())["fingerprint"]
+        if found != self.config.fingerprint():
+            raise ValueError(
+                f"{self.output} holds a run with other settings (fingerprint {found}, now {self.config.fingerprint()}). "
+                "Repeat that run's options with --resume, or start anew with --overwrite or another --output."
+            )
+
+    def run(
+        self, name: str, title: str, stage: Callable[[], dict[str, Any]], folders: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """
+        Runs a stage unless it is finished.
+
+        Args:
+            name (`str`): Key of the stage.
+            title (`str`): What it does, for the progress line.
+            stage (`Callable`): Does it; returns a result that JSON can hold.
+            folders (`tuple[str, ...]`): What it writes below the output folder.
+
+        Returns:
+            `dict`: The stage's result, of this run or of the one that finished it.
+        """
+        record = self.output / STATE_FOLDER / f"{name}.json"
+        heading = f"[{len(self.costs) + 1}/{self.num_stages}] {title}"
+        if record.exists():
+            print(f"{heading}: done before", flush=True)
+        else:
+            print(heading, flush=True)
+            for folder in folders:
+                shutil.rmtree(self.output / folder, ignore_errors=True)
+            start = time.perf_counter()
+            with PeakMemory() as peak:
+                result = stage()
+            seconds = time.perf_counter() - start
+            _write_json(record, {"seconds": seconds, "peak_memory_mib": peak.mebibytes, "result": result})
+            print(f"      {seconds:.0f} s, peak memory {peak.mebibytes:.0f} MiB", flush=True)
+        # Read back even when just written: a fresh and a resumed run then go on from the same numbers.
+        saved = json.loads(record.read_text())
+        self.costs.append(StageCost(name=title, seconds=saved["seconds"], peak_memory_mib=saved["peak_memory_mib"]))
+        return saved["result"]
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: a kill in the middle must not leave half a record."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content))
+    os.replace(partial, file)
+
+
+__all__ = ["STATE_FOLDER", "StageRunner"]

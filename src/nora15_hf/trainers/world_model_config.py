@@ -1,0 +1,53 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Arguments of the world-model trainer."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class WorldModelConfig(TrainingArguments):
+    r"""
+    Arguments of [`WorldModelTrainer`]: transformers' `TrainingArguments`, with the defaults of NORA-1.5's world-model
+    training, and the following.
+
+    Args:
+        auto_steps (`int`, *optional*, defaults to 2):
+            Frames that the autoregressive loss imagines, each from the ones imagined before.
+        loss_exponent (`float`, *optional*, defaults to 1.0):
+            Exponent p of the loss |difference|^p / p.
+        precompute_latents (`bool`, *optional*, defaults to `True`):
+            Encode every frame once before training and keep the latents in memory (F * P * D * 4 bytes). The encoder
+            is frozen in either case.
+        encode_batch_size (`int`, *optional*, defaults to 64):
+            Frames per encoder pass.
+        sensitivity_horizon (`int`, *optional*, defaults to 5):
+            Actions per chunk in the action-sensitivity metrics; the policy's chunk size.
+        sensitivity_cases (`int`, *optional*, defaults to 512):
+            Held-out frames that the action-sensitivity metrics look at.
+    """
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate of AdamW."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Clips hold frames and actions, which are no argument names: keep False."}
+    )
+    auto_steps: int = field(default=2, metadata={"help": "Frames imagined in the autoregressive loss."})
+    loss_exponent: float = field(default=1.0, metadata={"help": "Exponent of the loss."})
+    precompute_latents: bool = field(default=True, metadata={"help": "Encode every frame once, before training."})
+    encode_batch_size: int = field(default=64, metadata={"help": "Frames per encoder pass."})
+    sensitivity_horizon: int = field(default=5, metadata={"help": "Actions per chunk in the sensitivity metrics."})
+    sensitivity_cases: int = field(default=512, metadata={"help": "Held-out frames in the sensitivity metrics."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("auto_steps", "encode_batch_size", "sensitivity_horizon", "sensitivity_cases"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.loss_exponent < 1:
+            raise ValueError(f"loss_exponent={self.loss_exponent} must be at least 1, or the loss has a cusp at zero.")
+
+
+__all__ = ["WorldModelConfig"]

@@ -1,0 +1,496 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The simulator: renderers, environment, pool, rollouts, success tables, demonstrations."""
+
+import json
+import subprocess
+import sys
+
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nora15_hf.data.lerobot_dataset import LeRobotDataset
+from nora15_hf.evaluation.demonstrations import record_demonstrations
+from nora15_hf.evaluation.metaworld_env import MetaWorldEnv
+from nora15_hf.evaluation.metaworld_tasks import METAWORLD_TASKS, get_task, tasks_sharing_scene
+from nora15_hf.evaluation.renderers import Crop, OpenGLRenderer, RayCastRenderer, available_renderer
+from nora15_hf.evaluation.rollout import Episode, EpisodeResult, ShuffledImages, rollout
+from nora15_hf.evaluation.simulation_pool import SimulationPool
+from nora15_hf.evaluation.success import SuccessTable, compare_paired, wilson_interval
+
+pytestmark = pytest.mark.simulator
+
+
+@pytest.fixture(scope="module")
+def faucet():
+    env = MetaWorldEnv("faucet-open", renderer="raycast")
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def handle():
+    env = MetaWorldEnv("handle-press", renderer="raycast")
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with SimulationPool(num_workers=2, num_slots=4, renderer="raycast", max_steps=40) as pool:
+        yield pool
+
+
+def run_expert(env, steps):
+    for _ in range(steps):
+        env.step(env.expert_action())
+
+
+# -- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_task_lists_the_tasks():
+    with pytest.raises(ValueError, match=r"faucet-opn.*faucet-open, faucet-close"):
+        get_task("faucet-opn")
+
+
+def test_pairs_that_share_a_scene():
+    assert tasks_sharing_scene("faucet-open") == ["faucet-close"]
+    assert tasks_sharing_scene("handle-pull") == ["handle-press"]
+    assert tasks_sharing_scene("button-press-topdown") == []
+
+
+def test_instructions_are_distinct():
+    assert len({task.instruction for task in METAWORLD_TASKS.values()}) == len(METAWORLD_TASKS)
+
+
+def test_missing_extra_names_the_pip_command():
+    code = (
+        "import sys; sys.modules['metaworld'] = sys.modules['mujoco'] = None\n"
+        "import nora15_hf.evaluation.metaworld_tasks, nora15_hf.evaluation.success\n"
+        "import nora15_hf.evaluation.metaworld_env"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome.returncode != 0
+    assert outcome.stderr.splitlines()[-1].startswith("ImportError")
+    assert 'pip install "nora15_hf[sim]"' in outcome.stderr
+
+
+# -- renderers --------------------------------------------------------------------------------------------------------
+
+
+class EveryRayRenderer(RayCastRenderer):
+    """No shortcut: every ray is cast singly with `mj_ray`, and the resting scene anew at every picture."""
+
+    def _refresh_fixed_layer(self, data):
+        self._fixed_poses = None
+        super()._refresh_fixed_layer(data)
+
+    def _pixels_that_may_show_moving_geoms(self, data):
+        return np.arange(self.crop.size**2)
+
+    def _cast(self, data, pixels, flg_static):
+        geom, distance = np.full(len(pixels), -1, dtype=np.int32), np.full(len(pixels), np.inf)
+        hit = np.zeros(1, dtype=np.int32)
+        shown = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8)
+        for pixel in pixels:
+            reach = mujoco.mj_ray(
+                self._model, data, data.cam_xpos[self._camera], self._rays[pixel], shown, flg_static, -1, hit
+            )
+            if hit[0] >= 0:
+                geom[pixel], distance[pixel] = hit[0], reach
+        return geom, distance
+
+
+@pytest.mark.parametrize("task", ["faucet-open", "button-press-topdown", "handle-press", "window-open"])
+def test_fast_picture_equals_casting_every_ray(task):
+    env = MetaWorldEnv(task, renderer="raycast", image_size=42)
+    reference = EveryRayRenderer(env._env.model, 42)
+    for seed in (3, 4):
+        env.reset(seed)
+        for _ in range(3):
+            image = env.observation()["image"]
+            np.testing.assert_array_equal(image, reference.render(env._env.data))
+            run_expert(env, 20)
+
+
+def test_layers_join_to_the_nearest_of_all_geoms(handle):
+    """The kept resting scene and the moving geoms give at every pixel the nearest hit among all geoms."""
+    handle.reset(7)
+    run_expert(handle, 25)
+    handle.observation()
+    renderer, data = handle._renderer, handle._env.data
+    moving = renderer._cast(data, renderer._pixels_that_may_show_moving_geoms(data), flg_static=0)[1]
+    joined = np.minimum(moving, renderer._fixed_distance)
+    shown, hit = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8), np.zeros(1, dtype=np.int32)
+    origin = data.cam_xpos[renderer._camera]
+    nearest = [mujoco.mj_ray(handle._env.model, data, origin, ray, shown, 1, -1, hit) for ray in renderer._rays]
+    np.testing.assert_array_equal(joined, np.where(np.array(nearest) < 0, np.inf, nearest))
+
+
+def test_casting_leaves_the_model_as_it_was(handle):
+    handle.reset(1)
+    model = handle._env.model
+    before = model.bvh_aabb.copy(), model.geom_group.copy()
+    handle.observation()
+    np.testing.assert_array_equal(model.bvh_aabb, before[0])
+    np.testing.assert_array_equal(model.geom_group, before[1])
+
+
+def test_camera_matches_opengl(faucet):
+    """Another rasteriser's picture of the same state differs in shading, not in what is where."""
+    name = available_renderer("auto")
+    if name == "raycast":
+        pytest.skip("no OpenGL on this machine")
+    faucet.reset(0)
+    run_expert(faucet, 30)
+    cast = faucet.observation()["image"].astype(float)
+    renderer = OpenGLRenderer(faucet._env.model, 84, platform=name)
+    drawn = renderer.render(faucet._env.data).astype(float)
+    renderer.close()
+    # The red arm: far more red than green.
+    arm_cast, arm_drawn = (image[..., 0] > 2 * image[..., 1] for image in (cast, drawn))
+    assert arm_cast.sum() > 400
+    assert (arm_cast & arm_drawn).sum() / (arm_cast | arm_drawn).sum() > 0.9
+
+
+def test_pictures_show_the_parts_that_matter(faucet):
+    """Arm, cyan finger, white finger and the faucet's red handle cover some pixels each."""
+    faucet.reset(0)
+    image = faucet.observation()["image"].astype(int)
+    red, green, blue = np.moveaxis(image, 2, 0)
+    assert ((red > 90) & (red > 2 * green)).sum() > 200
+    assert ((blue > 150) & (green > 150) & (red < 60)).sum() >= 8
+    assert (image.min(axis=2) > 150).sum() >= 8
+    assert ((red > 90) & (red > 2 * green))[40:70, 40:84].sum() >= 10
+
+
+def test_goal_is_hidden_unless_asked_for():
+    hidden = MetaWorldEnv("reach", renderer="raycast")
+    shown = MetaWorldEnv("reach", renderer="raycast", show_goal=True)
+    images = []
+    for env in (hidden, shown):
+        env.reset(2)
+        images.append(env.observation()["image"])
+    changed = (images[0] != images[1]).any(axis=2)
+    assert 5 <= changed.sum() <= 60
+    assert images[1][changed].mean(axis=0)[0] > 150
+
+
+def test_pair_of_one_scene_looks_the_same():
+    """Nothing in the picture says which of the pair is asked for: same state, same pixels."""
+    images = []
+    for task in ("handle-press", "handle-pull"):
+        env = MetaWorldEnv(task, renderer="raycast")
+        env.reset(0)
+        env._env.set_state(env._env.init_qpos, env._env.init_qvel)
+        env._env.model.body("box").pos = [0, 0.85, 0]
+        mujoco.mj_forward(env._env.model, env._env.data)
+        images.append(env.observation()["image"])
+    np.testing.assert_array_equal(*images)
+
+
+def test_crop_scales():
+    assert Crop.for_image_size(84) == Crop(field=114, left=20, top=7, size=84)
+    assert Crop.for_image_size(168) == Crop(field=228, left=40, top=14, size=168)
+    with pytest.raises(ValueError, match="image_size"):
+        Crop.for_image_size(8)
+
+
+def test_renderer_names():
+    assert available_renderer("raycast") == "raycast"
+    with pytest.raises(ValueError, match="auto, raycast, egl, osmesa"):
+        available_renderer("vulkan")
+
+
+def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr("nora15_hf.evaluation.renderers._opengl_works", lambda platform: False)
+    available_renderer.cache_clear()
+    try:
+        assert available_renderer("auto") == available_renderer("auto") == "raycast"
+        with pytest.raises(RuntimeError, match="raycast"):
+            available_renderer("egl")
+    finally:
+        available_renderer.cache_clear()
+    assert sum("casting rays" in record.message for record in caplog.records) == 1
+
+
+# -- environment ------------------------------------------------------------------------------------------------------
+
+
+def trajectory(env, seed, steps=25):
+    """States and last image of a disturbed expert."""
+    random = np.random.default_rng(seed)
+    env.reset(seed)
+    first = env.observation()
+    states = []
+    for _ in range(steps):
+        env.step(env.expert_action() + random.normal(0, 0.2, 4))
+        states.append(env._metaworld_observation.copy())
+    return first["image"], np.stack(states), env.observation()["image"]
+
+
+@pytest.mark.parametrize("task", ["faucet-open", "handle-press"])
+def test_an_episode_depends_on_its_seed_alone(task, request):
+    used = request.getfixturevalue(task.split("-")[0])
+    run_other = trajectory(used, 11)
+    expected = trajectory(MetaWorldEnv(task, renderer="raycast"), 12)
+    for got, want in zip(trajectory(used, 12), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not np.array_equal(run_other[0], expected[0])
+
+
+def test_first_frame_shows_the_reset_state(handle):
+    """Kinematics are up to date after a reset: running them again moves nothing."""
+    handle.reset(21)
+    first = handle.observation()
+    mujoco.mj_forward(handle._env.model, handle._env.data)
+    np.testing.assert_array_equal(first["image"], handle.observation()["image"])
+
+
+def test_observation(faucet):
+    faucet.reset(0)
+    observation = faucet.observation()
+    assert observation["image"].shape == (84, 84, 3)
+    assert observation["image"].dtype == np.uint8
+    assert observation["state"].shape == (4,)
+    assert observation["state"].dtype == np.float32
+    np.testing.assert_allclose(observation["state"][:3], faucet._env.data.body("hand").xpos, atol=1e-6)
+    assert observation["instruction"] == "open the faucet"
+
+
+def test_expert_succeeds_and_random_actions_do_not(faucet):
+    successes = {"expert": 0, "random": 0}
+    for seed in range(3):
+        faucet.reset(seed)
+        while faucet.num_steps < 150 and not faucet.step(faucet.expert_action()):
+            pass
+        successes["expert"] += faucet.success
+        random = np.random.default_rng(seed)
+        faucet.reset(seed)
+        while faucet.num_steps < 150 and not faucet.step(random.uniform(-1, 1, 4)):
+            pass
+        successes["random"] += faucet.success
+    assert successes == {"expert": 3, "random": 0}
+
+
+@pytest.mark.parametrize("action", [np.zeros(3), np.zeros((1, 4)), np.array([0, np.nan, 0, 0])])
+def test_bad_actions(faucet, action):
+    faucet.reset(0)
+    with pytest.raises(ValueError, match="action"):
+        faucet.step(action)
+
+
+def test_use_outside_an_episode():
+    env = MetaWorldEnv("faucet-close", renderer="raycast", max_steps=2)
+    for call in (env.observation, env.expert_action, lambda: env.step(np.zeros(4))):
+        with pytest.raises(RuntimeError, match="reset"):
+            call()
+    env.reset(0)
+    env.step(np.zeros(4))
+    env.step(np.zeros(4))
+    with pytest.raises(RuntimeError, match="over"):
+        env.step(np.zeros(4))
+    with pytest.raises(ValueError, match="seed"):
+        env.reset(-1)
+    with pytest.raises(ValueError, match="max_steps"):
+        MetaWorldEnv("faucet-close", max_steps=501)
+
+
+def test_conventions_are_plain_json(faucet, pool):
+    conventions = faucet.conventions()
+    assert json.loads(json.dumps(conventions)) == conventions
+    assert conventions | {"max_steps": 40} == pool.conventions()
+
+
+# -- rollouts ---------------------------------------------------------------------------------------------------------
+
+
+def image_policy(images, instructions, noise_keys):
+    """Actions that depend on image, words and noise key, so that any mix-up shows."""
+    chunks = []
+    for image, instruction, key in zip(images, instructions, noise_keys, strict=True):
+        random = np.random.default_rng([int(image.sum()), len(instruction), *key])
+        chunks.append(random.uniform(-1, 1, (5, 4)))
+    return np.stack(chunks)
+
+
+EPISODES = [Episode(task, 10000 + seed) for task in ("faucet-open", "handle-press") for seed in range(3)]
+
+
+def test_rollout_does_not_depend_on_workers(pool):
+    results = rollout(image_policy, EPISODES, pool, record_frames=2, progress=False)
+    assert [(result.task, result.seed) for result in results] == [(item.task, item.seed) for item in EPISODES]
+    with SimulationPool(num_workers=1, num_slots=4, renderer="raycast", max_steps=40) as single:
+        again = rollout(image_policy, EPISODES, single, record_frames=2, progress=False)
+    for one, other in zip(results, again, strict=True):
+        assert (one.success, one.num_steps) == (other.success, other.num_steps)
+        np.testing.assert_array_equal(one.frames, other.frames)
+    assert len(results[0].frames) == 5  # 8 looks at the scene: 0, 2, 4, 6, and the end
+
+
+def test_batches_are_the_same_in_every_run(pool):
+    seen = []
+
+    def recording(images, instructions, noise_keys):
+        seen[-1].append((images.sum(), tuple(instructions), tuple(noise_keys)))
+        return image_policy(images, instructions, noise_keys)
+
+    for _ in range(2):
+        seen.append([])
+        rollout(recording, EPISODES, pool, progress=False)
+    assert seen[0] == seen[1]
+    assert len(seen[0][0][1]) == 4
+
+
+def test_rollout_matches_the_environment(pool, faucet):
+    """One episode in the pool is the same as stepping the environment by hand."""
+    [result] = rollout(image_policy, [Episode("faucet-open", 10001)], pool, record_frames=1, progress=False)
+    faucet.reset(10001)
+    for replan, frame in enumerate(result.frames):
+        observation = faucet.observation()
+        np.testing.assert_array_equal(frame, observation["image"])
+        key = [(10001, replan)]
+        for action in image_policy(observation["image"][None], [observation["instruction"]], key)[0]:
+            if faucet.num_steps < 40:
+                faucet.step(action)
+
+
+def test_instruction_override_reaches_the_policy(pool):
+    told = []
+
+    def listening(images, instructions, noise_keys):
+        told.extend(instructions)
+        return np.zeros((len(images), 40, 4))
+
+    [result] = rollout(
+        listening, [Episode("faucet-open", 1, "close the faucet")], pool, n_action_steps=40, progress=False
+    )
+    assert told == ["close the faucet"]
+    assert result.instruction == "close the faucet"
+    assert not result.success
+    assert result.num_steps == 40
+
+
+@pytest.mark.parametrize(
+    ("output", "match"),
+    [
+        (np.zeros((1, 4, 4)), "n_action_steps=5"),
+        (np.zeros((2, 5, 4)), "shape"),
+        (np.full((1, 5, 4), np.nan), "not finite"),
+    ],
+)
+def test_bad_policy_output(pool, output, match):
+    with pytest.raises(ValueError, match=match):
+        rollout(lambda images, instructions, keys: output, [Episode("faucet-open", 1)], pool, progress=False)
+
+
+def test_bad_rollout_arguments(pool):
+    with pytest.raises(ValueError, match="episodes"):
+        rollout(image_policy, [], pool)
+    with pytest.raises(ValueError, match="n_action_steps"):
+        rollout(image_policy, EPISODES, pool, n_action_steps=0)
+    with pytest.raises(ValueError, match="Tasks: faucet-open"):
+        rollout(image_policy, [Episode("make-tea", 1)], pool)
+
+
+@given(st.integers(2, 40))
+def test_shuffled_images_have_no_fixed_point(batch):
+    received = []
+    policy = ShuffledImages(lambda images, instructions, keys: received.append(images))
+    policy(np.arange(batch)[:, None], ["words"] * batch, [(seed, 0) for seed in range(batch)])
+    assert sorted(received[0][:, 0]) == list(range(batch))
+    assert (received[0][:, 0] != np.arange(batch)).all()
+
+
+def test_shuffled_images_for_the_last_episode():
+    received = []
+    policy = ShuffledImages(lambda images, instructions, keys: received.append(images.tolist()))
+    with pytest.raises(ValueError, match="two or more"):
+        policy(np.array([[1]]), ["a"], [(0, 0)])
+    policy(np.array([[1], [2]]), ["a", "b"], [(0, 0), (1, 0)])
+    policy(np.array([[3]]), ["b"], [(1, 1)])
+    assert received == [[[2], [1]], [[1]]]
+
+
+def test_worker_loss_is_explained():
+    with SimulationPool(num_workers=1, num_slots=1, renderer="raycast") as small:
+        small._workers[0].kill()
+        with pytest.raises(RuntimeError, match="exit code -9"):
+            small.start([(0, "faucet-open", 1)])
+
+
+def test_workers_do_not_load_torch():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import evaluation.simulation_worker\n"
+        "assert not {'torch', 'transformers', 'nora15_hf'} & set(sys.modules)"
+    )
+    package = sys.modules["nora15_hf"].__path__[0]
+    subprocess.run([sys.executable, "-c", code, package], check=True)
+
+
+# -- success ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Published values of the Wilson 95 % interval (Newcombe 1998, table I, method 3).
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval(successes, n, low, high):
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("successes", "n", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 1.0)])
+def test_wilson_interval_refuses(successes, n, confidence):
+    with pytest.raises(ValueError):
+        wilson_interval(successes, n, confidence)
+
+
+def results(outcomes, task="reach"):
+    return [EpisodeResult(task, seed, "", success, 1, []) for seed, success in enumerate(outcomes)]
+
+
+def test_success_table():
+    table = SuccessTable.from_results(results([True, False, True]) + results([False], task="push"))
+    assert table.to_dict()["tasks"]["reach"]["rate"] == pytest.approx(2 / 3)
+    assert (table.total.successes, table.total.n) == (2, 4)
+    assert "| reach | 2/3 | 66.7% |" in table.to_markdown()
+    with pytest.raises(ValueError, match="empty"):
+        SuccessTable.from_results([])
+
+
+def test_paired_comparison():
+    first = results([True] * 8 + [False] * 12)
+    second = results([False] + [True] * 17 + [False] * 2)
+    comparison = compare_paired(first, second)
+    assert (comparison.both, comparison.only_first, comparison.only_second, comparison.neither) == (7, 1, 10, 2)
+    assert comparison.p_value == pytest.approx(2 * (1 + 11) / 2**11)
+    assert comparison.difference == pytest.approx(0.45)
+    assert compare_paired(first, first).p_value == 1
+    with pytest.raises(ValueError, match="same episodes"):
+        compare_paired(first, second[1:])
+    with pytest.raises(ValueError, match="more than once"):
+        compare_paired(first + first, second)
+
+
+# -- demonstrations ---------------------------------------------------------------------------------------------------
+
+
+def test_demonstrations_do_not_depend_on_workers(tmp_path):
+    settings = {"num_slots": 2, "renderer": "raycast", "max_steps": 62}  # short, so that some experts fail
+    for workers in (1, 2):
+        with SimulationPool(num_workers=workers, **settings) as pool:
+            record_demonstrations(tmp_path / str(workers), ["faucet-close"], 3, pool=pool, progress=False)
+    one, two = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in "12"
+    )
+    assert one == two
+
+    dataset = LeRobotDataset(tmp_path / "1")
+    demonstrations = dataset.conventions["demonstrations"]
+    assert dataset.num_episodes == 3
+    assert demonstrations["failed_seeds"]["faucet-close"]
