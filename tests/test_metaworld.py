@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nora15_hf
 from nora15_hf.data.lerobot_dataset import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
+from nora15_hf.evaluation.expert_episodes import ExpertNoise, record_expert_episode
 from nora15_hf.evaluation.metaworld_env import MetaWorldEnv
 from nora15_hf.evaluation.metaworld_tasks import METAWORLD_TASKS, get_task, tasks_sharing_scene
 from nora15_hf.evaluation.renderers import Crop, OpenGLRenderer, RayCastRenderer, available_renderer
@@ -20,7 +22,10 @@ from nora15_hf.evaluation.rollout import Episode, EpisodeResult, ShuffledImages,
 from nora15_hf.evaluation.simulation_pool import SimulationPool
 from nora15_hf.evaluation.success import SuccessTable, compare_paired, wilson_interval
 
-pytestmark = pytest.mark.simulator
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.filterwarnings("ignore:Constant:UserWarning"),  # Meta-World's experts, at every step
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +73,11 @@ def test_instructions_are_distinct():
 
 def test_missing_extra_names_the_pip_command():
     code = (
-        "import sys; sys.modules['metaworld'] = sys.modules['mujoco'] = None\n"
-        "import nora15_hf.evaluation.metaworld_tasks, nora15_hf.evaluation.success\n"
-        "import nora15_hf.evaluation.metaworld_env"
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['metaworld'] = sys.modules['mujoco'] = None\n"
+        "import evaluation.metaworld_tasks, evaluation.success\n"
+        "import evaluation.metaworld_env"
     )
-    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    outcome = subprocess.run([sys.executable, "-c", code, *nora15_hf.__path__], capture_output=True, text=True)
     assert outcome.returncode != 0
     assert outcome.stderr.splitlines()[-1].startswith("ImportError")
     assert 'pip install "nora15_hf[sim]"' in outcome.stderr
@@ -88,20 +93,25 @@ class EveryRayRenderer(RayCastRenderer):
         self._fixed_poses = None
         super()._refresh_fixed_layer(data)
 
-    def _pixels_that_may_show_moving_geoms(self, data):
-        return np.arange(self.crop.size**2)
+    def _moving_layer(self, data):
+        return self._cast(data, np.arange(self.crop.size**2), self._moving)
 
-    def _cast(self, data, pixels, flg_static):
-        geom, distance = np.full(len(pixels), -1, dtype=np.int32), np.full(len(pixels), np.inf)
-        hit = np.zeros(1, dtype=np.int32)
-        shown = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8)
-        for pixel in pixels:
-            reach = mujoco.mj_ray(
-                self._model, data, data.cam_xpos[self._camera], self._rays[pixel], shown, flg_static, -1, hit
-            )
-            if hit[0] >= 0:
-                geom[pixel], distance[pixel] = hit[0], reach
-        return geom, distance
+    def _cast(self, data, pixels, geoms):
+        groups = self._model.geom_group.copy()
+        self._model.geom_group[:] = 1
+        self._model.geom_group[geoms] = 0
+        hits = cast_singly(self._model, data, self._camera, self._rays[pixels], np.array([1, 0, 0, 0, 0, 0], np.uint8))
+        self._model.geom_group[:] = groups
+        return hits
+
+
+def cast_singly(model, data, camera, rays, groups):
+    geom, distance, hit = [], [], np.zeros(1, dtype=np.int32)
+    for ray in rays:
+        reach = mujoco.mj_ray(model, data, data.cam_xpos[camera], ray, groups, 1, -1, hit)
+        geom.append(hit[0])
+        distance.append(reach if hit[0] >= 0 else np.inf)
+    return np.array(geom), np.array(distance)
 
 
 @pytest.mark.parametrize("task", ["faucet-open", "button-press-topdown", "handle-press", "window-open"])
@@ -122,12 +132,14 @@ def test_layers_join_to_the_nearest_of_all_geoms(handle):
     run_expert(handle, 25)
     handle.observation()
     renderer, data = handle._renderer, handle._env.data
-    moving = renderer._cast(data, renderer._pixels_that_may_show_moving_geoms(data), flg_static=0)[1]
-    joined = np.minimum(moving, renderer._fixed_distance)
-    shown, hit = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8), np.zeros(1, dtype=np.int32)
-    origin = data.cam_xpos[renderer._camera]
-    nearest = [mujoco.mj_ray(handle._env.model, data, origin, ray, shown, 1, -1, hit) for ray in renderer._rays]
-    np.testing.assert_array_equal(joined, np.where(np.array(nearest) < 0, np.inf, nearest))
+    geom, distance = renderer._moving_layer(data)
+    joined = np.minimum(distance, renderer._fixed_distance)
+    shown = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8)
+    nearest_geom, nearest = cast_singly(handle._env.model, data, renderer._camera, renderer._rays, shown)
+    np.testing.assert_allclose(joined, nearest, rtol=1e-12)
+    moving = distance < renderer._fixed_distance
+    assert moving.sum() > 500
+    np.testing.assert_array_equal(geom[moving], nearest_geom[moving])
 
 
 def test_casting_leaves_the_model_as_it_was(handle):
@@ -427,8 +439,7 @@ def test_workers_do_not_load_torch():
         "import sys; sys.path.insert(0, sys.argv[1]); import evaluation.simulation_worker\n"
         "assert not {'torch', 'transformers', 'nora15_hf'} & set(sys.modules)"
     )
-    package = sys.modules["nora15_hf"].__path__[0]
-    subprocess.run([sys.executable, "-c", code, package], check=True)
+    subprocess.run([sys.executable, "-c", code, *nora15_hf.__path__], check=True)
 
 
 # -- success ----------------------------------------------------------------------------------------------------------
@@ -480,10 +491,10 @@ def test_paired_comparison():
 
 
 def test_demonstrations_do_not_depend_on_workers(tmp_path):
-    settings = {"num_slots": 2, "renderer": "raycast", "max_steps": 62}  # short, so that some experts fail
+    settings = {"num_slots": 2, "renderer": "raycast", "max_steps": 52, "image_size": 32}  # short: some experts fail
     for workers in (1, 2):
         with SimulationPool(num_workers=workers, **settings) as pool:
-            record_demonstrations(tmp_path / str(workers), ["faucet-close"], 3, pool=pool, progress=False)
+            record_demonstrations(tmp_path / str(workers), ["handle-press"], 3, pool=pool, progress=False)
     one, two = (
         {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
         for name in "12"
@@ -491,6 +502,48 @@ def test_demonstrations_do_not_depend_on_workers(tmp_path):
     assert one == two
 
     dataset = LeRobotDataset(tmp_path / "1")
-    demonstrations = dataset.conventions["demonstrations"]
     assert dataset.num_episodes == 3
-    assert demonstrations["failed_seeds"]["faucet-close"]
+    assert dataset.conventions["demonstrations"]["failed_seeds"]["handle-press"]
+    assert dataset.conventions["renderer"] == "raycast"
+
+
+def test_labels_are_what_the_expert_wants(faucet):
+    """The label is the clean expert action at the state that the disturbed expert visited, to the end and beyond."""
+    frames = record_expert_episode(faucet, 5, ExpertNoise())
+    assert faucet.success
+    assert np.abs(frames["action"]).max() <= 1
+    calm = record_expert_episode(faucet, 5, ExpertNoise(std=0.0, burst_probability=0.0))
+    np.testing.assert_array_equal(calm["action"][0], frames["action"][0])
+    np.testing.assert_array_equal(calm["observation.image"][0], frames["observation.image"][0])
+    assert not np.array_equal(calm["observation.state"][5], frames["observation.state"][5])
+    # Without noise the labels are the executed actions: replaying them visits the same states.
+    faucet.reset(5)
+    for state, action in zip(calm["observation.state"], calm["action"], strict=True):
+        np.testing.assert_array_equal(faucet.observation()["state"], state)
+        faucet.step(action)
+    assert faucet.success
+
+
+def test_failed_experts_stop_the_recording(tmp_path):
+    with (
+        SimulationPool(num_workers=1, num_slots=1, renderer="raycast", max_steps=3, image_size=16) as pool,
+        pytest.raises(RuntimeError, match="max_steps"),
+    ):
+        record_demonstrations(tmp_path / "data", ["reach"], 1, pool=pool, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"tasks": ["make-tea"]}, "Unknown task"),
+        ({"tasks": []}, "at least one"),
+        ({"tasks": ["reach", "reach"]}, "twice"),
+        ({"episodes_per_task": 0}, "episodes_per_task"),
+    ],
+)
+def test_bad_demonstration_arguments(tmp_path, pool, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        record_demonstrations(
+            tmp_path / "data", **{"tasks": ["reach"], "episodes_per_task": 1, "pool": pool, **arguments}
+        )
+    assert not (tmp_path / "data").exists()

@@ -311,8 +311,8 @@ def rotate_like(change):
 
 def shifted_positions(offset):
     def change(original):
-        def rotary_embedding(chunk_size, chunks, device, dtype):
-            return tuple(table[:, offset:] for table in original(chunk_size + offset, 1, device, dtype))
+        def rotary_embedding(chunk_size, chunks, device):
+            return tuple(table[:, offset:] for table in original(chunk_size + offset, 1, device))
 
         return rotary_embedding
 

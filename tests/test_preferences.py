@@ -5,8 +5,10 @@ import copy
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,11 +35,12 @@ from nora15_hf.preferences import (
 from nora15_hf.preferences import preference_dataset as preference_dataset_module
 from nora15_hf.vjepa2_ac import tiny_world_model
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 LENGTHS = (7, 9)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def demonstrations(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "demonstrations"
     features = {
         "observation.image": {"dtype": "image", "shape": (56, 56, 3)},
@@ -55,7 +58,12 @@ def dataset(tmp_path_factory):
                 "action": rng.uniform(-1, 1, size=(length, 4)).astype(np.float32),
             },
         )
-    return LeRobotDataset(writer.finalize(), dataset_key="default")
+    return writer.finalize()
+
+
+@pytest.fixture(scope="module")
+def dataset(demonstrations):
+    return LeRobotDataset(demonstrations, dataset_key="default")
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +197,8 @@ def test_weighted_rewards(dataset, world_model):
     torch.testing.assert_close(preset_reward("released", *world_model).score(batch), parts[0] + 0.1 * parts[1])
 
     standardized = WeightedReward({"a": (GroundTruthActionReward(), 2.0)}, standardize=True)
-    score = standardized.score(batch)
-    torch.testing.assert_close(score.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(score.std(1, correction=0), torch.full((2,), 2.0))
+    score = standardized.combine({"a": torch.tensor([[1.0, 2.0, 3.0], [-40.0, -20.0, 0.0]])})
+    torch.testing.assert_close(score, torch.tensor([-(6**0.5), 0.0, 6**0.5]).expand(2, 3))
     # Equal rewards carry no preference, also where their mean is rounded.
     equal = torch.full((1, 3), 0.1)
     assert torch.equal(standardized.combine({"a": equal}), torch.zeros(1, 3))
@@ -266,6 +273,16 @@ def test_a_fresh_process_reads_it_without_this_package(tiny, dataset, tmp_path):
     assert output.split("\n")[-2] == "12 (56, 56)"
 
 
+def test_folders_of_the_same_name_are_not_mixed_up(tiny, dataset, tmp_path):
+    loaded = {}
+    for number, seed in enumerate((0, 1)):
+        folder = tmp_path / str(number) / "preferences"
+        built = build(folder, tiny, dataset, indices=range(2), seed=seed)
+        loaded[seed] = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))["chosen"][:]
+        assert loaded[seed] == built["chosen"][:]
+    assert loaded[0] != loaded[1]
+
+
 def test_a_killed_run_continues_and_ends_the_same(tiny, dataset, tmp_path, monkeypatch):
     build(tmp_path / "whole", tiny, dataset)
     calls = []
@@ -303,7 +320,36 @@ def test_close_pairs_are_dropped_and_counted(tiny, dataset, tmp_path):
     assert counts == {"states": 12, "ties": 0, "too_close": 5, "pairs": 7}
     with pytest.raises(ValueError, match="No pair is left of 12 states: 0 are ties and 12 have a margin below"):
         build(tmp_path / "none", tiny, dataset, min_margin=100.0)
-    assert load_dataset(str(tmp_path / "none"), split="train").num_rows == 0
+
+
+def test_a_shard_without_pairs_is_read_too(tiny, dataset, tmp_path):
+    margins = build(tmp_path / "all", tiny, dataset)["margin"]
+    best = max(margins)
+    assert best not in margins[:1]
+    rows = build(tmp_path / "one", tiny, dataset, min_margin=best, shard_size=1)
+    assert rows["margin"] == [best]
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, lora_rank):
+    policy, output = str(tmp_path / "policy"), str(tmp_path / "preferences")
+    for part in tiny:
+        part.save_pretrained(policy)
+    for part in world_model:
+        part.save_pretrained(tmp_path / "world-model")
+    options = ["--policy", policy, "--demonstrations", str(demonstrations), "--output", output]
+    options += ["--world_model", str(tmp_path / "world-model"), "--num_states", "8", "--num_steps", "2"]
+    options += ["--dataset_key", "default"]
+    config = ["--config", str(EXAMPLES / "configs" / "preferences_tiny.yaml")]
+    runpy.run_path(str(EXAMPLES / "build_preferences.py"))["main"](config + options)
+    assert len(load_preferences(output)) == 8
+
+    config = ["--config", str(EXAMPLES / "configs" / "dpo_tiny.yaml")]
+    options = ["--policy", policy, "--preferences", output, "--output_dir", str(tmp_path / "dpo"), "--max_steps", "1"]
+    options += ["--per_device_train_batch_size", "2"] + ([] if lora_rank is None else ["--lora_rank", str(lora_rank)])
+    runpy.run_path(str(EXAMPLES / "dpo.py"))["main"](config + options)
+    weights = "model.safetensors" if lora_rank is None else "adapter_model.safetensors"
+    assert (tmp_path / "dpo" / weights).is_file()
 
 
 # Bad input
@@ -347,7 +393,7 @@ def test_build_refuses(tiny, dataset, tmp_path):
 
 
 class BadReward:
-    settings: dict = {}  # noqa: RUF012
+    settings: dict = {}
 
     def __init__(self, value):
         self.value = value
@@ -361,7 +407,7 @@ def test_rewards_refuse(dataset, world_model):
     batch = batch_of(dataset, [0], torch.zeros(1, 2, 5, 4))
     with pytest.raises(ValueError, match=r"Reward 'bad' returned shape \(1, 3\), expected .*\(1, 2\)"):
         WeightedReward({"bad": (BadReward(torch.zeros(1, 3)), 1.0)}).score(batch)
-    with pytest.raises(ValueError, match="Reward 'bad' is .*nan.* at dataset position 0"):
+    with pytest.raises(ValueError, match=r"Reward 'bad' is .*nan.* at dataset position 0"):
         WeightedReward({"bad": (BadReward(torch.tensor([[0.0, float("nan")]])), 1.0)}).score(batch)
     with pytest.raises(ValueError, match="rewards is empty"):
         WeightedReward({})
@@ -371,7 +417,7 @@ def test_rewards_refuse(dataset, world_model):
         GroundTruthActionReward([1, -1, 1, 1])
     with pytest.raises(ValueError, match='goal="middle"'):
         WorldModelGoalReward(model, processor, "middle")
-    with pytest.raises(ValueError, match="preset='best' is unknown. Known: paper, released"):
+    with pytest.raises(ValueError, match=r"preset='best' is unknown\. Known: paper, released"):
         preset_reward("best", model, processor)
     with pytest.raises(ValueError, match="takes 4 action dimensions, the candidates have 7"):
         WorldModelGoalReward(model, processor).score(batch_of(dataset, [0], torch.zeros(1, 2, 5, 7)))

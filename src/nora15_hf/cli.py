@@ -48,8 +48,12 @@ def _add_quickstart(commands) -> None:
         "--renderer", choices=("auto", "raycast", "osmesa", "egl"), default=None,
         help=f"how cameras are drawn; auto takes OpenGL where it works (default: {defaults.renderer})",
     )  # fmt: skip
-    command.add_argument("--smoke", action="store_true", help="everything tiny: shows that all stages run, not success")
-    command.add_argument("--resume", action="store_true", help="continue the run in --output from its last finished stage")
+    command.add_argument(
+        "--smoke", action="store_true", help="everything tiny: shows that all stages run, not success"
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="continue the run in --output from its last finished stage"
+    )
     command.add_argument("--overwrite", action="store_true", help="remove an earlier run in --output first")
     command.set_defaults(run=_run_quickstart)
 
@@ -82,7 +86,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nora15 {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nnora15 {arguments.command}: interrupted; finished stages are kept, --resume continues.", file=sys.stderr)
+        print(
+            f"\nnora15 {arguments.command}: interrupted; finished stages are kept, --resume continues.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -72,6 +72,7 @@ def record_demonstrations(
             "observation.image": {"dtype": "image", "shape": (size, size, 3)},
             "observation.state": {"dtype": "float32", "shape": (STATE_SIZE,)},
             "action": {"dtype": "float32", "shape": (ACTION_SIZE,)},
+            "action.executed": {"dtype": "float32", "shape": (ACTION_SIZE,)},
         },
         robot_type=ROBOT_TYPE,
         conventions=conventions,

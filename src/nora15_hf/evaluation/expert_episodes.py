@@ -35,11 +35,12 @@ def record_expert_episode(env: MetaWorldEnv, seed: int, noise: ExpertNoise) -> d
 
     Returns:
         `dict` or `None`: frames `observation.image` uint8 `(F, size, size, 3)`, `observation.state` float32 `(F, 4)`,
-        `action` float32 `(F, 4)`; `None` when the step limit came before success.
+        `action` float32 `(F, 4)`, what the expert wanted (to be imitated), `action.executed` float32 `(F, 4)`, what moved
+        the robot (for world models); `None` when the step limit came before success.
     """
     random = np.random.default_rng([seed, zlib.crc32(env.task.name.encode())])
     env.reset(seed)
-    images, states, actions = [], [], []
+    images, states, actions, executed_actions = [], [], [], []
     push, push_steps_left = np.zeros(3), 0
     steps_left = env.max_steps
     while steps_left > 0:
@@ -56,7 +57,8 @@ def record_expert_episode(env: MetaWorldEnv, seed: int, noise: ExpertNoise) -> d
             disturbance += push
             push_steps_left -= 1
         succeeded_before = env.success
-        env.step(action + np.append(disturbance, 0))
+        executed_actions.append(np.clip(action + np.append(disturbance, 0), -1, 1).astype(np.float32))
+        env.step(executed_actions[-1])
         steps_left -= 1
         if env.success and not succeeded_before:
             steps_left = min(steps_left, noise.steps_after_success)
@@ -66,6 +68,7 @@ def record_expert_episode(env: MetaWorldEnv, seed: int, noise: ExpertNoise) -> d
         "observation.image": np.stack(images),
         "observation.state": np.stack(states),
         "action": np.stack(actions),
+        "action.executed": np.stack(executed_actions),
     }
 
 

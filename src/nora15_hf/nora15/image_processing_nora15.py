@@ -26,7 +26,8 @@ def as_uint8_tensor(image: Image.Image | np.ndarray | torch.Tensor, name: str = 
             raise ValueError(f'{name} has PIL mode {image.mode!r}, expected "RGB". Call image.convert("RGB") first.')
         image = np.array(image)
     if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.ascontiguousarray(image))
+        # PyTorch takes neither negative strides nor, without a warning, read-only memory.
+        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"{name} is a {type(image).__name__}, expected a PIL image, NumPy array or torch tensor.")
     if image.dtype != torch.uint8:

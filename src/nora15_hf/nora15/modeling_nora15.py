@@ -227,7 +227,8 @@ class Nora15ExpertAttention(nn.Module):
         query = self.q_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
         key = self.k_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
         value = self.v_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
-        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        # The rotation itself is in float32, whatever the dtype of the weights.
+        query, key = (x.to(value.dtype) for x in apply_rotary_pos_emb(query, key, *position_embeddings))
         key = torch.cat([prefix_key.to(key.dtype), key], dim=2)
         value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
         # Flash attention knows no mask that hides FAST tokens in the middle of a row.
@@ -287,9 +288,7 @@ class Nora15PreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
         if any(problems.values()):
             found = "; ".join(f"{len(keys)} {name}: {keys[:5]}" for name, keys in problems.items() if keys)
@@ -336,21 +335,21 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
         # Additive: the eager path adds the mask to the scores, so that a bool mask would not hide anything there.
         attention_mask = torch.zeros(visible.shape, dtype=dtype, device=device)
         attention_mask = attention_mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-        position_embeddings = self.rotary_embedding(length // chunks, chunks, device, dtype)
+        position_embeddings = self.rotary_embedding(length // chunks, chunks, device)
         hidden_states = inputs_embeds
         for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
             hidden_states = layer(hidden_states, key, value, attention_mask, position_embeddings)
         return self.norm(hidden_states)
 
     def rotary_embedding(
-        self, chunk_size: int, chunks: int, device: torch.device, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, chunk_size: int, chunks: int, device: torch.device
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """Cosines and sines `(1, chunks * chunk_size, head_dim)` of positions 0 ... H-1, whatever the prefix length."""
         exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
         inverse_frequency = 1.0 / (self.config.action_expert_config.rope_theta**exponent)
         angle = torch.arange(chunk_size, dtype=torch.float32, device=device)[:, None] * inverse_frequency
         angle = torch.cat([angle, angle], dim=-1).repeat(chunks, 1)[None]
-        return angle.cos().to(dtype), angle.sin().to(dtype)
+        return angle.cos(), angle.sin()
 
 
 class Nora15ForActionPrediction(Nora15PreTrainedModel):
@@ -399,20 +398,24 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler."""
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
         model.scheduler = load_flow_scheduler(
             pretrained_model_name_or_path, **{key: kwargs[key] for key in hub_options if key in kwargs}
         )
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+    def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs):
         """`PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`."""
+        if push_to_hub:
+            raise ValueError(
+                "save_pretrained(push_to_hub=True) would leave out scheduler/: call push_to_hub(repo_id)."
+            )
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
+        # released policy's, and Trainer, which resumes with strict=False, would silently keep a random backbone.
+        super().save_pretrained(save_directory, is_main_process=is_main_process, save_original_format=False, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
@@ -572,9 +575,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             )
         dtype = self.action_in_proj.weight.dtype
         embedding = self.action_in_proj(noisy_actions.to(dtype))
-        time = sinusoidal_time_embedding(
-            timestep, embedding.shape[-1], self.config.min_period, self.config.max_period
-        )
+        time = sinusoidal_time_embedding(timestep, embedding.shape[-1], self.config.min_period, self.config.max_period)
         time = time.to(dtype)[..., None, :].expand_as(embedding)
         embedding = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(torch.cat([embedding, time], dim=-1))))
         chunks = 1 if noisy_actions.ndim == 3 else noisy_actions.shape[1]
@@ -725,6 +726,11 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             )
         start, count = self.config.action_token_start_id, self.config.num_action_tokens
         end_ids = self.generation_config.eos_token_id
+        if end_ids is None:
+            raise ValueError(
+                "The policy does not know where an answer ends: set generation_config.eos_token_id, or "
+                "vlm_config.text_config.eos_token_id before the model is made, to the id of <|im_end|>."
+            )
         end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
         sequences = self.vlm.generate(
             input_ids=input_ids,

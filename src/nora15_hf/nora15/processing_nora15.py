@@ -2,12 +2,14 @@
 """Everything between a robot's data and the policy: images, prompt, FAST tokens, units."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
@@ -137,7 +139,9 @@ class Nora15Processor(ProcessorMixin):
             features = self._pad([prompt for prompt, _ in rows])
         else:
             chunks, mask = self._normalized_chunks(actions, action_mask, dataset_key, len(texts))
-            features = self._with_action_tokens(rows, chunks, mask) if action_tokens else self._pad([p for p, _ in rows])
+            features = (
+                self._with_action_tokens(rows, chunks, mask) if action_tokens else self._pad([p for p, _ in rows])
+            )
             features.update(actions=chunks, action_mask=mask)
         features.update(pixel_values=pixel_values, image_grid_thw=image_grid_thw)
         return BatchFeature(features)
@@ -148,6 +152,12 @@ class Nora15Processor(ProcessorMixin):
         if key not in self._prompts:
             if not instruction.strip():
                 raise ValueError("text is empty: the policy needs an instruction, for example 'open the faucet'.")
+            markers = [token for token in self.tokenizer.get_added_vocab() if token in instruction]
+            if markers:
+                raise ValueError(
+                    f"text {instruction!r} contains the special token(s) {markers}, which would be read as structure of "
+                    "the prompt. Remove them from the instruction."
+                )
             if self.lowercase_instruction:
                 instruction = instruction.lower()
             content = [{"type": "image"}] * num_images + [{"type": "text", "text": instruction}]
@@ -203,14 +213,21 @@ class Nora15Processor(ProcessorMixin):
     def _as_batch(self, images, text) -> tuple[list[str], list[list[ImageLike]]]:
         """Texts and, for each, the list of its cameras."""
         if isinstance(text, str):
-            return [text], [[images] if isinstance(images, ImageLike) else list(images)]
-        texts = list(text)
-        if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
-            images = list(images)
-        if isinstance(images, ImageLike) or len(images) != len(texts):
-            found = "one image" if isinstance(images, ImageLike) else f"{len(images)} entries"
-            raise ValueError(f"images has {found} for {len(texts)} texts; expected one image or list of cameras each.")
-        return texts, [[row] if isinstance(row, ImageLike) else list(row) for row in images]
+            texts, rows = [text], [images]
+        else:
+            texts = list(text)
+            if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+                images = list(images)
+            if isinstance(images, ImageLike) or len(images) != len(texts):
+                found = "one image" if isinstance(images, ImageLike) else f"{len(images)} entries"
+                raise ValueError(
+                    f"images has {found} for {len(texts)} texts; expected one image or list of cameras each."
+                )
+            rows = images
+        cameras = [[row] if isinstance(row, ImageLike) else list(row) for row in rows]
+        if not cameras or not all(cameras):
+            raise ValueError("text is empty or an instruction has no image: each needs at least one.")
+        return texts, cameras
 
     def _process_camera_images(self, images: list[ImageLike]) -> tuple[torch.FloatTensor, torch.LongTensor]:
         tensors = [as_uint8_tensor(image) for image in images]
@@ -235,7 +252,17 @@ class Nora15Processor(ProcessorMixin):
                 f"actions has shape {tuple(actions.shape)}, expected (batch, chunk_size, action_dim) = {expected}."
             )
         mask = torch.ones(expected[:2], dtype=torch.bool) if action_mask is None else torch.as_tensor(action_mask)
+        if mask.dtype != torch.bool or mask.numel() != expected[0] * expected[1]:
+            raise ValueError(
+                f"action_mask has shape {tuple(mask.shape)} and dtype {mask.dtype}, expected bool (batch, chunk_size) = "
+                f"{expected[:2]}, False on padded steps."
+            )
         mask = mask.view(expected[:2])
+        if not mask.any(-1).all():
+            raise ValueError(
+                f"action_mask is False on every step of chunk(s) {(~mask.any(-1)).nonzero().flatten().tolist()}: there is "
+                "nothing to learn from. Leave them out of the batch."
+            )
         if dataset_key is None or isinstance(dataset_key, str):
             return self.normalize_actions(actions, dataset_key), mask
         if len(dataset_key) != batch:
@@ -287,11 +314,38 @@ class Nora15Processor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
         """`ProcessorMixin.save_pretrained`, with the FAST codec in `action_codec/` and `norm_stats.json`."""
+        if push_to_hub:
+            raise ValueError("save_pretrained(push_to_hub=True) would leave out the FAST codec: call push_to_hub().")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.action_codec.save_pretrained(folder / ACTION_CODEC_FOLDER)
         save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats)
-        return super().save_pretrained(str(folder), push_to_hub=push_to_hub, **kwargs)
+        return super().save_pretrained(str(folder), **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload processor",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> CommitInfo:
+        """`ProcessorMixin.push_to_hub`; transformers' own cannot upload a folder inside a folder, as the codec's is."""
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+            )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "Nora15Processor":

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The preference dataset: candidates, rewards and the chosen and rejected chunk of each state, as parquet on disk."""
 
+import hashlib
 import json
 import logging
 import os
@@ -17,7 +18,6 @@ import torch
 from datasets import Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 from huggingface_hub import DatasetCardData
 from transformers import ProcessorMixin
-
 
 from ..data.lerobot_dataset import LeRobotDataset
 from ..nora15.configuration_nora15 import Nora15Config
@@ -253,7 +253,10 @@ def build_preferences(
         _write_json(folder / PROVENANCE_FILE, record)
         table = Dataset.from_dict(rows, features=features).with_format("arrow")[:]
         part = path.with_suffix(".part")
-        pq.write_table(table, part)
+        with pq.ParquetWriter(part, table.schema) as writer:
+            # A row group without rows is more than `load_dataset` can read; a file without row groups is not.
+            if len(table):
+                writer.write_table(table)
         os.replace(part, path)
 
     record["counts"] = {
@@ -303,7 +306,8 @@ def load_preferences(
             f"The preference set in {folder} is unfinished: {len(record['shards'])} shards were begun for "
             f"{record['settings']['num_states']} states. Call build_preferences again with the same arguments."
         )
-    dataset = load_dataset(str(folder), split="train")
+    # Named file by file: `load_dataset(folder)` takes any earlier dataset from a folder of this name out of its cache.
+    dataset = load_dataset("parquet", data_files={"train": str(folder / DATA_FILES)}, split="train")
     dataset.info.description = json.dumps({key: record[key] for key in ("settings", "provenance", "counts")})
     if policy is not None:
         check_preferences(dataset, policy.config, processor, name=str(folder))
@@ -454,10 +458,12 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
 
 def _write_front_matter(folder: Path, record: dict[str, Any]) -> None:
     """What the Hub and `load_dataset` need to find the rows; the card's text is written elsewhere."""
+    # The name tells this set from others: `load_dataset` caches a local folder under its last part and this name only.
+    digest = hashlib.blake2b(json.dumps(record["settings"], sort_keys=True).encode(), digest_size=4).hexdigest()
     metadata = DatasetCardData(
         task_categories=["robotics"],
         tags=["preferences", "nora15"],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]}],
+        configs=[{"config_name": f"pairs-{digest}", "data_files": [{"split": "train", "path": DATA_FILES}]}],
         provenance={key: record[key] for key in ("settings", "provenance", "counts")},
     )
     title = f"# Preferences over action chunks, {record['counts']['pairs']} pairs"

@@ -28,7 +28,8 @@ class QuickstartConfig:
         num_action_steps (`int`): Actions executed of each chunk before looking again.
         num_workers (`int`): Simulator processes.
         sft_steps, sft_batch_size, sft_learning_rate: Supervised training.
-        encoder_steps, encoder_batch_size, predictor_steps, predictor_batch_size: World-model training.
+        encoder_steps, encoder_batch_size: World-model training, encoder and predictor together.
+        predictor_steps, predictor_batch_size, predictor_learning_rate: World-model training, predictor alone.
         preference_states (`int`): States for which candidates are sampled.
         num_candidates (`int`): Chunks sampled per state.
         dpo_steps, dpo_batch_size, dpo_learning_rate, dpo_beta: Flow DPO; continued SFT gets the same steps, batch size
@@ -52,6 +53,7 @@ class QuickstartConfig:
     encoder_batch_size: int = 64
     predictor_steps: int = 300
     predictor_batch_size: int = 32
+    predictor_learning_rate: float = 1e-3
     preference_states: int = 1500
     num_candidates: int = 5
     dpo_steps: int = 200
@@ -80,7 +82,6 @@ class QuickstartConfig:
             "evaluation_episodes": 2,
             "control_episodes": 2,
             "image_size": 56,
-            "max_steps": 40,
             "sft_steps": 6,
             "sft_batch_size": 8,
             "encoder_steps": 4,

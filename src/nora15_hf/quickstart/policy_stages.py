@@ -78,7 +78,7 @@ def train_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     trainer = Nora15SFTTrainer(
         model=model,
         args=Nora15SFTConfig(
-            **_common_arguments(output, "sft", config, config.sft_steps, config.sft_batch_size),
+            **trainer_arguments(output, "sft", config, config.sft_steps, config.sft_batch_size),
             learning_rate=config.sft_learning_rate,
             lr_scheduler_type="cosine_with_min_lr",
             lr_scheduler_kwargs={"min_lr_rate": 0.05},
@@ -92,7 +92,7 @@ def train_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     show_losses(trainer, "SFT", ("lm_loss", "flow_loss"))
     trainer.train()
     _save_policy(output / "policy-sft", model, processor)
-    return {"curves": _curves(trainer.state.log_history, ("lm_loss", "flow_loss"))}
+    return {"curves": curves(trainer.state.log_history, ("lm_loss", "flow_loss"))}
 
 
 def train_dpo(output: Path, config: QuickstartConfig) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def train_dpo(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     trainer = FlowDPOTrainer(
         model=model,
         args=FlowDPOConfig(
-            **_common_arguments(output, "dpo", config, config.dpo_steps, config.dpo_batch_size),
+            **trainer_arguments(output, "dpo", config, config.dpo_steps, config.dpo_batch_size),
             learning_rate=config.dpo_learning_rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=min(20, config.dpo_steps // 3),
@@ -127,7 +127,7 @@ def train_dpo(output: Path, config: QuickstartConfig) -> dict[str, Any]:
         "flow_error/reference_chosen",
         "flow_error/reference_rejected",
     )
-    return {"curves": _curves(trainer.state.log_history, names)}
+    return {"curves": curves(trainer.state.log_history, names)}
 
 
 def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any
     trainer = Nora15SFTTrainer(
         model=model,
         args=Nora15SFTConfig(
-            **_common_arguments(output, "continued-sft", config, config.dpo_steps, config.dpo_batch_size),
+            **trainer_arguments(output, "continued-sft", config, config.dpo_steps, config.dpo_batch_size),
             learning_rate=config.dpo_learning_rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=min(20, config.dpo_steps // 3),
@@ -161,10 +161,10 @@ def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any
     show_losses(trainer, "Continued SFT", ("flow_loss",))
     trainer.train()
     _save_policy(output / "policy-continued-sft", model, processor)
-    return {"curves": _curves(trainer.state.log_history, ("flow_loss",))}
+    return {"curves": curves(trainer.state.log_history, ("flow_loss",))}
 
 
-def _common_arguments(
+def trainer_arguments(
     output: Path, name: str, config: QuickstartConfig, steps: int, batch_size: int
 ) -> dict[str, Any]:
     return {
@@ -187,7 +187,7 @@ def _save_policy(folder: Path, model: Nora15ForActionPrediction, processor: Nora
     processor.save_pretrained(folder)
 
 
-def _curves(log_history: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, list[tuple[int, float]]]:
+def curves(log_history: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, list[tuple[int, float]]]:
     """(step, value) pairs of each metric."""
     return {name: [(log["step"], log[name]) for log in log_history if name in log] for name in names}
 
@@ -197,10 +197,12 @@ __all__ = [
     "DATASET_KEY",
     "NORMALIZATION_MODE",
     "complete_chunk_indices",
+    "curves",
     "initial_policy",
     "load_policy",
     "open_demonstrations",
     "train_continued_sft",
     "train_dpo",
     "train_sft",
+    "trainer_arguments",
 ]

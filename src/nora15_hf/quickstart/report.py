@@ -80,7 +80,7 @@ def verdict(report: ReportData) -> str:
     if report.paired.p_value >= _SIGNIFICANT:
         comparison = "a difference that chance alone could make"
     else:
-        comparison = "better than chance would explain" if dpo < control else "worse than chance would explain"
+        comparison = "better than chance would explain" if dpo > control else "worse than chance would explain"
     return (
         f"In {minutes:.1f} minutes a policy with random weights ({rates['random']} success) learned to solve "
         f"{rates['sft']} of {episodes} held-out episodes from demonstrations; DPO brought it to {rates['dpo']}, the same "

@@ -92,7 +92,8 @@ class FlowDPOTrainer(DPOTrainer):
 
     ```python
     >>> from nora15_hf.preferences import load_preferences
-    >>> from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer
+    >>> from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
+    >>> from nora15_hf.trainers.flow_dpo_trainer import FlowDPOTrainer
 
     >>> trainer = FlowDPOTrainer(
     ...     model=model,

@@ -97,15 +97,23 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2), weights
 
 
+class VJEPA2ACResidualLinear(nn.Linear):
+    """A linear layer whose initial weights shrink with the depth of the block in which it stands."""
+
+    def __init__(self, in_features: int, out_features: int, layer_index: int):
+        super().__init__(in_features, out_features)
+        self.layer_index = layer_index
+
+
 class VJEPA2ACAttention(nn.Module):
     """Multi-head attention with rotary positions, over the new tokens and the cached ones before them."""
 
-    def __init__(self, config: VJEPA2ACConfig):
+    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
         super().__init__()
         self.config = config
         self.head_dim = config.predictor_head_dim
         self.qkv = nn.Linear(config.predictor_hidden_size, 3 * config.predictor_hidden_size)
-        self.proj = nn.Linear(config.predictor_hidden_size, config.predictor_hidden_size)
+        self.proj = VJEPA2ACResidualLinear(config.predictor_hidden_size, config.predictor_hidden_size, layer_index)
 
     def forward(
         self,
@@ -132,11 +140,11 @@ class VJEPA2ACAttention(nn.Module):
 class VJEPA2ACMLP(nn.Module):
     """Feed-forward layer with GELU."""
 
-    def __init__(self, config: VJEPA2ACConfig):
+    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
         super().__init__()
         width = int(config.predictor_hidden_size * config.predictor_mlp_ratio)
         self.fc1 = nn.Linear(config.predictor_hidden_size, width)
-        self.fc2 = nn.Linear(width, config.predictor_hidden_size)
+        self.fc2 = VJEPA2ACResidualLinear(width, config.predictor_hidden_size, layer_index)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.fc2(nn.functional.gelu(self.fc1(hidden_states)))
@@ -145,12 +153,13 @@ class VJEPA2ACMLP(nn.Module):
 class VJEPA2ACSwiGLU(nn.Module):
     """Gated feed-forward layer; two thirds of the width, so that it has as many parameters as the plain one."""
 
-    def __init__(self, config: VJEPA2ACConfig):
+    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
         super().__init__()
         width = int(config.predictor_hidden_size * config.predictor_mlp_ratio)
         width = 8 * math.ceil(2 * width // 3 / 8)
         self.fc1 = nn.Linear(config.predictor_hidden_size, width)
-        self.fc2 = nn.Linear(config.predictor_hidden_size, width)
+        # The original shrinks whatever is called `fc2`, also in this variant, where it is the gate.
+        self.fc2 = VJEPA2ACResidualLinear(config.predictor_hidden_size, width, layer_index)
         self.fc3 = nn.Linear(width, config.predictor_hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -162,11 +171,10 @@ class VJEPA2ACBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: VJEPA2ACConfig, layer_index: int):
         super().__init__()
-        self.layer_index = layer_index
         self.norm1 = nn.LayerNorm(config.predictor_hidden_size, eps=config.predictor_layer_norm_eps)
-        self.attn = VJEPA2ACAttention(config)
+        self.attn = VJEPA2ACAttention(config, layer_index)
         self.norm2 = nn.LayerNorm(config.predictor_hidden_size, eps=config.predictor_layer_norm_eps)
-        self.mlp = VJEPA2ACSwiGLU(config) if config.predictor_use_swiglu else VJEPA2ACMLP(config)
+        self.mlp = (VJEPA2ACSwiGLU if config.predictor_use_swiglu else VJEPA2ACMLP)(config, layer_index)
 
     def forward(
         self,
@@ -275,18 +283,17 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         """Truncated normal weights, zero biases; the layers that write to the residual stream shrink with depth."""
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, (nn.Linear, nn.Conv3d)):
+        # Only modules with parameters of their own arrive here: transformers skips the containers of code outside of it.
+        if isinstance(module, VJEPA2ACResidualLinear):
+            init.trunc_normal_(module.weight, std=std / math.sqrt(2 * (module.layer_index + 1)))
+        elif self.config.predictor_identity_init and module is self.predictor.predictor_embed:
+            init.copy_(module.weight, torch.eye(*module.weight.shape))
+        elif self.config.predictor_identity_init and module is self.predictor.predictor_proj:
+            # Latents are layer-normed; between embedding and projection, padding and final norm rescaled them.
+            latent_width, width = module.weight.shape
+            init.copy_(module.weight, torch.eye(latent_width, width) * math.sqrt(latent_width / width))
+        elif isinstance(module, (nn.Linear, nn.Conv3d)):
             init.trunc_normal_(module.weight, std=std)
-        elif isinstance(module, VJEPA2ACBlock):
-            # Called after the layers inside. `mlp.fc2` also in the gated variant, as in the original.
-            shrunk = std / math.sqrt(2 * (module.layer_index + 1))
-            init.trunc_normal_(module.attn.proj.weight, std=shrunk)
-            init.trunc_normal_(module.mlp.fc2.weight, std=shrunk)
-        elif isinstance(module, VJEPA2ACPredictor) and self.config.predictor_identity_init:
-            # Latents are layer-normed, so padding with zeros and the final norm only rescale them.
-            width, latent_width = module.predictor_embed.weight.shape
-            init.copy_(module.predictor_embed.weight, torch.eye(width, latent_width))
-            init.copy_(module.predictor_proj.weight, torch.eye(latent_width, width) * math.sqrt(latent_width / width))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info: bool = False, **kwargs):

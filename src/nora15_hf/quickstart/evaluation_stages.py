@@ -1,0 +1,96 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The quickstart's stages in the simulator: demonstrations, evaluation of every policy, and the controls."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.demonstrations import record_demonstrations
+from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
+from ..evaluation.rollout import EpisodeResult
+from ..evaluation.simulation_pool import SimulationPool
+from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from .config import FIRST_EVALUATION_SEED, QuickstartConfig
+from .policy_stages import initial_policy, load_policy
+from .stage_runner import STATE_FOLDER
+
+POLICY_FOLDERS = {"sft": "policy-sft", "continued_sft": "policy-continued-sft", "dpo": "policy-dpo"}
+# Every second look of a policy makes an animation of readable speed.
+RECORD_EVERY = 2
+ROLLOUTS_PER_ARM = 3
+
+
+def record(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict[str, Any]:
+    """Scripted experts with disturbed actions and clean labels, as a LeRobot v3.0 dataset."""
+    record_demonstrations(output / "demonstrations", config.tasks, config.episodes, pool=pool)
+    return {}
+
+
+def evaluate_arm(output: Path, config: QuickstartConfig, pool: SimulationPool, arm: str) -> dict[str, Any]:
+    """Success of one policy on the held-out seeds; a few episodes are kept as pictures."""
+    model, processor = _policy_of(output, config, arm)
+    results = evaluate_policy(
+        model,
+        processor,
+        config.tasks,
+        pool,
+        episodes_per_task=config.evaluation_episodes,
+        first_seed=FIRST_EVALUATION_SEED,
+        n_action_steps=config.num_action_steps,
+        record_frames=RECORD_EVERY,
+    )
+    _save_rollouts(rollouts_file(output, arm), results)
+    return {"episodes": _as_json(results)}
+
+
+def evaluate_controls(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict[str, Any]:
+    """The SFT policy with the instruction of the other task of its scene, and with another episode's pictures."""
+    model, processor = load_policy(output / POLICY_FOLDERS["sft"])
+    controls: list[Control] = ["shuffled_images"]
+    if swapped_instructions(config.tasks):
+        controls.insert(0, "swapped_instruction")
+    outcomes = {}
+    for control in controls:
+        results = evaluate_policy(
+            model,
+            processor,
+            config.tasks,
+            pool,
+            episodes_per_task=config.control_episodes,
+            first_seed=FIRST_EVALUATION_SEED,
+            n_action_steps=config.num_action_steps,
+            control=control,
+        )
+        outcomes[control] = _as_json(results)
+    return outcomes
+
+
+def rollouts_file(output: Path, arm: str) -> Path:
+    """Where the recorded episodes of an arm are."""
+    return output / STATE_FOLDER / f"rollouts-{arm}.npz"
+
+
+def _policy_of(output: Path, config: QuickstartConfig, arm: str) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
+    return initial_policy(output, config) if arm == "random" else load_policy(output / POLICY_FOLDERS[arm])
+
+
+def _as_json(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
+    names = ("task", "seed", "instruction", "success", "num_steps")
+    return [{name: vars(result)[name] for name in names} for result in results]
+
+
+def _save_rollouts(file: Path, results: Sequence[EpisodeResult]) -> None:
+    """The first success of different tasks and the first failure; keys are positions in the list of episodes."""
+    positions: list[int] = []
+    for success in (True, False):
+        seen: set[str] = set()
+        for position, result in enumerate(results):
+            if result.success == success and result.task not in seen and len(positions) < ROLLOUTS_PER_ARM - success:
+                seen.add(result.task)
+                positions.append(position)
+    np.savez_compressed(file, **{str(position): np.stack(results[position].frames) for position in positions})
+
+
+__all__ = ["POLICY_FOLDERS", "evaluate_arm", "evaluate_controls", "record", "rollouts_file"]

@@ -1,0 +1,87 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The whole road in one call: demonstrations, policy, world model, preferences, flow DPO, evaluation, report."""
+
+from functools import partial
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from ..evaluation.metaworld_tasks import get_task
+from ..evaluation.simulation_pool import SimulationPool
+from .card_stage import write_cards
+from .config import QuickstartConfig
+from .evaluation_stages import evaluate_arm, evaluate_controls, record
+from .policy_stages import train_continued_sft, train_dpo, train_sft
+from .preference_stage import build_preference_dataset
+from .report import write_report
+from .report_data import ReportData
+from .report_stage import collect_report
+from .results import write_results
+from .stage_runner import StageRunner
+from .summary import command_line, summary_table
+from .world_model_stage import train_world_model
+
+
+def run_quickstart(
+    output: str | Path, config: QuickstartConfig, *, resume: bool = False, overwrite: bool = False
+) -> ReportData:
+    """
+    Runs all stages and writes artefacts, cards, `report.html` and `results.json` into a folder.
+
+    Args:
+        output (`str` or `Path`): The folder; new or empty unless one of the following is given.
+        config ([`QuickstartConfig`]): Tasks and budgets.
+        resume (`bool`): Continue the run that the folder holds from its last finished stage.
+        overwrite (`bool`): Remove the run that the folder holds.
+
+    Returns:
+        [`ReportData`]: Everything the report shows.
+
+    Raises:
+        FileExistsError: The folder is not empty.
+        ValueError: The folder holds a run with other settings.
+        ImportError: (already when this module is imported) the `sim` extra is missing.
+    """
+    output = Path(output)
+    transformers_logging.disable_progress_bar()
+    stages = [
+        ("demonstrations", "Record demonstrations", record, ("demonstrations",), True),
+        ("policy-sft", "Train the policy on demonstrations", train_sft, ("policy-sft",), False),
+        ("evaluation-random", "Evaluate random weights", partial(evaluate_arm, arm="random"), (), True),
+        ("evaluation-sft", "Evaluate the SFT policy", partial(evaluate_arm, arm="sft"), (), True),
+        ("controls", "Evaluate the controls", evaluate_controls, (), True),
+        ("world-model", "Train the world model", train_world_model, ("world-model",), False),
+        ("preferences", "Build the preference dataset", build_preference_dataset, ("preferences",), False),
+        ("policy-dpo", "Tune the policy with flow DPO", train_dpo, ("policy-dpo",), False),
+        (
+            "policy-continued-sft",
+            "Continue supervised training (control)",
+            train_continued_sft,
+            ("policy-continued-sft",),
+            False,
+        ),
+        ("evaluation-continued_sft", "Evaluate continued SFT", partial(evaluate_arm, arm="continued_sft"), (), True),
+        ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True),
+    ]
+    runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
+    with SimulationPool(
+        num_workers=config.num_workers,
+        image_size=config.image_size,
+        renderer=config.renderer,
+        max_steps=config.max_steps,
+        show_goal=any(get_task(task).needs_goal for task in config.tasks),
+    ) as pool:
+        results = {}
+        for name, title, stage, folders, needs_simulator in stages:
+            work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
+            results[name] = runner.run(name, title, work, folders)
+        simulator = pool.conventions()
+    report = collect_report(output, config, command_line(config), results, runner.costs, simulator)
+    write_cards(output, config, report, results)
+    write_results(output / "results.json", report)
+    write_report(output / "report.html", report)
+    print(summary_table(report, output))
+    return report
+
+
+__all__ = ["run_quickstart"]

@@ -1,0 +1,268 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The quickstart's last stage: what the finished stages left behind becomes report, results and cards."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..evaluation.success import SuccessTable, compare_paired
+from ..preferences.preference_dataset import load_preferences
+from .config import FIRST_EVALUATION_SEED, QuickstartConfig
+from .evaluation_stages import POLICY_FOLDERS, rollouts_file
+from .policy_stages import NORMALIZATION_MODE, load_policy
+from .preference_stage import REWARD_PRESET
+from .report_data import (
+    ARM_LABELS,
+    Control,
+    CurvePanel,
+    Outcomes,
+    PairedOutcome,
+    PreferenceExample,
+    ReportData,
+    Rollout,
+    Setting,
+    StageCost,
+)
+
+ACTION_NAMES = ["hand dx", "hand dy", "hand dz", "gripper"]
+NUM_EXAMPLES = 6
+PACKAGES = ("nora15_hf", "torch", "transformers", "trl", "diffusers", "datasets", "metaworld", "mujoco", "numpy")
+CONTROL_TEXTS = {
+    "swapped_instruction": (
+        "Swapped instruction",
+        "The policy sees the scene of one task and is told the other task of the same scene; only tasks that share a "
+        "scene are counted.",
+    ),
+    "shuffled_images": ("Shuffled images", "The policy is told the right task and sees another episode's pictures."),
+}
+
+
+def collect_report(
+    output: Path,
+    config: QuickstartConfig,
+    command: str,
+    stage_results: Mapping[str, dict[str, Any]],
+    stages: list[StageCost],
+    simulator: dict[str, Any],
+) -> ReportData:
+    """
+    Args:
+        output (`Path`): The run's folder.
+        config ([`QuickstartConfig`]): The run.
+        command (`str`): The command line that reproduces it.
+        stage_results (`dict[str, dict]`): Result of each stage by its name.
+        stages (`list[StageCost]`): What they cost.
+        simulator (`dict`): Conventions of the simulator.
+    """
+    episodes = {arm: stage_results[f"evaluation-{arm}"]["episodes"] for arm in ARM_LABELS}
+    outcomes = {arm: _as_results(records) for arm, records in episodes.items()}
+    comparison = compare_paired(outcomes["continued_sft"], outcomes["dpo"])
+    return ReportData(
+        title="From demonstrations to a preference-tuned policy",
+        command=command,
+        success={arm: _outcomes(results) for arm, results in outcomes.items()},
+        paired=PairedOutcome(
+            both=comparison.both,
+            only_dpo=comparison.only_second,
+            only_continued_sft=comparison.only_first,
+            neither=comparison.neither,
+            p_value=comparison.p_value,
+        ),
+        controls=[
+            _control(name, _as_results(records), outcomes["sft"])
+            for name, records in stage_results["controls"].items()
+        ],
+        curves=_curve_panels(stage_results),
+        rewards=_rewards(output),
+        examples=_examples(output),
+        rollouts=[rollout for arm in ("random", "sft", "dpo") for rollout in _rollouts(output, arm, episodes[arm])],
+        stages=stages,
+        conventions=run_conventions(output, config, simulator),
+        versions={"Python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        action_names=ACTION_NAMES,
+    )
+
+
+def run_conventions(
+    output: Path, config: QuickstartConfig, simulator: dict[str, Any]
+) -> dict[str, dict[str, Setting]]:
+    """Every setting that moves the numbers, in groups."""
+    model, _ = load_policy(output / POLICY_FOLDERS["sft"])
+    return {
+        "simulator": {name: value for name, value in _flat(simulator) if name != "max_steps"},
+        "evaluation": {
+            "tasks": ", ".join(config.tasks),
+            "episodes per task and policy": config.evaluation_episodes,
+            "episodes per task of a control": config.control_episodes,
+            "seeds": f"{FIRST_EVALUATION_SEED} to {FIRST_EVALUATION_SEED + config.evaluation_episodes - 1}",
+            "step limit": config.max_steps,
+            "actions executed per chunk": config.num_action_steps,
+            "solver": type(model.scheduler).__name__,
+            "solver steps": model.config.num_inference_steps,
+        },
+        "demonstrations": {"per task": config.episodes, "seeds": "from 0 on"},
+        "policy": {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "chunk size": model.config.chunk_size,
+            "normalisation": NORMALIZATION_MODE,
+            "supervised steps x batch": f"{config.sft_steps} x {config.sft_batch_size}",
+            "learning rate": config.sft_learning_rate,
+        },
+        "post-training": {
+            "reward": REWARD_PRESET,
+            "states": config.preference_states,
+            "candidates per state": config.num_candidates,
+            "steps x batch": f"{config.dpo_steps} x {config.dpo_batch_size}",
+            "learning rate": config.dpo_learning_rate,
+            "beta (mean reduction)": config.dpo_beta,
+            "trained": "action expert; backbone frozen",
+        },
+        "run": {
+            "seed": config.seed,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "processor": platform.machine(),
+            "device": str(model.device),
+        },
+    }
+
+
+def _as_results(records: list[dict[str, Any]]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(**record) for record in records]
+
+
+def _outcomes(results: list[SimpleNamespace]) -> Outcomes:
+    return {task: (count.successes, count.n) for task, count in SuccessTable.from_results(results).tasks.items()}
+
+
+def _control(name: str, spoiled: list[SimpleNamespace], sft: list[SimpleNamespace]) -> Control:
+    """A control beside the intact policy on the very same episodes."""
+    title, explanation = CONTROL_TEXTS[name]
+    same_episodes = {(result.task, result.seed) for result in spoiled}
+    intact = [result for result in sft if (result.task, result.seed) in same_episodes]
+    return Control(name=title, explanation=explanation, intact=_outcomes(intact), spoiled=_outcomes(spoiled))
+
+
+def _curve_panels(stage_results: Mapping[str, dict[str, Any]]) -> dict[str, list[CurvePanel]]:
+    sft = stage_results["policy-sft"]["curves"]
+    encoder = stage_results["world-model"]["encoder_curves"]
+    predictor = stage_results["world-model"]["predictor_curves"]
+    dpo = stage_results["policy-dpo"]["curves"]
+    return {
+        "Supervised training": [
+            CurvePanel(
+                title="FAST-token cross-entropy",
+                explanation="Nats per token of the discrete decoder; falls as the policy learns to spell chunks.",
+                curves={"lm_loss": sft["lm_loss"]},
+            ),
+            CurvePanel(
+                title="Flow-matching loss",
+                explanation="Mean squared velocity error; what the closed-loop policy samples with.",
+                curves={"flow_loss": sft["flow_loss"]},
+            ),
+        ],
+        "World model": [
+            CurvePanel(
+                title="Encoder and predictor together",
+                explanation="Distance to the moving-average target's latents, and the pixel error that keeps them honest.",
+                curves={
+                    "next-frame latents": encoder["prediction_loss"],
+                    "pixel reconstruction": encoder["reconstruction_loss"],
+                },
+            ),
+            CurvePanel(
+                title="Collapse metric",
+                explanation="Standard deviation of latents across frames: at 0 all frames would look alike to the model.",
+                curves={"latent std": encoder["latent_std"]},
+            ),
+            CurvePanel(
+                title="Predictor on the frozen encoder",
+                explanation="Mean absolute latent error one step ahead and over a whole imagined chunk.",
+                curves={
+                    "teacher forcing": predictor["teacher_forcing_loss"],
+                    "autoregressive": predictor["autoregressive_loss"],
+                },
+            ),
+        ],
+        "Flow DPO": [
+            CurvePanel(
+                title="Accuracy",
+                explanation="How often the chosen chunk gained more likelihood than the rejected; 0.5 is chance.",
+                curves={"accuracy": dpo["rewards/accuracies"]},
+                reference=("chance", 0.5),
+            ),
+            CurvePanel(
+                title="Margin",
+                explanation="Implicit reward of chosen minus rejected; grows also when the policy collapses.",
+                curves={"margin": dpo["rewards/margins"]},
+            ),
+            CurvePanel(
+                title="Flow errors",
+                explanation="If both policy curves rise far above the reference, the policy forgets (collapse).",
+                curves={
+                    "chosen": dpo["flow_error/chosen"],
+                    "rejected": dpo["flow_error/rejected"],
+                    "reference, chosen": dpo["flow_error/reference_chosen"],
+                    "reference, rejected": dpo["flow_error/reference_rejected"],
+                },
+            ),
+        ],
+    }
+
+
+def _rewards(output: Path) -> dict[str, np.ndarray]:
+    preferences = load_preferences(output / "preferences").select_columns(["rewards", "reward"])
+    columns = preferences.to_dict()
+    names = {"world_model": "world model, end goal", "ground_truth": "distance to the demonstration"}
+    rewards = {label: np.array([row[name] for row in columns["rewards"]]) for name, label in names.items()}
+    return rewards | {"combination": np.array(columns["reward"])}
+
+
+def _examples(output: Path) -> list[PreferenceExample]:
+    """Pairs from all over the dataset, one from each equal part of it."""
+    preferences = load_preferences(output / "preferences")
+    positions = np.linspace(0, len(preferences) - 1, min(NUM_EXAMPLES, len(preferences))).astype(int)
+    examples = []
+    for row in preferences.select(positions):
+        candidates = np.asarray(row["candidates"])
+        chosen, rejected = (_candidate_number(candidates, row[side]) for side in ("chosen", "rejected"))
+        examples.append(
+            PreferenceExample(
+                image=np.asarray(row["images"][0].convert("RGB")),
+                instruction=row["instruction"],
+                chosen=candidates[chosen],
+                rejected=candidates[rejected],
+                demonstrated=np.asarray(row["actions"]),
+                rewards={name: (values[chosen], values[rejected]) for name, values in row["rewards"].items()},
+            )
+        )
+    return examples
+
+
+def _candidate_number(candidates: np.ndarray, chunk: list[list[float]]) -> int:
+    return int(np.abs(candidates - np.asarray(chunk)).sum((1, 2)).argmin())
+
+
+def _rollouts(output: Path, arm: str, episodes: list[dict[str, Any]]) -> list[Rollout]:
+    with np.load(rollouts_file(output, arm)) as recorded:
+        return [Rollout(arm=arm, frames=frames, **episodes[int(position)]) for position, frames in recorded.items()]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Setting]]:
+    flat: list[tuple[str, Setting]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.extend(_flat(value, f"{prefix}{name}."))
+        else:
+            flat.append((prefix + name, value))
+    return flat
+
+
+__all__ = ["collect_report", "run_conventions"]
