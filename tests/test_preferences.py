@@ -123,6 +123,7 @@ def test_candidates_of_a_state_do_not_depend_on_the_others(tiny, dataset):
     torch.testing.assert_close(together[1:2], alone, atol=2e-5, rtol=0)
     other = sample_candidates(*tiny, dataset, [5], seed=4, **options)
     assert (alone - other).abs().max() > 0.1
+    assert np.abs(candidate_noise(3, 5, (3, 5, 4)) - candidate_noise(3, 11, (3, 5, 4))).max() > 0.1
 
 
 def test_candidates_equal_single_samples_of_the_policy(tiny, dataset):

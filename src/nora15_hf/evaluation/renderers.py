@@ -139,7 +139,7 @@ class RayCastRenderer:
     def _refresh_fixed_layer(self, data: mujoco.MjData) -> None:
         """Cast the resting part of the scene anew if any of it stands elsewhere than at the last picture."""
         poses = np.concatenate([data.geom_xpos[self._fixed].ravel(), data.geom_xmat[self._fixed].ravel()])
-        if self._fixed_poses is not None:
+        if self._fixed_poses is not None and np.array_equal(poses, self._fixed_poses):
             return
         self._fixed_poses = poses
         self._rays = np.ascontiguousarray(self._camera_rays @ data.cam_xmat[self._camera].reshape(3, 3).T)

@@ -14,9 +14,10 @@ import torch
 
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
+from .camera_projection import action_axes_on_picture, hand_on_picture
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS, rollouts_file
-from .policy_stages import NORMALIZATION_MODE, load_policy
+from .policy_stages import DATASET_KEY, NORMALIZATION_MODE, load_policy, open_demonstrations
 from .preference_stage import REWARD_PRESET
 from .report_data import (
     ARM_LABELS,
@@ -227,20 +228,27 @@ def _rewards(output: Path) -> dict[str, np.ndarray]:
 
 def _examples(output: Path) -> list[PreferenceExample]:
     """Pairs from all over the dataset, one from each equal part of it."""
+    dataset = open_demonstrations(output)
+    image_size = dataset.frame(0).shape[0]
+    _, processor = load_policy(output / POLICY_FOLDERS["sft"])
+    first_frame = dict(zip(dataset.episodes["index"].tolist(), dataset.episodes["from"].tolist(), strict=True))
     preferences = load_preferences(output / "preferences")
     positions = np.linspace(0, len(preferences) - 1, min(NUM_EXAMPLES, len(preferences))).astype(int)
     examples = []
     for row in preferences.select(positions):
+        hand = dataset[first_frame[row["episode_index"]] + row["frame_index"]]["state"][:3]
         candidates = np.asarray(row["candidates"])
         chosen, rejected = (_candidate_number(candidates, row[side]) for side in ("chosen", "rejected"))
         examples.append(
             PreferenceExample(
                 image=np.asarray(row["images"][0].convert("RGB")),
                 instruction=row["instruction"],
-                chosen=candidates[chosen],
-                rejected=candidates[rejected],
-                demonstrated=np.asarray(row["actions"]),
+                chosen=processor.unnormalize_actions(candidates[chosen], DATASET_KEY),
+                rejected=processor.unnormalize_actions(candidates[rejected], DATASET_KEY),
+                demonstrated=processor.unnormalize_actions(np.asarray(row["actions"]), DATASET_KEY),
                 rewards={name: (values[chosen], values[rejected]) for name, values in row["rewards"].items()},
+                origin=tuple(hand_on_picture(hand, image_size)),
+                action_axes=action_axes_on_picture(hand, image_size),
             )
         )
     return examples

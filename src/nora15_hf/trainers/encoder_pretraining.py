@@ -91,7 +91,7 @@ class EncoderPretrainingTrainer(Trainer):
         model ([`VJEPA2ACModel`]): Trained in place.
         args ([`EncoderPretrainingConfig`]): The arguments.
         train_dataset ([`EpisodeClips`]): Clips of frames (not of latents).
-        processing_class ([`VJEPA2ACProcessor`]): Makes pixel values of frames.
+        processor ([`VJEPA2ACProcessor`]): Makes pixel values of frames.
         kwargs: As for `Trainer`.
     """
 
@@ -102,19 +102,15 @@ class EncoderPretrainingTrainer(Trainer):
         model: VJEPA2ACModel,
         args: EncoderPretrainingConfig,
         train_dataset: EpisodeClips,
-        processing_class: VJEPA2ACProcessor,
+        processor: VJEPA2ACProcessor,
         **kwargs,
     ):
         if train_dataset.latents is not None:
             raise ValueError("train_dataset holds latents; training an encoder needs the clips with their frames.")
         model.encoder.requires_grad_(True)
-        super().__init__(
-            model=PretrainedWorldModel(model),
-            args=args,
-            train_dataset=train_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
+        self.processor = processor
+        super().__init__(model=PretrainedWorldModel(model), args=args, train_dataset=train_dataset, **kwargs)
         self.target = EmaCallback(args.ema_decay)
         self.add_callback(self.target)
         self._logged: dict[str, list[float]] = defaultdict(list)
@@ -127,7 +123,7 @@ class EncoderPretrainingTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Prediction error against the target encoder's latents plus the weighted reconstruction error."""
-        pixel_values = self.processing_class(inputs["frames"])["pixel_values"]
+        pixel_values = self.processor(inputs["frames"])["pixel_values"]
         latents, predictions, reconstruction_loss = model(pixel_values, inputs["actions"])
         target_loss = (predictions - self.target_latents(pixel_values[:, 1:])).abs().mean()
         if model.training:

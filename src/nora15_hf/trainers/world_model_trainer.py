@@ -100,7 +100,7 @@ class WorldModelTrainer(Trainer):
         model ([`VJEPA2ACModel`]): Float32 weights; bf16 compute through `args.bf16`.
         args ([`WorldModelConfig`]): The arguments.
         train_dataset ([`EpisodeClips`]): Training episodes.
-        processing_class ([`VJEPA2ACProcessor`]): Makes pixel values of frames; saved with the model.
+        processor ([`VJEPA2ACProcessor`]): Makes pixel values of frames; saved with the model.
         eval_dataset ([`EpisodeClips`], *optional*): Held-out episodes.
         kwargs: As for `Trainer`.
     """
@@ -112,7 +112,7 @@ class WorldModelTrainer(Trainer):
         model: VJEPA2ACModel,
         args: WorldModelConfig,
         train_dataset: EpisodeClips,
-        processing_class: VJEPA2ACProcessor,
+        processor: VJEPA2ACProcessor,
         eval_dataset: EpisodeClips | None = None,
         **kwargs,
     ):
@@ -134,14 +134,9 @@ class WorldModelTrainer(Trainer):
                 "model with dtype=torch.float32 and pass bf16=True to compute in bf16."
             )
         model.encoder.requires_grad_(False)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
+        self.processor = processor
+        super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
         if args.precompute_latents:
             self.train_dataset = train_dataset.encoded(self.encode_frames)
             self.eval_dataset = None if eval_dataset is None else eval_dataset.encoded(self.encode_frames)
@@ -152,7 +147,7 @@ class WorldModelTrainer(Trainer):
         """Latents `(F, P, D)`, float32 on the CPU, of the uint8 frames `(F, height, width, 3)` of an episode."""
         latents = []
         for batch in frames.split(self.args.encode_batch_size):
-            pixel_values = self.processing_class(batch.to(self.args.device))["pixel_values"]
+            pixel_values = self.processor(batch.to(self.args.device))["pixel_values"]
             latents.append(self.model.encode(pixel_values)[0].cpu())
         return torch.cat(latents)
 
@@ -168,7 +163,7 @@ class WorldModelTrainer(Trainer):
             latents = inputs["latents"]
         else:
             with torch.no_grad():
-                latents = self.model.encode(self.processing_class(inputs["frames"])["pixel_values"])
+                latents = self.model.encode(self.processor(inputs["frames"])["pixel_values"])
         losses = world_model_losses(
             self.model,
             latents,
@@ -205,6 +200,12 @@ class WorldModelTrainer(Trainer):
         extra = {f"{metric_key_prefix}_{name}": value for name, value in extra.items()}
         self.log(extra)
         return metrics | extra
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves model and processor: a folder that `AutoModel` and `AutoProcessor` load."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self.processor.save_pretrained(self.args.output_dir if output_dir is None else output_dir)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds the loss parts collected since the last call."""

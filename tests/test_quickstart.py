@@ -1,0 +1,174 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The whole road: a smoke run, its resumption after a kill, its artefacts, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nora15_hf import cli
+from nora15_hf.evaluation.evaluate import check_conventions, swapped_instructions
+from nora15_hf.quickstart.config import QuickstartConfig
+from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
+
+ARTEFACTS = ("policy-sft", "policy-dpo", "world-model", "preferences", "demonstrations")
+
+
+def start_smoke(output: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "nora15_hf.cli", "quickstart", "--smoke", "--output", str(output), *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def successes(output: Path) -> dict:
+    results = json.loads((output / "results.json").read_text())
+    return {arm: {task: row["successes"] for task, row in table.items()} for arm, table in results["success"].items()}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("quickstart") / "run"
+    process = start_smoke(output)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert "continued SFT" in printed
+    return output
+
+
+def test_leaves_every_artefact_with_a_card(finished_run):
+    for name in ARTEFACTS:
+        card = (finished_run / name / "README.md").read_text()
+        assert card.startswith("---\n"), name
+        assert str(finished_run) not in card, f"the card of {name} names a path of this machine"
+    assert (finished_run / "report.html").stat().st_size > 50_000
+    results = json.loads((finished_run / "results.json").read_text())
+    assert results["conventions"]["simulator"]["renderer"] in ("raycast", "osmesa", "egl")
+    assert set(results["success"]) == {"random", "sft", "continued_sft", "dpo"}
+    assert len(results["stages"]) == 11
+
+
+def test_artefacts_load_in_a_fresh_process(finished_run):
+    code = """
+import sys
+import nora15_hf
+from datasets import load_dataset
+from transformers import AutoModel, AutoProcessor
+root = sys.argv[1]
+for name in ("policy-sft", "policy-dpo", "world-model"):
+    model = AutoModel.from_pretrained(f"{root}/{name}")
+    processor = AutoProcessor.from_pretrained(f"{root}/{name}")
+    print(type(model).__name__, type(processor).__name__)
+row = load_dataset(f"{root}/preferences", split="train")[0]
+frame = load_dataset(f"{root}/demonstrations", split="train")[0]["observation.image"]
+print(sorted(row), frame.size)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(finished_run)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Nora15ForActionPrediction Nora15Processor"
+    assert lines[2] == "VJEPA2ACModel VJEPA2ACProcessor"
+    assert "chosen" in lines[3]
+    assert "rejected" in lines[3]
+
+
+def test_resumes_after_a_kill_with_the_same_result(finished_run, tmp_path):
+    output = tmp_path / "run"
+    process = start_smoke(output)
+    deadline = time.monotonic() + 300
+    # Killed within the SFT stage: its demonstrations are recorded, its policy is not.
+    while not (output / STATE_FOLDER / "demonstrations.json").exists():
+        assert time.monotonic() < deadline, "the first stage did not finish"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / STATE_FOLDER / "policy-sft.json").exists()
+
+    process = start_smoke(output, "--resume")
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert "Record demonstrations: done before" in printed
+    assert successes(output) == successes(finished_run)
+    first, second = ((folder / "policy-dpo" / "model.safetensors").read_bytes() for folder in (finished_run, output))
+    assert first == second
+
+
+def test_resuming_a_finished_run_shows_its_result(finished_run, capsys):
+    before = successes(finished_run)
+    assert cli.main(["quickstart", "--smoke", "--resume", "--output", str(finished_run)]) == 0
+    assert capsys.readouterr().out.count("done before") == 11
+    assert successes(finished_run) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tasks", "fly-to-the-moon"], ["Unknown task", "faucet-open", "drawer-close"]),
+        (["--tasks", "faucet-open,faucet-open"], ["more than once"]),
+        (["--episodes", "0"], ["episodes=0", "at least 1"]),
+    ],
+)
+def test_refuses_bad_options(options, words, tmp_path, capsys):
+    assert cli.main(["quickstart", "--smoke", "--output", str(tmp_path / "run"), *options]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+
+
+def test_refuses_an_output_folder_that_is_not_empty(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert cli.main(["quickstart", "--smoke", "--output", str(tmp_path)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    # --overwrite removes earlier runs, not other people's files.
+    assert cli.main(["quickstart", "--smoke", "--output", str(tmp_path), "--overwrite"]) == 2
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_refuses_to_resume_with_other_settings(finished_run, capsys):
+    assert cli.main(["quickstart", "--smoke", "--seed", "7", "--resume", "--output", str(finished_run)]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_missing_simulator_names_the_pip_command(tmp_path):
+    code = (
+        "import sys; sys.modules['metaworld'] = None; from nora15_hf.cli import main; "
+        f"sys.exit(main(['quickstart', '--output', {str(tmp_path / 'run')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'pip install "nora15_hf[sim]"' in done.stderr
+
+
+def test_refuses_a_simulator_that_differs_from_the_recording():
+    recorded = {"renderer": "osmesa", "image_size": 84, "camera": "corner4"}
+    simulator = {"renderer": "raycast", "image_size": 96, "camera": "corner4"}
+    with pytest.raises(ValueError, match=r"renderer: recorded 'osmesa', simulator 'raycast'; image_size"):
+        check_conventions(recorded, simulator)
+
+
+def test_swaps_only_within_a_scene():
+    swapped = swapped_instructions(["faucet-open", "faucet-close", "button-press-topdown"])
+    assert swapped == {"faucet-open": "close the faucet", "faucet-close": "open the faucet"}
+
+
+def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
+    config = QuickstartConfig.smoke()
+    runner = StageRunner(tmp_path / "run", config, resume=False, overwrite=False, num_stages=1)
+
+    def half_a_stage():
+        (tmp_path / "run" / "artefact").mkdir()
+        (tmp_path / "run" / "artefact" / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run("stage", "Half a stage", half_a_stage, ("artefact",))
+    runner = StageRunner(tmp_path / "run", config, resume=True, overwrite=False, num_stages=1)
+    result = runner.run(
+        "stage", "A whole stage", lambda: {"left": (tmp_path / "run" / "artefact").exists()}, ("artefact",)
+    )
+    assert result == {"left": False}
