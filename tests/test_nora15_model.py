@@ -328,6 +328,7 @@ class TestSolvers:
     def test_every_step_count_takes_that_many_evaluations(self, counting):
         """In bfloat16 the released loop takes another number for 18 of the counts 1 ... 50."""
         model, prefix = counting
+        model.to(torch.bfloat16)
         for num_steps in [*range(1, 65), 127, 255, 500, 511, 512, 777, 1000]:
             model.times.clear()
             model.sample_actions(prefix=prefix, num_steps=num_steps, noise=torch.zeros(1, 5, 4))
@@ -336,6 +337,7 @@ class TestSolvers:
             expected = 1 - torch.arange(num_steps, dtype=torch.float64) / num_steps
             assert len(times) == num_steps
             assert (times.double() - expected).abs().max() < 1e-6
+        assert model.dtypes == {torch.float32}
 
     def test_grid_of_every_step_count(self):
         scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
@@ -365,6 +367,19 @@ class TestSolvers:
         assert relative < 0.05
         actions = model.sample_actions(**prompt, noise=noise)
         assert ((found - actions).norm() / actions.norm()).item() < 0.05
+
+    def test_autocast_stays_near_float32(self, policy, images, chunks, noise):
+        model, processor = policy
+        batch = processor(images=images, text=TEXTS, actions=chunks)
+        times = torch.tensor([0.1, 0.5, 0.9])
+        with torch.no_grad():
+            exact = model(**batch, noise=noise, timestep=times)
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = model(**batch, noise=noise, timestep=times)
+        assert rounded.velocity.dtype == rounded.loss.dtype == torch.float32
+        assert not torch.equal(rounded.velocity, exact.velocity)
+        assert ((rounded.velocity - exact.velocity).norm() / exact.velocity.norm()).item() < 0.05
+        assert rounded.loss.item() == pytest.approx(exact.loss.item(), rel=0.02)
 
     def test_euler_equals_a_plain_loop(self, policy, inputs, noise):
         model, _ = policy
@@ -402,11 +417,12 @@ class TestSolvers:
         model.flow = gaussian_velocity
         noise = torch.randn(1, 40, 5, 4, generator=torch.Generator().manual_seed(0))
         exact = 0.4 + 0.3 * noise
-        for _ in range(2):  # a scheduler counts its steps; the second call must not notice the first
+        for _ in range(2):  # a scheduler counts its steps: calls must neither notice one another nor leave a trace
             model.times.clear()
             found = model.sample_actions(prefix=prefix, noise=noise, num_samples=40, num_steps=num_steps)
             assert len(model.times) == evaluations
             assert (found - exact).abs().mean() < bound
+        assert model.scheduler.step_index is None
 
     def test_a_diffusion_scheduler_is_refused(self, policy, inputs):
         model, _ = policy
@@ -448,7 +464,13 @@ class TestSampling:
 
     def test_flow_times_follow_the_beta_distribution(self, policy):
         model, _ = policy
-        _, times = model.draw_flow_samples(torch.zeros(4000, 5, 4), 5, torch.Generator().manual_seed(0))
+        draws = [
+            model.draw_flow_samples(torch.zeros(4000, 5, 4), 5, torch.Generator().manual_seed(0)) for _ in range(2)
+        ]
+        assert all(torch.equal(first, second) for first, second in zip(*draws, strict=True))
+        noise, times = draws[0]
+        assert noise.mean().item() == pytest.approx(0, abs=0.01)
+        assert noise.std().item() == pytest.approx(1, abs=0.01)
         assert times.min() > 0.001
         assert times.max() < 1
         # Mean and variance of Beta(1.5, 1), scaled.
@@ -531,8 +553,24 @@ class TestGeneration:
         ]
         assert together == alone
 
+    def test_three_axis_positions(self, policy, inputs):
+        """Without `mm_token_type_ids` transformers would count text and image tokens alike, without a word."""
+        model, _ = policy
+        seen = []
+        hook = model.vlm.model.language_model.register_forward_pre_hook(
+            lambda module, args, options: seen.append(options["position_ids"]), with_kwargs=True
+        )
+        model.generate_actions(**inputs, max_new_tokens=2)
+        hook.remove()
+        image_token = model.config.vlm_config.image_token_id
+        expected = multimodal_position_ids(
+            inputs["input_ids"], inputs["attention_mask"], inputs["image_grid_thw"], image_token, 2
+        )
+        real = inputs["attention_mask"].bool()
+        assert torch.equal(seen[0][-3:][:, real], expected[:, real])
+        assert torch.equal(seen[1][-3:], expected[:, :, -1:] + 1)
+
     def test_greedy_tokens_are_those_of_the_training_pass(self, policy, images):
-        """Generation sees the same three-axis positions as `forward`."""
         model, processor = policy
         prompt = single(processor, images[0], TEXTS[0])
         row = model.generate_actions(**prompt, max_new_tokens=4)[0]

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import DatasetCardData
 from PIL import Image
 
+from .dataset_configs import dataset_configs
 from .feature_statistics import channel_histogram, image_statistics, vector_statistics
 from .lerobot_metadata import (
     CONVENTIONS_KEY,
@@ -26,13 +28,8 @@ from .lerobot_metadata import (
 CHUNKS_SIZE = 1000  # files per chunk folder
 EPISODES_PER_TABLE_FILE = 10_000  # one row with its statistics takes a few kB
 NUMERIC_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")
-# Plain `load_dataset` needs to be told that only data/ holds rows: meta/ is parquet too.
-README = """---
-configs:
-- config_name: default
-  data_files: data/*/*.parquet
----
-"""
+# Only data/ holds rows: meta/ is parquet too.
+DATA_FILES = "data/*/*.parquet"
 
 
 class LeRobotWriter:
@@ -213,7 +210,8 @@ class LeRobotWriter:
             self.root / STATS_PATH,
             {key: {name: value.tolist() for name, value in entry.items()} for key, entry in statistics.items()},
         )
-        (self.root / "README.md").write_text(README, encoding="utf-8")
+        metadata = DatasetCardData(configs=dataset_configs(self.root, DATA_FILES))
+        (self.root / "README.md").write_text(f"---\n{metadata.to_yaml()}\n---\n", encoding="utf-8")
         # Last, because its presence is what makes the folder a dataset.
         _write_json(self.root / INFO_PATH, self._info())
         return self.root

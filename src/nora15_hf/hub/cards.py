@@ -10,6 +10,8 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
+from ..data.dataset_configs import dataset_configs
+from ..data.lerobot_writer import DATA_FILES as DEMONSTRATION_DATA_FILES
 from ..evaluation.success import wilson_interval
 from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
 from .card_info import (
@@ -36,7 +38,6 @@ _STAGE_SUMMARIES = {
     "own action chunks.",
 }
 
-_DEMONSTRATION_DATA_FILES = "data/*/*.parquet"
 
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -146,7 +147,7 @@ def write_preference_card(folder: str | Path, info: PreferenceCardInfo) -> Path:
     """
     folder = _existing(folder)
     card_data = DatasetCardData(
-        configs=_configs(folder, PREFERENCE_DATA_FILES),
+        configs=dataset_configs(folder, PREFERENCE_DATA_FILES),
         license=info.license,
         pretty_name=info.name,
         size_categories=_size_category(info.num_rows),
@@ -183,7 +184,7 @@ def write_demonstration_card(folder: str | Path, info: DemonstrationCardInfo) ->
     """
     folder = _existing(folder)
     card_data = DatasetCardData(
-        configs=_configs(folder, _DEMONSTRATION_DATA_FILES),
+        configs=dataset_configs(folder, DEMONSTRATION_DATA_FILES),
         license=info.license,
         pretty_name=info.name,
         size_categories=_size_category(info.num_frames),
@@ -222,15 +223,6 @@ def _save(card: ModelCard | DatasetCard, folder: Path) -> Path:
     path = folder / "README.md"
     card.save(path)
     return path
-
-
-def _configs(folder: Path, data_files: str) -> list[dict]:
-    if not any(folder.glob(data_files)):
-        raise FileNotFoundError(
-            f"`folder` is {str(folder)!r}, where no file matches {data_files!r}: `load_dataset` would find nothing. Write "
-            "the dataset first, then its card."
-        )
-    return [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}]
 
 
 def _size_category(rows: int) -> str:

@@ -80,13 +80,6 @@ class Nora15Processor(ProcessorMixin):
                 f"image_size={image_size} must be a multiple of patch_size * merge_size = {patch_size * merge_size}."
             )
         self.action_codec = action_codec
-        self.norm_stats = dict(norm_stats or {})
-        for key, statistics in self.norm_stats.items():
-            if len(statistics) != action_dim:
-                raise ValueError(
-                    f"norm_stats[{key!r}] describes {len(statistics)} dimensions, but action_dim={action_dim}. Statistics "
-                    "of another robot? Pass those of the dataset this policy is for."
-                )
         self.image_size = image_size
         self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
         self.patch_size, self.temporal_patch_size, self.merge_size = patch_size, temporal_patch_size, merge_size
@@ -95,8 +88,19 @@ class Nora15Processor(ProcessorMixin):
         self.lowercase_instruction = lowercase_instruction
         self.conventions = conventions or {}
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
+        self.set_norm_stats(norm_stats or {})
         # Token ids of a prompt and of what follows the FAST tokens, by instruction and number of images.
         self._prompts: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
+
+    def set_norm_stats(self, norm_stats: dict[str, ActionStatistics]) -> None:
+        """Replaces the action statistics of all dataset keys; each must describe `action_dim` dimensions."""
+        for key, statistics in norm_stats.items():
+            if len(statistics) != self.action_dim:
+                raise ValueError(
+                    f"norm_stats[{key!r}] describes {len(statistics)} dimensions, but action_dim={self.action_dim}. "
+                    "Statistics of another robot? Pass those of the dataset this policy is for."
+                )
+        self.norm_stats = dict(norm_stats)
 
     def __call__(
         self,
@@ -361,9 +365,11 @@ class Nora15Processor(ProcessorMixin):
             **{key: value for key, value in hub_options.items() if key != "force_download"},
         )
         norm_stats = load_norm_stats(cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **hub_options))
-        return super().from_pretrained(
-            pretrained_model_name_or_path, action_codec=codec, norm_stats=norm_stats, **kwargs
-        )
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # Not as arguments: ProcessorMixin would hand them on to the tokenizer, which then cannot be saved.
+        processor.action_codec = codec
+        processor.set_norm_stats(norm_stats)
+        return processor
 
 
 __all__ = ["Nora15Processor"]

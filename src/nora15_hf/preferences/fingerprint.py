@@ -1,8 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""A short name for a set of tensors."""
+"""What to write down about a model that data came from: its name and a digest of its weights."""
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -21,4 +22,9 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["fingerprint"]
+def artefact_name(name_or_path: str) -> str:
+    """A Hub id as it is; of a local folder only its name, because its path would tell about the machine."""
+    return Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path
+
+
+__all__ = ["artefact_name", "fingerprint"]

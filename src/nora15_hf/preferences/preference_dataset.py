@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The preference dataset: candidates, rewards and the chosen and rejected chunk of each state, as parquet on disk."""
 
-import hashlib
 import json
 import logging
 import os
@@ -19,11 +18,12 @@ from datasets import Dataset, Features, Image, IterableDataset, List, Value, loa
 from huggingface_hub import DatasetCardData
 from transformers import ProcessorMixin
 
+from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_dataset import LeRobotDataset
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from .candidates import sample_candidates
-from .fingerprint import fingerprint
+from .fingerprint import artefact_name, fingerprint
 from .rewards import RewardBatch, WeightedReward
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def build_preferences(
             f"of {chunk_shape}. Open the dataset with chunk_size={chunk_shape[0]}, or use the policy's own dataset."
         )
     settings = {
-        "policy": policy.config.name_or_path,
+        "policy": artefact_name(policy.config.name_or_path),
         "policy_fingerprint": fingerprint(policy.state_dict()),
         "dataset_key": dataset.dataset_key,
         "num_states": len(indices),
@@ -458,12 +458,10 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
 
 def _write_front_matter(folder: Path, record: dict[str, Any]) -> None:
     """What the Hub and `load_dataset` need to find the rows; the card's text is written elsewhere."""
-    # The name tells this set from others: `load_dataset` caches a local folder under its last part and this name only.
-    digest = hashlib.blake2b(json.dumps(record["settings"], sort_keys=True).encode(), digest_size=4).hexdigest()
     metadata = DatasetCardData(
         task_categories=["robotics"],
         tags=["preferences", "nora15"],
-        configs=[{"config_name": f"pairs-{digest}", "data_files": [{"split": "train", "path": DATA_FILES}]}],
+        configs=dataset_configs(folder, DATA_FILES),
         provenance={key: record[key] for key in ("settings", "provenance", "counts")},
     )
     title = f"# Preferences over action chunks, {record['counts']['pairs']} pairs"

@@ -15,7 +15,7 @@ import torch
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..vjepa2_ac.modeling_vjepa2_ac import VJEPA2ACModel
 from ..vjepa2_ac.processing_vjepa2_ac import VJEPA2ACProcessor
-from .fingerprint import fingerprint
+from .fingerprint import artefact_name, fingerprint
 
 REWARD_PRESETS: dict[str, dict[str, float]] = {
     "paper": {"world_model": 1.0, "ground_truth": 0.5},
@@ -128,7 +128,7 @@ class WorldModelGoalReward:
         return {
             "type": type(self).__name__,
             "goal": self.goal,
-            "world_model": self.world_model.config.name_or_path,
+            "world_model": artefact_name(self.world_model.config.name_or_path),
             "world_model_fingerprint": self._fingerprint,
         }
 

@@ -285,7 +285,10 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         std = self.config.initializer_range
         # Only modules with parameters of their own arrive here: transformers skips the containers of code outside of it.
         if isinstance(module, VJEPA2ACResidualLinear):
-            init.trunc_normal_(module.weight, std=std / math.sqrt(2 * (module.layer_index + 1)))
+            if self.config.predictor_identity_init:
+                init.zeros_(module.weight)
+            else:
+                init.trunc_normal_(module.weight, std=std / math.sqrt(2 * (module.layer_index + 1)))
         elif self.config.predictor_identity_init and module is self.predictor.predictor_embed:
             init.copy_(module.weight, torch.eye(*module.weight.shape))
         elif self.config.predictor_identity_init and module is self.predictor.predictor_proj:
