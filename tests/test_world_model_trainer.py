@@ -101,8 +101,8 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     after = trainer.evaluate()
     assert after["eval_loss"] < 0.8 * before["eval_loss"]
     assert logged(trainer, "autoregressive_loss")[-1] < logged(trainer, "autoregressive_loss")[0]
-    assert after["eval_beats_other_chunk"] > 0.8
-    assert after["eval_beats_noise_1"] > 0.75
+    assert after["eval_beats_other_chunk"] > 0.75
+    assert after["eval_beats_noise_1"] > 0.6  # 0.5 without any notion of actions
     assert after["eval_energy_demonstrated"] < after["eval_energy_still"]
     assert all(torch.equal(value, encoder_before[name]) for name, value in model.encoder.state_dict().items())
 

@@ -8,7 +8,7 @@ from .processing_vjepa2_ac import VJEPA2ACProcessor
 
 def tiny_world_model(image_size: int = 84, action_dim: int = 4) -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
     """
-    A world model of about 1.5 M parameters with random weights, and its processor.
+    A world model of about one million parameters with random weights, and its processor. Before training it predicts that nothing changes.
 
     Args:
         image_size (`int`, *optional*, defaults to 84):
@@ -31,8 +31,9 @@ def tiny_world_model(image_size: int = 84, action_dim: int = 4) -> tuple[VJEPA2A
             "frames_per_clip": 1,
         },
         predictor_hidden_size=128,
-        predictor_num_hidden_layers=4,
+        predictor_num_hidden_layers=3,
         predictor_num_attention_heads=4,
+        predictor_mlp_ratio=2.0,
         predictor_identity_init=True,
         action_dim=action_dim,
         state_dim=action_dim,

@@ -1,0 +1,46 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The Python blocks of README and docs run, and the `nora15` commands they show exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nora15_hf.cli import build_parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for found, code in BLOCK.findall(page.read_text()) if found == language]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    # All blocks of a page in one namespace and one empty folder, in order, as a reader would type them.
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), namespace)
+
+
+def shown_commands() -> list[str]:
+    lines = [line for page in PAGES for code in blocks(page, "bash") for line in code.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("nora15 ")]
+
+
+def test_shown_commands_parse():
+    commands = shown_commands()
+    assert commands
+    for command in commands:
+        build_parser().parse_args(shlex.split(command, comments=True)[1:])
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {match for code in blocks(ROOT / "README.md", "bash") for match in re.findall(r"^make (\w+)", code, re.M)}
+    assert {"quickstart", "test"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
