@@ -46,7 +46,8 @@ def _add_quickstart(commands) -> None:
     command.add_argument("--seed", type=int, default=None, help=f"random seed (default: {defaults.seed})")
     command.add_argument(
         "--renderer", choices=("auto", "raycast", "osmesa", "egl"), default=None,
-        help=f"how cameras are drawn; auto takes OpenGL where it works (default: {defaults.renderer})",
+        help=f"how cameras are drawn: raycast needs no library and looks alike on every machine, auto takes OpenGL where it "
+        f"works (default: {defaults.renderer})",
     )  # fmt: skip
     command.add_argument(
         "--smoke", action="store_true", help="everything tiny: shows that all stages run, not success"
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"nora15 {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -405,7 +405,7 @@ def available_renderer(preference: str = "auto") -> str:
 
     Raises:
         ValueError: unknown name.
-        RuntimeError: the OpenGL platform that was asked for by name does not work here.
+        OSError: the OpenGL platform that was asked for by name does not work here.
     """
     if preference == "raycast":
         return preference
@@ -418,7 +418,7 @@ def available_renderer(preference: str = "auto") -> str:
     if preference not in OPENGL_PLATFORMS:
         raise ValueError(f"Unknown renderer {preference!r}. Renderers: auto, raycast, {', '.join(OPENGL_PLATFORMS)}.")
     if not _opengl_works(preference):
-        raise RuntimeError(
+        raise OSError(
             f"OpenGL through {preference} does not work on this machine. Install its library "
             '(Debian: libegl1 libgl1, or libosmesa6), or use renderer="raycast", which needs none.'
         )

@@ -71,6 +71,7 @@ def run_quickstart(
         max_steps=config.max_steps,
         show_goal=any(get_task(task).needs_goal for task in config.tasks),
     ) as pool:
+        print(f"Meta-World in {pool.num_workers} processes, renderer: {pool.conventions()['renderer']}", flush=True)
         results = {}
         for name, title, stage, folders, needs_simulator in stages:
             work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from transformers import set_seed
 
 from ..data import LeRobotDataset
@@ -21,8 +21,9 @@ from .policy_stages import CHUNK_SIZE, DATASET_KEY, curves, trainer_arguments
 # What moved the robot: the demonstrations' labels are what the expert wanted, before the disturbance.
 EXECUTED_ACTION_KEY = "action.executed"
 VALIDATION_SHARE = 0.1
-# The autoregressive loss imagines as far as a chunk reaches, and clips hold the frames for it.
 CLIP_FRAMES = CHUNK_SIZE + 1
+# Fewer than a chunk has, to save time: the model then still learns to go on from its own imagination.
+AUTOREGRESSIVE_STEPS = 3
 
 
 def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
@@ -32,8 +33,7 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
         output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=DATASET_KEY, action_key=EXECUTED_ACTION_KEY
     )
     training, validation = (
-        _clips(part, processor, num_frames=CLIP_FRAMES)
-        for part in dataset.split_by_episode(VALIDATION_SHARE, config.seed)
+        _episodes(part, processor) for part in dataset.split_by_episode(VALIDATION_SHARE, config.seed)
     )
     set_seed(config.seed)
     world_model, world_model_processor = tiny_world_model(config.image_size, dataset.action_dim)
@@ -41,10 +41,11 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
         world_model,
         EncoderPretrainingConfig(
             **trainer_arguments(output, "encoder", config, config.encoder_steps, config.encoder_batch_size),
+            learning_rate=config.encoder_learning_rate,
             warmup_steps=config.encoder_steps // 10,
         ),
         # Two frames suffice to learn what changes; longer clips hold more of the same picture.
-        _clips(dataset, processor, num_frames=2),
+        EpisodeClips(training, num_frames=2),
         world_model_processor,
     )
     show_losses(encoder_trainer, "Encoder", ("prediction_loss", "reconstruction_loss"))
@@ -56,12 +57,13 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
             learning_rate=config.predictor_learning_rate,
             warmup_steps=config.predictor_steps // 10,
             weight_decay=0.01,
-            auto_steps=CHUNK_SIZE,
+            auto_steps=AUTOREGRESSIVE_STEPS,
+            adam_beta2=0.95,
             sensitivity_horizon=CHUNK_SIZE,
         ),
-        training,
+        EpisodeClips(training, CLIP_FRAMES),
         world_model_processor,
-        eval_dataset=validation,
+        eval_dataset=EpisodeClips(validation, CLIP_FRAMES),
     )
     show_losses(predictor_trainer, "Predictor", ("teacher_forcing_loss", "autoregressive_loss"))
     predictor_trainer.train()
@@ -78,15 +80,10 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     }
 
 
-def _clips(dataset: LeRobotDataset, processor: Nora15Processor, num_frames: int) -> EpisodeClips:
-    episodes = (dataset.episode_arrays(episode) for episode in range(dataset.num_episodes))
-    return EpisodeClips(
-        [
-            (torch.from_numpy(frames), processor.normalize_actions(actions, DATASET_KEY))
-            for frames, actions in episodes
-        ],
-        num_frames=num_frames,
-    )
+def _episodes(dataset: LeRobotDataset, processor: Nora15Processor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Frames and normalised executed actions of every episode."""
+    arrays = (dataset.episode_arrays(episode) for episode in range(dataset.num_episodes))
+    return [(frames, processor.normalize_actions(actions, DATASET_KEY)) for frames, actions in arrays]
 
 
 __all__ = ["train_world_model"]
