@@ -96,6 +96,7 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
         eval_dataset=EpisodeClips(held_out, num_frames=5),
         processor=processor,
     )
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
