@@ -420,6 +420,14 @@ def test_shuffled_images_have_no_fixed_point(batch):
     assert (received[0][:, 0] != np.arange(batch)).all()
 
 
+def test_shuffled_images_change_places_at_every_look():
+    received = []
+    policy = ShuffledImages(lambda images, instructions, keys: received.append(images[:, 0].tolist()))
+    for replan in (0, 1, 0):
+        policy(np.arange(16)[:, None], ["words"] * 16, [(seed, replan) for seed in range(16)])
+    assert received[0] == received[2] != received[1]
+
+
 def test_shuffled_images_for_the_last_episode():
     received = []
     policy = ShuffledImages(lambda images, instructions, keys: received.append(images.tolist()))

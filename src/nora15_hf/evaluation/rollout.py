@@ -181,8 +181,10 @@ def _policy_actions(policy: ChunkPolicy, live: list[_Running], n_action_steps: i
 class ShuffledImages:
     """The control "the policy must look": every episode's policy gets the image of another episode.
 
-    Within a batch the images are rotated by half its size, which also moves them across tasks; none stays in its
-    place. When only one episode is left, it gets the last image seen of another one.
+    At each look the images of a batch change places along a new random cycle, also across tasks; none stays in its
+    place. (A fixed exchange would show an episode the steady course of another, at the same stage of maybe the same
+    task.) When only one episode is left, it gets the last image seen of another one. The order depends on the noise
+    keys alone.
 
     Args:
         policy (`ChunkPolicy`): the policy under test.
@@ -198,7 +200,10 @@ class ShuffledImages:
     def __call__(self, images: np.ndarray, instructions: list[str], noise_keys: list[tuple[int, int]]) -> np.ndarray:
         episodes = [(text, seed) for text, (seed, _) in zip(instructions, noise_keys, strict=True)]
         if len(images) > 1:
-            images = np.roll(images, len(images) // 2, axis=0)
+            cycle = np.random.default_rng(noise_keys).permutation(len(images))
+            shuffled = np.empty_like(images)
+            shuffled[cycle] = images[np.roll(cycle, 1)]
+            images = shuffled
             self._last_foreign = dict(zip(episodes, images, strict=True))
         elif self._last_foreign:
             # An episode that began alone is not in the table, so any image in it is foreign.

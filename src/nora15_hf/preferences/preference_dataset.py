@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 from huggingface_hub import DatasetCardData
+from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
 from ..data.dataset_configs import dataset_configs
@@ -231,7 +232,8 @@ def build_preferences(
         )
         rows: dict[str, list] = {name: [] for name in features}
         counts = {"states": len(positions), "ties": 0, "too_close": 0, "pairs": 0}
-        for start in range(0, len(positions), batch_size):
+        starts = range(0, len(positions), batch_size)
+        for start in tqdm(starts, desc="Rewards", unit="batch", disable=not progress):
             batch = _reward_batch(
                 dataset, processor, positions[start : start + batch_size], candidates[start : start + batch_size]
             )
