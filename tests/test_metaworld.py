@@ -428,6 +428,14 @@ def test_shuffled_images_change_places_at_every_look():
     assert received[0] == received[2] != received[1]
 
 
+def test_shuffled_images_go_to_other_instructions():
+    received = []
+    policy = ShuffledImages(lambda images, instructions, keys: received.append(images[:, 0]))
+    instructions = ["open", "close", "press", "open", "close", "open"]
+    policy(np.arange(6)[:, None], instructions, [(seed, 0) for seed in range(6)])
+    assert all(instructions[origin] != text for origin, text in zip(received[0], instructions, strict=True))
+
+
 def test_shuffled_images_for_the_last_episode():
     received = []
     policy = ShuffledImages(lambda images, instructions, keys: received.append(images.tolist()))

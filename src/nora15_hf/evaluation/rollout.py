@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Closed-loop episodes of a policy, many side by side, one batched policy call per round."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -181,10 +181,10 @@ def _policy_actions(policy: ChunkPolicy, live: list[_Running], n_action_steps: i
 class ShuffledImages:
     """The control "the policy must look": every episode's policy gets the image of another episode.
 
-    At each look the images of a batch change places along a new random cycle, also across tasks; none stays in its
-    place. (A fixed exchange would show an episode the steady course of another, at the same stage of maybe the same
-    task.) When only one episode is left, it gets the last image seen of another one. The order depends on the noise
-    keys alone.
+    At each look the images of a batch change places anew; none stays in its place, and each goes to an episode with
+    another instruction where there are enough of those. (Pictures of the same task at the same stage would still tell
+    the policy how far it should be.) When only one episode is left, it gets the last image seen of another one. The
+    order depends on the noise keys and instructions alone.
 
     Args:
         policy (`ChunkPolicy`): the policy under test.
@@ -200,9 +200,11 @@ class ShuffledImages:
     def __call__(self, images: np.ndarray, instructions: list[str], noise_keys: list[tuple[int, int]]) -> np.ndarray:
         episodes = [(text, seed) for text, (seed, _) in zip(instructions, noise_keys, strict=True)]
         if len(images) > 1:
-            cycle = np.random.default_rng(noise_keys).permutation(len(images))
+            random_order = np.random.default_rng(noise_keys).permutation(len(images))
+            order = np.array(sorted(random_order, key=lambda position: instructions[position]))
+            largest_group = max(Counter(instructions).values())
             shuffled = np.empty_like(images)
-            shuffled[cycle] = images[np.roll(cycle, 1)]
+            shuffled[order] = images[np.roll(order, largest_group if largest_group < len(images) else 1)]
             images = shuffled
             self._last_foreign = dict(zip(episodes, images, strict=True))
         elif self._last_foreign:

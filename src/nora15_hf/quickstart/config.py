@@ -61,7 +61,7 @@ class QuickstartConfig:
     dpo_steps: int = 200
     dpo_batch_size: int = 64
     dpo_learning_rate: float = 1e-5
-    dpo_beta: float = 10.0
+    dpo_beta: float = 50.0
 
     def __post_init__(self):
         if not self.tasks:

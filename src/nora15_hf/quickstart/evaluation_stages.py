@@ -19,7 +19,7 @@ from .stage_runner import STATE_FOLDER
 POLICY_FOLDERS = {"sft": "policy-sft", "continued_sft": "policy-continued-sft", "dpo": "policy-dpo"}
 # Every second look of a policy makes an animation of readable speed.
 RECORD_EVERY = 2
-ROLLOUTS_PER_ARM = 3
+ROLLOUTS_PER_ARM = 4
 
 
 def record(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict[str, Any]:

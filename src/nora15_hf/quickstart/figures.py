@@ -137,7 +137,7 @@ def training_curves(panel: CurvePanel) -> Figure:
         axes.axhline(value, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)), label=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_xlabel("step")
-    figure.legend(loc="outside upper left", ncols=4, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=2 if len(panel.curves) > 3 else 3, fontsize=9)
     return figure
 
 

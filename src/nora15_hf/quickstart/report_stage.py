@@ -41,7 +41,10 @@ CONTROL_TEXTS = {
         "The policy sees the scene of one task and is told the other task of the same scene; only tasks that share a "
         "scene are counted.",
     ),
-    "shuffled_images": ("Shuffled images", "The policy is told the right task and sees another episode's pictures."),
+    "shuffled_images": (
+        "Shuffled images",
+        "The policy is told the right task and sees pictures of episodes of other tasks.",
+    ),
 }
 
 
@@ -161,12 +164,12 @@ def _curve_panels(stage_results: Mapping[str, dict[str, Any]]) -> dict[str, list
             CurvePanel(
                 title="FAST-token cross-entropy",
                 explanation="Nats per token of the discrete decoder; falls as the policy learns to spell chunks.",
-                curves={"lm_loss": sft["lm_loss"]},
+                curves={"cross-entropy": sft["lm_loss"]},
             ),
             CurvePanel(
                 title="Flow-matching loss",
                 explanation="Mean squared velocity error; what the closed-loop policy samples with.",
-                curves={"flow_loss": sft["flow_loss"]},
+                curves={"velocity error": sft["flow_loss"]},
             ),
         ],
         "World model": [
