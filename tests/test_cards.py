@@ -278,5 +278,5 @@ def test_information_that_would_make_a_wrong_card_is_refused(change, message):
 def test_card_needs_its_artefact(tmp_path):
     with pytest.raises(NotADirectoryError, match="save the model or dataset there first"):
         write_policy_card(tmp_path / "missing", POLICY)
-    with pytest.raises(FileNotFoundError, match="Write the dataset first"):
+    with pytest.raises(FileNotFoundError, match="Write the data first"):
         write_preference_card(tmp_path, PREFERENCES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.utils.data import Subset
 from transformers import set_seed
 
@@ -43,6 +44,15 @@ def complete_chunk_indices(dataset: LeRobotDataset) -> np.ndarray:
             for start, stop in zip(episodes["from"], episodes["to"], strict=True)
         ]
     )
+
+
+def demonstrated_states(dataset: LeRobotDataset, preferences: Dataset) -> list[int]:
+    """Positions in the demonstrations of the states of a preference dataset."""
+    first_frame = dict(zip(dataset.episodes["index"].tolist(), dataset.episodes["from"].tolist(), strict=True))
+    return [
+        first_frame[episode] + frame
+        for episode, frame in zip(preferences["episode_index"], preferences["frame_index"], strict=True)
+    ]
 
 
 def load_policy(folder: Path) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
@@ -137,12 +147,7 @@ def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any
     """
     model, processor = load_policy(output / "policy-sft")
     dataset = open_demonstrations(output)
-    preferences = load_preferences(output / "preferences")
-    first_frame = dict(zip(dataset.episodes["index"].tolist(), dataset.episodes["from"].tolist(), strict=True))
-    states = [
-        first_frame[episode] + frame
-        for episode, frame in zip(preferences["episode_index"], preferences["frame_index"], strict=True)
-    ]
+    states = demonstrated_states(dataset, load_preferences(output / "preferences"))
     set_seed(config.seed)
     trainer = Nora15SFTTrainer(
         model=model,
@@ -198,6 +203,7 @@ __all__ = [
     "NORMALIZATION_MODE",
     "complete_chunk_indices",
     "curves",
+    "demonstrated_states",
     "initial_policy",
     "load_policy",
     "open_demonstrations",

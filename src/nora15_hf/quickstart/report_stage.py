@@ -17,7 +17,13 @@ from ..preferences.preference_dataset import load_preferences
 from .camera_projection import action_axes_on_picture, hand_on_picture
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS, rollouts_file
-from .policy_stages import DATASET_KEY, NORMALIZATION_MODE, load_policy, open_demonstrations
+from .policy_stages import (
+    DATASET_KEY,
+    NORMALIZATION_MODE,
+    demonstrated_states,
+    load_policy,
+    open_demonstrations,
+)
 from .preference_stage import REWARD_PRESET
 from .report_data import (
     ARM_LABELS,
@@ -234,12 +240,12 @@ def _examples(output: Path) -> list[PreferenceExample]:
     dataset = open_demonstrations(output)
     image_size = dataset.frame(0).shape[0]
     _, processor = load_policy(output / POLICY_FOLDERS["sft"])
-    first_frame = dict(zip(dataset.episodes["index"].tolist(), dataset.episodes["from"].tolist(), strict=True))
     preferences = load_preferences(output / "preferences")
-    positions = np.linspace(0, len(preferences) - 1, min(NUM_EXAMPLES, len(preferences))).astype(int)
+    spread = np.linspace(0, len(preferences) - 1, min(NUM_EXAMPLES, len(preferences))).astype(int)
+    preferences = preferences.select(spread)
     examples = []
-    for row in preferences.select(positions):
-        hand = dataset[first_frame[row["episode_index"]] + row["frame_index"]]["state"][:3]
+    for row, state in zip(preferences, demonstrated_states(dataset, preferences), strict=True):
+        hand = dataset[state]["state"][:3]
         candidates = np.asarray(row["candidates"])
         chosen, rejected = (_candidate_number(candidates, row[side]) for side in ("chosen", "rejected"))
         examples.append(
