@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_quickstart(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -59,11 +60,35 @@ def _add_quickstart(commands) -> None:
     command.set_defaults(run=_run_quickstart)
 
 
+def _add_doctor(commands) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="what to know about a policy before it moves a robot",
+        description=(
+            "Loads a policy and reports versions, weights, conventions, action statistics (beside a dataset's), the range of "
+            "its actions, latency, and whether it uses its image and its instruction. The exit code is 1 when there are "
+            "errors and 0 otherwise, also with warnings."
+        ),
+    )
+    command.add_argument("repo", help="the policy: Hub id or folder")
+    command.add_argument("--dataset", help="LeRobot dataset to compare with and to take observations from")
+    command.add_argument("--device", help="for example cpu or cuda:0 (default: a GPU where there is one)")
+    command.add_argument("--dataset-key", help="which of the checkpoint's statistics; needed when there are several")
+    command.add_argument(
+        "--image-keys", type=_comma_separated, help="comma-separated cameras of the dataset, in the order of training"
+    )
+    command.add_argument("--samples", type=int, default=16, help="observations to try the policy on (default: 16)")
+    command.add_argument("--num-steps", type=int, help="solver steps (default: the policy's)")
+    command.add_argument("--revision", help="branch, tag or commit of the policy's repo")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
+    command.set_defaults(run=_run_doctor)
+
+
 def _comma_separated(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _run_quickstart(arguments: argparse.Namespace) -> None:
+def _run_quickstart(arguments: argparse.Namespace) -> int:
     # Imported here: it needs the simulator, which is an extra that other commands do without.
     from .quickstart.quickstart import run_quickstart
 
@@ -71,6 +96,19 @@ def _run_quickstart(arguments: argparse.Namespace) -> None:
     overrides = {name: value for name in names if (value := vars(arguments)[name]) is not None}
     config = QuickstartConfig.smoke(**overrides) if arguments.smoke else QuickstartConfig(**overrides)
     run_quickstart(arguments.output, config, resume=arguments.resume, overwrite=arguments.overwrite)
+    return 0
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    # Imported here: --help and wrong command lines are answered without loading PyTorch.
+    from .doctor import examine_policy
+
+    names = ("device", "dataset_key", "image_keys", "samples", "num_steps", "revision")
+    report = examine_policy(arguments.repo, arguments.dataset, **{name: vars(arguments)[name] for name in names})
+    if arguments.json is not None:
+        report.write_json(arguments.json)
+    print(report.to_text())
+    return 1 if report.errors else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,11 +116,12 @@ def main(argv: list[str] | None = None) -> int:
     Entry point of the `nora15` command.
 
     Returns:
-        `int`: 0 on success, 2 when the command line or its inputs are wrong, 130 after Ctrl-C.
+        `int`: 0 on success, 1 when the doctor found errors, 2 when the command line or its inputs are wrong, 130
+        after Ctrl-C.
     """
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments)
     except (ValueError, OSError, ImportError) as error:
         print(f"nora15 {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -92,7 +131,6 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    return 0
 
 
 if __name__ == "__main__":

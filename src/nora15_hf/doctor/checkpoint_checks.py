@@ -1,0 +1,172 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What can be told of a checkpoint without running it: versions, weights, conventions, statistics."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import LeRobotDataset, compute_statistics
+from ..nora15 import ActionStatistics, Nora15ForActionPrediction, Nora15Processor
+from .report import Finding, Section
+
+PACKAGES = ("torch", "transformers", "diffusers", "datasets", "huggingface_hub", "safetensors", "tokenizers", "numpy")
+# Two samples of one dataset, or its training and validation part, differ by a few per cent of the range.
+STATISTICS_TOLERANCE = 0.1
+
+
+def check_versions(device: torch.device) -> Section:
+    """Versions and hardware."""
+    values = {"python": platform.python_version(), "nora15_hf": version("nora15_hf")}
+    values |= {package: version(package) for package in PACKAGES}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return Section("Versions", values | {"device": f"{device} ({name})", "threads": torch.get_num_threads()})
+
+
+def check_weights(
+    model: Nora15ForActionPrediction, loading_info: dict[str, Any], seconds: float
+) -> tuple[Section, list[Finding]]:
+    """Sizes, dtypes and whether all numbers are finite; keys and shapes were compared when the model was loaded."""
+    damaged = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+    dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
+    values = {
+        "parameters": model.num_parameters(),
+        "of the backbone": model.vlm.num_parameters(),
+        "of the action expert": model.action_expert.num_parameters(),
+        "dtypes": dtypes,
+        **{f"{name} keys": len(loading_info[f"{name}_keys"]) for name in ("missing", "unexpected", "mismatched")},
+        "parameters with NaN or infinity": len(damaged),
+        "seconds to load": seconds,
+    }
+    findings = []
+    if damaged:
+        findings.append(
+            Finding(
+                "error", "load",
+                f"{len(damaged)} parameter(s) hold NaN or infinity, first {damaged[:3]}: the training diverged or the file "
+                "is damaged. Take an earlier checkpoint.",
+            )
+        )  # fmt: skip
+    return Section("Load report", values), findings
+
+
+def check_conventions(
+    model: Nora15ForActionPrediction, processor: Nora15Processor, key: str, dataset: LeRobotDataset | None
+) -> tuple[Section, list[Finding]]:
+    """What checkpoint and dataset say about how the data came about, and whether model and processor fit each other."""
+    config, declared = model.config, processor.conventions.get(key, {})
+    values = {
+        "chunk size x action dimension": f"{config.chunk_size} x {config.action_dim}",
+        "image size": processor.image_size,
+        "normalisation": processor.normalization_mode,
+        "clipped in training": processor.clip_actions,
+        "lowercase instruction": processor.lowercase_instruction,
+        "dataset keys": list(processor.norm_stats),
+        "dataset key used": key,
+        "dimensions in physical units": np.flatnonzero(~processor.norm_stats[key].mask).tolist() or "none",
+        "FAST vocabulary": processor.action_codec.vocab_size,
+        "flow scheduler": f"{type(model.scheduler).__name__}, {config.num_inference_steps} steps",
+        **{f"declared: {name}": value for name, value in declared.items()},
+    }
+    pairs = {
+        "chunk size": (config.chunk_size, processor.chunk_size),
+        "action dimension": (config.action_dim, processor.action_dim),
+        "id of the first FAST token": (config.action_token_start_id, processor.first_action_token_id),
+        "number of FAST tokens": (config.num_action_tokens, processor.action_codec.vocab_size),
+    }
+    findings = [
+        Finding(
+            "error", "conventions",
+            f"{name}: the model has {of_model}, the processor {of_processor}; they belong to different policies. Save both "
+            "into the repo again.",
+        )
+        for name, (of_model, of_processor) in pairs.items() if of_model != of_processor
+    ]  # fmt: skip
+    if dataset is not None:
+        values |= {"cameras of the dataset": dataset.image_keys, "dataset's actions per second": dataset.fps}
+        values |= {f"dataset's {name}": value for name, value in dataset.conventions.items()}
+        findings += [
+            Finding(
+                "warning", "conventions",
+                f"{name} is {declared[name]!r} in the checkpoint and {dataset.conventions[name]!r} in the dataset. Convert "
+                "the data, or train on this dataset.",
+            )
+            for name in declared.keys() & dataset.conventions.keys() if declared[name] != dataset.conventions[name]
+        ]  # fmt: skip
+    return Section("Conventions", values), sorted(findings, key=lambda finding: finding.message)
+
+
+def action_range(statistics: ActionStatistics, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """What normalisation maps to -1 and 1, `(A,)` each, float64: q01 and q99, min and max, or mean -+ std."""
+    if mode == "mean_std":
+        low, high = statistics.mean - statistics.std, statistics.mean + statistics.std
+    elif mode == "min_max":
+        low, high = statistics.min, statistics.max
+    else:
+        low, high = statistics.q01, statistics.q99
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def check_statistics(
+    processor: Nora15Processor, key: str, dataset: LeRobotDataset | None
+) -> tuple[Section, list[Finding]]:
+    """The checkpoint's action ranges and, side by side, the dataset's."""
+    statistics, mode = processor.norm_stats[key], processor.normalization_mode
+    low, high = action_range(statistics, mode)
+    names = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max"), "mean_std": ("mean - std", "mean + std")}[mode]
+    columns = {"dim": range(len(low)), "normalised": statistics.mask.tolist()}
+    columns |= {f"checkpoint {name}": bound.tolist() for name, bound in zip(names, (low, high), strict=True)}
+    findings = []
+    title = f"Action statistics of {key!r}"
+    if dataset is not None and dataset.action_dim != len(low):
+        findings.append(
+            Finding(
+                "error", "statistics",
+                f"the dataset's actions have {dataset.action_dim} dimensions, the policy's {len(low)}: another robot or "
+                "action space.",
+            )
+        )  # fmt: skip
+    elif dataset is not None:
+        found_low, found_high = action_range(compute_statistics(dataset)["action"], mode)
+        actions = dataset.all_actions()
+        widest = np.maximum(high - low, found_high - found_low)
+        distance = np.maximum(abs(low - found_low), abs(high - found_high))
+        # Constant on both sides: equal or, if not, as far apart as can be.
+        share = np.divide(distance, widest, out=np.where(distance > 1e-6 * abs(low), 1.0, 0.0), where=widest > 0)
+        columns |= {
+            f"dataset {name}": bound.tolist() for name, bound in zip(names, (found_low, found_high), strict=True)
+        }
+        columns["disagreement %"] = (100 * share).tolist()
+        columns["rows outside checkpoint's %"] = (100 * share_outside(actions, low, high)).tolist()
+        title += " against the dataset's (disagreement: larger distance of the bounds / wider range)"
+        findings += [
+            Finding(
+                "warning", "statistics",
+                f"dimension {dim}: {low[dim]:.4g} ... {high[dim]:.4g} in the checkpoint, {found_low[dim]:.4g} ... "
+                f"{found_high[dim]:.4g} in the dataset, apart by {share[dim]:.0%} of the range (more than "
+                f"{STATISTICS_TOLERANCE:.0%}). Other units, absolute or delta actions, gripper sign, or another robot?",
+            )
+            for dim in np.flatnonzero(share > STATISTICS_TOLERANCE)
+        ]  # fmt: skip
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return Section(title, rows=rows), findings
+
+
+def share_outside(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Per dimension the share of actions `(N, A)` below `low` or above `high`."""
+    # float32 statistics of float32 data may lie an ulp inside the extreme they were computed from.
+    slack = 1e-6 * np.maximum(abs(low), abs(high))
+    return ((actions < low - slack) | (actions > high + slack)).mean(axis=0)
+
+
+__all__ = [
+    "STATISTICS_TOLERANCE",
+    "action_range",
+    "check_conventions",
+    "check_statistics",
+    "check_versions",
+    "check_weights",
+    "share_outside",
+]
