@@ -213,6 +213,14 @@ def test_unreadable_dataset_is_an_error(policy, tmp_path):
     assert error.section == "dataset"
 
 
+def test_dataset_without_a_camera_is_an_error(policy, tmp_path):
+    features = {"action": {"dtype": "float32", "shape": (4,)}}
+    writer = LeRobotWriter(tmp_path / "arm", fps=2, features=features, robot_type="test")
+    writer.add_episode("open the faucet", {"action": np.stack([LOW, HIGH]).astype(np.float32)})
+    (error,) = examine_policy(policy, writer.finalize(), **FAST_RUN).errors
+    assert "has no camera" in error.message
+
+
 def test_the_dataset_key_must_be_chosen_when_there_are_several(tmp_path):
     statistics = ActionStatistics.from_actions(np.stack([LOW, HIGH]))
     folder = save_policy(tmp_path / "two", norm_stats={"arm": statistics, "leg": statistics})
@@ -260,3 +268,6 @@ def test_exit_codes(policy, tmp_path, capsys):
     assert main(["doctor", str(policy), "--device", "cpu", "--dataset-key", "leg"]) == 2
     assert "'leg' is unknown" in capsys.readouterr().err
     assert main(["doctor", str(policy), "--device", "cpu", "--samples", "0"]) == 2
+    assert "samples=0" in capsys.readouterr().err
+    assert main(["doctor", str(policy), "--device", "abacus"]) == 2
+    assert "device='abacus' cannot be used here" in capsys.readouterr().err

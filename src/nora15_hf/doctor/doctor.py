@@ -51,11 +51,17 @@ def examine_policy(
         [`DoctorReport`]: A policy or dataset that does not load is an error in it, not an exception.
 
     Raises:
-        ValueError: `samples` or `num_steps` below 1, a negative `seed`, or a dataset key that the checkpoint lacks.
+        ValueError: `samples` or `num_steps` below 1, a negative `seed`, a dataset key that the checkpoint lacks, or a
+            device that this machine lacks.
     """
     if samples < 1:
         raise ValueError(f"samples={samples} must be at least 1.")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.empty(0, device=device).device
+    # Builds of PyTorch without CUDA raise the latter.
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used here ({error}). Use 'cpu', or leave it out.") from error
     report = DoctorReport(str(repo), None if dataset is None else str(dataset))
     report.sections["versions"] = check_versions(device)
 
@@ -90,6 +96,8 @@ def examine_policy(
             report.findings.append(
                 Finding("error", "dataset", f"{dataset} cannot be read. {type(error).__name__}: {error}")
             )
+    if recorded is not None and not recorded.image_keys:
+        report.findings.append(Finding("error", "dataset", f"{dataset} has no camera, and the policy needs an image."))
     add("conventions", check_conventions(model, processor, key, recorded))
     add("statistics", check_statistics(processor, key, recorded))
     if report.errors:
