@@ -36,6 +36,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_nora15 import Nora15Config
 from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
+from .quantization import backbone_quantization, refuse_repacked_weights
 
 
 @dataclass
@@ -397,7 +398,14 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
-        """See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler."""
+        """
+        See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler.
+
+        With `quantization_config=BitsAndBytesConfig(...)` only the backbone's language layers are quantised, see
+        [`backbone_quantization`].
+        """
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = backbone_quantization(kwargs["quantization_config"])
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
         model.scheduler = load_flow_scheduler(
@@ -411,6 +419,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             raise ValueError(
                 "save_pretrained(push_to_hub=True) would leave out scheduler/: call push_to_hub(repo_id)."
             )
+        refuse_repacked_weights(self)
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
         # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
