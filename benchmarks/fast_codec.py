@@ -17,11 +17,11 @@ from pathlib import Path
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
-from harness import median_seconds, save_results, table
 from scipy.fft import dct, idct
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from harness import median_seconds, save_results, table
 from nora15_hf.nora15 import FastActionTokenizer
 
 # Of the published FAST+ vocabulary.

@@ -12,11 +12,11 @@ import tempfile
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 import torch
-from harness import save_results, table
-from observed_policy import add_policy_arguments, describe, load_policy, observe
 from transformers import BitsAndBytesConfig
 
+from harness import save_results, table
 from nora15_hf import Nora15ForActionPrediction
+from observed_policy import add_policy_arguments, describe, load_policy, observe
 
 PRECISIONS = {
     "8 bits": {"load_in_8bit": True},

@@ -17,10 +17,10 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from harness import save_results, table
-from observed_policy import add_policy_arguments, describe, load_policy, observe
 
+from harness import save_results, table
 from nora15_hf.nora15.flow_schedulers import set_flow_timesteps
+from observed_policy import add_policy_arguments, describe, load_policy, observe
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
 SOLVERS = {
