@@ -533,6 +533,48 @@ class TestGeneration:
             assert actions.shape == (3, 5, 4)
             assert np.isnan(actions[~valid]).all()
 
+    @pytest.mark.parametrize("options", [{}, {"do_sample": True, "temperature": 5.0}], ids=["greedy", "sampling"])
+    def test_other_tokens_are_out_of_the_question(self, policy, inputs, options):
+        """Text is far more likely here than any action, and the end is out of reach: rows are complete all the same."""
+        model, processor = policy
+        start, end = model.config.action_token_start_id, processor.tokenizer.eos_token_id
+        text = [token for token in range(start) if token != end]
+
+        def prefer_text(module, args, output):
+            return output.index_fill(-1, torch.tensor(text), 1e4).index_fill(-1, torch.tensor([end]), -1e4)
+
+        handle = model.vlm.lm_head.register_forward_hook(prefer_text)
+        rows = model.generate_actions(**inputs, max_new_tokens=6, **options)
+        handle.remove()
+        assert [len(row) for row in rows] == [6, 6, 6]
+
+    def test_sampling_follows_the_seed(self, policy, inputs):
+        def sample(seed):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return policy[0].generate_actions(**inputs, max_new_tokens=6, do_sample=True, temperature=2.0)
+
+        assert sample(0) == sample(0)
+        assert sample(0) != sample(1)
+
+    def test_each_row_of_a_batch_ends_on_its_own(self, policy, inputs):
+        model, processor = policy
+        end = processor.tokenizer.eos_token_id
+        free = model.generate_actions(**inputs, max_new_tokens=5)
+        assert [len(row) for row in free] == [5, 5, 5]
+        calls = []
+
+        def end_row_one_after_two_tokens(module, args, output):
+            calls.append(output.shape[0])
+            if len(calls) == 3:
+                output[1, :, end] = 1e4
+            return output
+
+        handle = model.vlm.lm_head.register_forward_hook(end_row_one_after_two_tokens)
+        rows = model.generate_actions(**inputs, max_new_tokens=5)
+        handle.remove()
+        assert rows == [free[0], free[1][:2], free[2]]
+
     def test_stops_at_the_end_marker(self, policy, images):
         """An LM head that always prefers the end marker gives an empty row."""
         model, processor = policy

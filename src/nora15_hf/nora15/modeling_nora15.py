@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_nora15 import Nora15Config
 from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
+from .quantization import backbone_quantization, refuse_repacked_weights
 
 
 @dataclass
@@ -397,7 +399,14 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
-        """See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler."""
+        """
+        See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler.
+
+        With `quantization_config=BitsAndBytesConfig(...)` only the backbone's language layers are quantised, see
+        [`backbone_quantization`].
+        """
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = backbone_quantization(kwargs["quantization_config"])
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
         model.scheduler = load_flow_scheduler(
@@ -411,6 +420,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             raise ValueError(
                 "save_pretrained(push_to_hub=True) would leave out scheduler/: call push_to_hub(repo_id)."
             )
+        refuse_repacked_weights(self)
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
         # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
@@ -671,11 +681,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         """
         if (input_ids is None) == (prefix is None):
             raise ValueError("Give either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
-        if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples} must be at least 1.")
         num_steps = self.config.num_inference_steps if num_steps is None else num_steps
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps} must be at least 1.")
+        for name, count in (("num_samples", num_samples), ("num_steps", num_steps)):
+            if not isinstance(count, Integral) or count < 1:
+                raise ValueError(f"{name}={count} must be an integer of at least 1.")
         if prefix is None:
             prefix = self.encode_prefix(input_ids, attention_mask, pixel_values, image_grid_thw)
         leading = (len(prefix),) if num_samples == 1 else (len(prefix), num_samples)
@@ -684,6 +693,8 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             noise = torch.randn(shape, generator=generator)
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {shape} for num_samples={num_samples}.")
+        elif not noise.isfinite().all():
+            raise ValueError("noise holds NaN or infinity, which every action would become: draw it from N(0, 1).")
 
         # The scheduler counts its own steps; a copy per call keeps calls independent of one another.
         scheduler = copy.deepcopy(self.scheduler)
@@ -717,6 +728,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         Returns:
             `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
         """
+        if max_new_tokens is None:
+            max_new_tokens = self.config.chunk_size * self.config.action_dim + 1
+        if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens} must be an integer of at least 1.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if not attention_mask[:, -1].all():
@@ -739,7 +754,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             image_grid_thw=image_grid_thw,
             # Without it transformers falls back to one-axis positions without a word.
             mm_token_type_ids=(input_ids == self.config.vlm_config.image_token_id).int(),
-            max_new_tokens=max_new_tokens or self.config.chunk_size * self.config.action_dim + 1,
+            max_new_tokens=max_new_tokens,
             logits_processor=LogitsProcessorList([ActionTokensOnly(start, count, end_ids)]),
             pad_token_id=self.config.get_text_config().pad_token_id,
             **generation_options,

@@ -216,9 +216,15 @@ class Nora15Processor(ProcessorMixin):
 
     def _as_batch(self, images, text) -> tuple[list[str], list[list[ImageLike]]]:
         """Texts and, for each, the list of its cameras."""
+        if images is None:
+            raise TypeError(
+                "images is None: the policy acts on what it sees, pass at least one image per instruction."
+            )
         if isinstance(text, str):
             texts, rows = [text], [images]
         else:
+            if not isinstance(text, Sequence) or not all(isinstance(instruction, str) for instruction in text):
+                raise TypeError(f"text is {text!r}, expected an instruction or a list of instructions (str).")
             texts = list(text)
             if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
                 images = list(images)
