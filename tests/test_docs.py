@@ -41,8 +41,6 @@ def test_shown_commands_parse():
 
 def test_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = {
-        match for code in blocks(ROOT / "README.md", "bash") for match in re.findall(r"^make (\w+)", code, re.M)
-    }
+    targets = {match for code in blocks(ROOT / "README.md", "bash") for match in re.findall(r"^make (\w+)", code, re.M)}
     assert {"quickstart", "test"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)

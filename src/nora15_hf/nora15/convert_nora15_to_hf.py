@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Published NORA checkpoints as native repos, which `AutoModel` and `AutoProcessor` load without anything else."""
 
+import copy
 import json
 import os
 import re
@@ -174,6 +175,8 @@ def convert_nora15_to_hf(
         raise ValueError(f"{source!r} is a native repo already: AutoModel.from_pretrained loads it as it is.")
     stored = read_checkpoint(source, **hub_options)
     _check_expert_request(source, has_expert(stored), init_expert)
+    # A copy: chunk length and dtype are about to be set, and the caller may go on using his.
+    config = copy.deepcopy(config)
     if config is None:
         config = released_config(stored) if init_expert is None else _config_of_backbone(source, stored, **hub_options)
     if chunk_size is not None:
@@ -197,7 +200,10 @@ def convert_nora15_to_hf(
         processor.save_pretrained(folder)
         files = _write_shards(folder, tensors, max_shard_size, source)
         config.architectures = [Nora15ForActionPrediction.__name__]
-        config.dtype = FLOAT_DTYPES[next(tensor.dtype for tensor in tensors if tensor.name == EMBEDDING)]
+        dtype = FLOAT_DTYPES[next(tensor.dtype for tensor in tensors if tensor.name == EMBEDDING)]
+        vlm_config = config.vlm_config
+        for part in (config, vlm_config, vlm_config.text_config, vlm_config.vision_config, config.action_expert_config):
+            part.dtype = dtype
         config.save_pretrained(folder)
         model.scheduler.save_pretrained(folder / "scheduler")
         report = ConversionReport(
