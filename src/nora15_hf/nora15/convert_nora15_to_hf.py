@@ -202,7 +202,13 @@ def convert_nora15_to_hf(
         config.architectures = [Nora15ForActionPrediction.__name__]
         dtype = FLOAT_DTYPES[next(tensor.dtype for tensor in tensors if tensor.name == EMBEDDING)]
         vlm_config = config.vlm_config
-        for part in (config, vlm_config, vlm_config.text_config, vlm_config.vision_config, config.action_expert_config):
+        for part in (
+            config,
+            vlm_config,
+            vlm_config.text_config,
+            vlm_config.vision_config,
+            config.action_expert_config,
+        ):
             part.dtype = dtype
         config.save_pretrained(folder)
         model.scheduler.save_pretrained(folder / "scheduler")
