@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_quickstart(commands)
     _add_doctor(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -109,6 +110,58 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
         report.write_json(arguments.json)
     print(report.to_text())
     return 1 if report.errors else 0
+
+
+def _add_convert(commands) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="a published NORA checkpoint to a repo that AutoModel and AutoProcessor load",
+        description=(
+            "Writes configuration, sharded safetensors, scheduler, tokenizer, FAST codec, action statistics and a card, "
+            "and prints where each came from. Streams: the weights are never held in memory."
+        ),
+    )
+    command.add_argument("source", help="Hub id or folder: declare-lab/nora-1.5, or a backbone as declare-lab/nora")
+    command.add_argument("--output", type=Path, required=True, help="new folder of the native repo")
+    command.add_argument("--push", metavar="REPO", default=None, help="Hub id to upload the result to")
+    command.add_argument("--private", action="store_true", default=None, help="with --push: make the repo private")
+    command.add_argument(
+        "--init-expert",
+        type=int,
+        metavar="SEED",
+        default=None,
+        help="add a new, untrained action expert to a backbone",
+    )
+    command.add_argument(
+        "--chunk-size", type=int, default=None, help="actions per chunk (default: 5; declare-lab/nora: 1)"
+    )
+    command.add_argument("--revision", default=None, help="branch, tag or commit of the source")
+    command.add_argument("--subfolder", default=None, help="folder of the source that holds the weights")
+    command.add_argument("--tokenizer", default=None, help="repo or folder of the tokenizer")
+    command.add_argument("--action-codec", default=None, help="repo or folder of the FAST codec")
+    command.add_argument("--norm-stats", default=None, help="repo, folder or JSON file of the action statistics")
+    command.set_defaults(run=_run_convert)
+
+
+def _run_convert(arguments: argparse.Namespace) -> int:
+    # Imported here: --help and wrong command lines are answered without loading PyTorch.
+    from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
+
+    hub_options = {name: value for name in ("revision", "subfolder") if (value := vars(arguments)[name]) is not None}
+    report = convert_nora15_to_hf(
+        arguments.source,
+        arguments.output,
+        init_expert=arguments.init_expert,
+        chunk_size=arguments.chunk_size,
+        tokenizer_source=arguments.tokenizer,
+        action_codec_source=arguments.action_codec,
+        norm_stats_source=arguments.norm_stats,
+        push_to=arguments.push,
+        private=arguments.private,
+        **hub_options,
+    )
+    print(report)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,6 +38,16 @@ from transformers.utils.generic import is_flash_attention_requested
 from .configuration_nora15 import Nora15Config
 from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
 from .quantization import backbone_quantization, refuse_repacked_weights
+from .released_checkpoint import (
+    HUB_OPTIONS,
+    StoredTensor,
+    check_tensors,
+    has_expert,
+    is_native,
+    native_name,
+    read_checkpoint,
+    released_config,
+)
 
 
 @dataclass
@@ -404,15 +414,75 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
 
         With `quantization_config=BitsAndBytesConfig(...)` only the backbone's language layers are quantised, see
         [`backbone_quantization`].
+
+        A repo as the authors publish it (`declare-lab/nora-1.5`), which has weights but no configuration, is recognised:
+        it gets the released configuration, or the `config` passed, and the default scheduler. Every tensor's name and
+        shape is compared with the safetensors header before memory is allocated, and afterwards its values are
+        searched for NaN and infinity, which costs one pass over the weights. Converted repos skip both: the
+        conversion did it.
+
+        Raises:
+            ValueError: The weights are damaged, not finite, or not exactly those of the configuration.
+            OSError: The repo has no safetensors files.
         """
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = backbone_quantization(kwargs["quantization_config"])
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        native = is_native(pretrained_model_name_or_path, **hub_options)
+        if not native:
+            tensors = read_checkpoint(pretrained_model_name_or_path, **hub_options)
+            kwargs["config"] = cls._checked_config(pretrained_model_name_or_path, tensors, kwargs.get("config"))
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        hub_options = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-        model.scheduler = load_flow_scheduler(
-            pretrained_model_name_or_path, **{key: kwargs[key] for key in hub_options if key in kwargs}
-        )
+        if native:
+            model.scheduler = load_flow_scheduler(
+                pretrained_model_name_or_path,
+                **{key: value for key, value in hub_options.items() if key != "subfolder"},
+            )
+        else:
+            model._check_values(pretrained_model_name_or_path)
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def expected_shapes(cls, config: Nora15Config) -> dict[str, torch.Size]:
+        """Shapes of all weights by name, without allocating any."""
+        with torch.device("meta"):
+            return {name: tensor.shape for name, tensor in cls(config).state_dict().items()}
+
+    @classmethod
+    def _checked_config(cls, source, tensors: dict[str, StoredTensor], config: Nora15Config | None) -> Nora15Config:
+        """The configuration of a released checkpoint, after comparing all names and shapes with it."""
+        if not has_expert(tensors):
+            raise ValueError(
+                f"{str(source)!r} has no action expert, none of its {len(tensors)} tensors is called action_expert.*: it "
+                "is a backbone or another model. To start a policy from a backbone, convert it: "
+                f"nora15 convert {source} --init-expert 0 --output my-policy"
+            )
+        config = released_config(tensors) if config is None else config
+        found = {native_name(name): tensor.shape for name, tensor in tensors.items()}
+        check_tensors(found, cls.expected_shapes(config), str(source), config.tie_word_embeddings)
+        return config
+
+    def _check_values(self, source) -> None:
+        """Refuses what only the values show: NaN, infinity, an LM head that is not the embedding it is tied to."""
+        embedding, head = self.get_input_embeddings().weight, self.vlm.lm_head.weight
+        if self.config.tie_word_embeddings and head is not embedding:
+            raise ValueError(
+                f"vlm.lm_head.weight in {str(source)!r} differs from the embedding that it should be tied to: the "
+                "checkpoint mixes two versions. Drop vlm.lm_head.weight from it if the embedding is the right one."
+            )
+        # The extremes are NaN when any value is, and need no temporary copy of the tensor.
+        broken = [
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.is_floating_point()
+            and parameter.device.type != "meta"
+            and not all(extreme.isfinite() for extreme in parameter.detach().aminmax())
+        ]
+        if broken:
+            raise ValueError(
+                f"{len(broken)} tensor(s) in {str(source)!r} hold NaN or infinity: {broken[:5]}. The checkpoint is "
+                "damaged or its training diverged; take another one."
+            )
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs):
         """`PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`."""

@@ -24,11 +24,12 @@ from .normalization import (
     select_dataset_key,
     unnormalize,
 )
+from .released_checkpoint import HUB_OPTIONS, stored_settings
+from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts
 from .tokenization_fast import FastActionTokenizer
 
 IMAGE_TOKEN = "<|image_pad|>"
 ACTION_CODEC_FOLDER = "action_codec"
-NORM_STATS_FILE = "norm_stats.json"
 
 ImageLike = Image.Image | np.ndarray | torch.Tensor
 
@@ -358,17 +359,55 @@ class Nora15Processor(ProcessorMixin):
             )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "Nora15Processor":
-        """`ProcessorMixin.from_pretrained`; codec and statistics come from the same repo and revision."""
-        hub_options = {
-            key: kwargs[key]
-            for key in ("cache_dir", "force_download", "local_files_only", "revision", "token")
-            if key in kwargs
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        tokenizer_source: str | os.PathLike | None = None,
+        action_codec_source: str | os.PathLike | None = None,
+        norm_stats_source: str | os.PathLike | None = None,
+        **kwargs,
+    ) -> "Nora15Processor":
+        """
+        `ProcessorMixin.from_pretrained`; codec and statistics come from the same repo and revision.
+
+        Checkpoints as the authors publish them have no processor. For those the parts are collected: the tokenizer and
+        the statistics from the repo when it has them, else from `declare-lab/nora`; the FAST codec from
+        `physical-intelligence/fast`. What was used is logged as a warning.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder.
+            tokenizer_source, action_codec_source, norm_stats_source (`str` or `os.PathLike`, *optional*):
+                Other repos or folders for the parts of a released processor; the statistics may be a JSON file.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`; for a released checkpoint also
+                what the constructor takes, as `chunk_size=1` for `declare-lab/nora`.
+
+        Raises:
+            OSError: A file is missing.
+            ValueError: A part is damaged, statistics have another length than `action_dim`, the tokenizer is not NORA's,
+                or a source was given for a repo that has its own processor.
+        """
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        settings = stored_settings(pretrained_model_name_or_path, "processor_config.json", **hub_options)
+        sources = {
+            "tokenizer_source": tokenizer_source,
+            "action_codec_source": action_codec_source,
+            "norm_stats_source": norm_stats_source,
         }
+        if settings.get("processor_class") != cls.__name__:
+            found = find_processor_sources(pretrained_model_name_or_path, **sources, **hub_options)
+            parts = load_processor_parts(pretrained_model_name_or_path, found, **hub_options)
+            return cls(*parts, **{key: value for key, value in kwargs.items() if key not in hub_options})
+        given = [name for name, source in sources.items() if source is not None]
+        if given:
+            raise ValueError(
+                f"{given} are for checkpoints without a processor, but {str(pretrained_model_name_or_path)!r} has one. "
+                "Replace its parts after loading, for example with processor.set_norm_stats(...)."
+            )
         codec = FastActionTokenizer.from_pretrained(
             pretrained_model_name_or_path,
+            **{key: value for key, value in hub_options.items() if key not in ("force_download", "subfolder")},
             subfolder=ACTION_CODEC_FOLDER,
-            **{key: value for key, value in hub_options.items() if key != "force_download"},
         )
         norm_stats = load_norm_stats(cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **hub_options))
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)

@@ -1,0 +1,405 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Published NORA checkpoints as native repos, which `AutoModel` and `AutoProcessor` load without anything else."""
+
+import copy
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+from transformers import Qwen2_5_VLConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
+from .modeling_nora15 import Nora15ForActionPrediction
+from .normalization import ActionStatistics
+from .processing_nora15 import Nora15Processor
+from .released_checkpoint import (
+    EMBEDDING,
+    FLOAT_DTYPES,
+    TIED_HEAD,
+    StoredTensor,
+    check_tensors,
+    find_file,
+    has_expert,
+    is_native,
+    native_name,
+    read_checkpoint,
+    released_config,
+)
+from .released_processor import ProcessorSources, find_processor_sources
+
+# What a backbone does not have.
+_EXPERT_MODULES = ("action_expert", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")
+_DTYPE_NAMES = {dtype: name for name, dtype in FLOAT_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class ConvertedTensor:
+    """One tensor of the new repo. `origin` is a tensor of the source, or the values of a new one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    origin: StoredTensor | torch.Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        return torch.Size(self.shape).numel() * FLOAT_DTYPES[self.dtype].itemsize
+
+    def chunks(self) -> Iterator[bytearray | memoryview]:
+        if isinstance(self.origin, StoredTensor):
+            yield from self.origin.chunks()
+        else:
+            yield memoryview(self.origin.view(torch.uint8).numpy().reshape(-1))
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """
+    What a conversion did; `str(report)` is the text that `nora15 convert` prints.
+
+    Args:
+        source (`str`), output (`Path`): From where to where.
+        tensors (`tuple[ConvertedTensor, ...]`): All weights written.
+        files (`tuple[str, ...]`): The safetensors files written.
+        dropped (`tuple[str, ...]`): Tensors of the source that were not written, with the reason.
+        sources (`ProcessorSources`): Where the parts of the processor were taken from.
+        norm_stats (`dict[str, ActionStatistics]`): Statistics written.
+        seed (`int`, *optional*): Of the newly initialised action expert; None when the source had one.
+    """
+
+    source: str
+    output: Path
+    tensors: tuple[ConvertedTensor, ...]
+    files: tuple[str, ...]
+    dropped: tuple[str, ...]
+    sources: ProcessorSources
+    norm_stats: dict[str, ActionStatistics]
+    seed: int | None
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(torch.Size(tensor.shape).numel() for tensor in self.tensors)
+
+    def __str__(self) -> str:
+        groups: dict[tuple[str, tuple[int, ...], str, str], list[ConvertedTensor]] = {}
+        for tensor in self.tensors:
+            origin = tensor.origin.file.name if isinstance(tensor.origin, StoredTensor) else f"new, seed {self.seed}"
+            pattern = re.sub(r"\.\d+\.", ".*.", tensor.name)
+            groups.setdefault((pattern, tensor.shape, tensor.dtype, origin), []).append(tensor)
+        width = max(len(pattern) for pattern, *_ in groups)
+        lines = [f"{self.source} -> {self.output}", ""]
+        lines += [
+            f"{pattern:<{width}}  {len(group):>3} x {list(shape)!s:<18} {dtype:<4} "
+            f"{sum(tensor.num_bytes for tensor in group):>13,} bytes  {origin}"
+            for (pattern, shape, dtype, origin), group in groups.items()
+        ]
+        total = sum(tensor.num_bytes for tensor in self.tensors)
+        lines += [
+            "",
+            f"{len(self.tensors)} tensors, {self.num_parameters:,} parameters, {total:,} bytes in {len(self.files)} file(s)",
+            *(f"not written: {reason}" for reason in self.dropped),
+            f"tokenizer from {self.sources.tokenizer}, FAST codec from {self.sources.action_codec}, statistics from "
+            f"{self.sources.norm_stats}:",
+        ]
+        for key, statistics in self.norm_stats.items():
+            raw = np.flatnonzero(~statistics.mask).tolist()
+            lines.append(
+                f"  {key}: {len(statistics)} dimensions, " + (f"{raw} left raw" if raw else "all normalised (no mask)")
+            )
+        if self.seed is not None:
+            lines.append(
+                f"The action expert is NEWLY INITIALISED (seed {self.seed}): sample_actions returns noise until it is "
+                "trained. Only the FAST tokens of generate_actions come from trained weights."
+            )
+        return "\n".join(lines)
+
+
+def convert_nora15_to_hf(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    config: Nora15Config | None = None,
+    init_expert: int | None = None,
+    chunk_size: int | None = None,
+    tokenizer_source: str | os.PathLike | None = None,
+    action_codec_source: str | os.PathLike | None = None,
+    norm_stats_source: str | os.PathLike | None = None,
+    max_shard_size: int = 5 * 10**9,
+    push_to: str | None = None,
+    private: bool | None = None,
+    **hub_options,
+) -> ConversionReport:
+    """
+    Writes a native repo from a published checkpoint: weights, configuration, scheduler, processor, statistics and card.
+
+    The weights are copied as bytes, 16 MiB at a time, so that neither the model nor a shard is ever held in memory, and
+    keep their dtype. `output` appears only when everything in it is complete.
+
+    Args:
+        source (`str` or `os.PathLike`):
+            Hub id or folder of a policy (`declare-lab/nora-1.5`), or of a backbone alone (`declare-lab/nora`,
+            `declare-lab/nora-long`; names from before transformers 4.52 are understood).
+        output (`str` or `os.PathLike`): New or empty folder.
+        config ([`Nora15Config`], *optional*): Default: the released configuration, or the backbone's own.
+        init_expert (`int`, *optional*): Seed of a new action expert; required for, and only for, a backbone alone.
+        chunk_size (`int`, *optional*): Actions per chunk; default 5. `declare-lab/nora` was trained with 1.
+        tokenizer_source, action_codec_source, norm_stats_source (`str` or `os.PathLike`, *optional*):
+            See [`Nora15Processor.from_pretrained`].
+        max_shard_size (`int`, *optional*, defaults to 5 GB): Bytes per safetensors file.
+        push_to (`str`, *optional*): Hub id of the repo to upload to.
+        private (`bool`, *optional*): Visibility of that repo.
+        hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder` of `source`.
+
+    Returns:
+        [`ConversionReport`]
+
+    Raises:
+        FileExistsError: `output` is not empty.
+        OSError: A source has not got the files.
+        ValueError: Weights that are damaged, not finite, or not exactly those of the configuration; a tokenizer or
+            statistics that do not belong to it; `init_expert` where there is an expert, or the other way round.
+    """
+    source, output = os.fspath(source), Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists and is not an empty folder: choose another output or remove it first.")
+    if is_native(source, **hub_options):
+        raise ValueError(f"{source!r} is a native repo already: AutoModel.from_pretrained loads it as it is.")
+    stored = read_checkpoint(source, **hub_options)
+    _check_expert_request(source, has_expert(stored), init_expert)
+    # A copy: chunk length and dtype are about to be set, and the caller may go on using his.
+    config = copy.deepcopy(config)
+    if config is None:
+        config = released_config(stored) if init_expert is None else _config_of_backbone(source, stored, **hub_options)
+    if chunk_size is not None:
+        config.chunk_size = chunk_size
+    tensors, dropped, model = _plan(source, stored, config, init_expert)
+    # The processor comes first: what is wrong with it shows in a second, the weights take minutes.
+    sources = find_processor_sources(source, tokenizer_source, action_codec_source, norm_stats_source, **hub_options)
+    processor = Nora15Processor.from_pretrained(
+        source,
+        tokenizer_source=sources.tokenizer,
+        action_codec_source=sources.action_codec,
+        norm_stats_source=sources.norm_stats,
+        chunk_size=config.chunk_size,
+        action_dim=config.action_dim,
+        **hub_options,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+        folder = Path(temporary, "repo")
+        folder.mkdir()
+        processor.save_pretrained(folder)
+        files = _write_shards(folder, tensors, max_shard_size, source)
+        config.architectures = [Nora15ForActionPrediction.__name__]
+        dtype = FLOAT_DTYPES[next(tensor.dtype for tensor in tensors if tensor.name == EMBEDDING)]
+        vlm_config = config.vlm_config
+        for part in (
+            config,
+            vlm_config,
+            vlm_config.text_config,
+            vlm_config.vision_config,
+            config.action_expert_config,
+        ):
+            part.dtype = dtype
+        config.save_pretrained(folder)
+        model.scheduler.save_pretrained(folder / "scheduler")
+        report = ConversionReport(
+            source=source,
+            output=output,
+            tensors=tuple(tensors),
+            files=tuple(files),
+            dropped=tuple(dropped),
+            sources=sources,
+            norm_stats=processor.norm_stats,
+            seed=init_expert,
+        )
+        _write_card(folder, report, config, push_to or output.name)
+        folder.replace(output)
+    if push_to is not None:
+        api = HfApi(token=hub_options.get("token"))
+        repo_id = api.create_repo(push_to, private=private, exist_ok=True).repo_id
+        api.upload_folder(repo_id=repo_id, folder_path=output, commit_message=f"Convert {source}")
+    return report
+
+
+def _check_expert_request(source: str, expert: bool, init_expert: int | None) -> None:
+    if expert and init_expert is not None:
+        raise ValueError(
+            f"init_expert={init_expert} would throw away the trained action expert of {source!r}. Leave it out."
+        )
+    if not expert and init_expert is None:
+        raise ValueError(
+            f"{source!r} is a backbone without an action expert. Ask for a newly initialised one with init_expert=SEED "
+            "(--init-expert SEED); it has to be trained before sample_actions is of any use."
+        )
+
+
+def _config_of_backbone(source: str, stored: dict[str, StoredTensor], **hub_options) -> Nora15Config:
+    """The backbone's own configuration with an expert of 3/8 of its width, the ratio of the released policy."""
+    if find_file(source, "config.json", **hub_options) is None:
+        return released_config(stored)
+    vlm_config = Qwen2_5_VLConfig.from_pretrained(source, **hub_options)
+    text = vlm_config.text_config
+    heads = max(3 * text.num_attention_heads // 8, text.num_key_value_heads)
+    hidden_size = heads * (text.hidden_size // text.num_attention_heads)
+    # The released code rounds 8/3 of the width up to a multiple of 256.
+    intermediate_size = -(-4 * (2 * hidden_size // 3) // 256) * 256
+    return Nora15Config(
+        vlm_config=vlm_config,
+        action_expert_config=Nora15ActionExpertConfig(
+            hidden_size=hidden_size, intermediate_size=intermediate_size, num_attention_heads=heads
+        ),
+    )
+
+
+def _plan(
+    source: str, stored: dict[str, StoredTensor], config: Nora15Config, init_expert: int | None
+) -> tuple[list[ConvertedTensor], list[str], Nora15ForActionPrediction]:
+    """Which tensors to write, what is left out, and the model on the meta device, after checking names and shapes."""
+    by_name = {native_name(name): tensor for name, tensor in stored.items()}
+    if len(by_name) != len(stored):
+        raise ValueError(f"{source!r} holds some tensors twice, under an old and a new name. Remove one set.")
+    with torch.device("meta"):
+        model = Nora15ForActionPrediction(config)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if init_expert is not None:
+        expected = {name: shape for name, shape in expected.items() if not name.startswith(_EXPERT_MODULES)}
+    check_tensors(
+        {name: tensor.shape for name, tensor in by_name.items()}, expected, source, config.tie_word_embeddings
+    )
+
+    dropped = []
+    if config.tie_word_embeddings and TIED_HEAD in by_name:
+        head = by_name.pop(TIED_HEAD)
+        if EMBEDDING not in by_name:
+            by_name[EMBEDDING] = head
+        elif not _equal(head, by_name[EMBEDDING]):
+            raise ValueError(
+                f"{TIED_HEAD} in {source!r} differs from the embedding that it should be tied to: the checkpoint mixes "
+                f"two versions. Drop {TIED_HEAD} from it if the embedding is the right one."
+            )
+        dropped.append(f"{TIED_HEAD}, the same matrix as {EMBEDDING}")
+    tensors = [ConvertedTensor(name, tensor.dtype, tensor.shape, tensor) for name, tensor in by_name.items()]
+    if init_expert is not None:
+        dtype = by_name[EMBEDDING].dtype
+        new = _new_expert(model, init_expert, FLOAT_DTYPES[dtype])
+        tensors += [ConvertedTensor(name, dtype, tuple(tensor.shape), tensor) for name, tensor in new.items()]
+    order = {name: position for position, name in enumerate(model.state_dict())}
+    return sorted(tensors, key=lambda tensor: order[tensor.name]), dropped, model
+
+
+def _equal(first: StoredTensor, second: StoredTensor) -> bool:
+    return first.dtype == second.dtype and all(a == b for a, b in zip(first.chunks(), second.chunks(), strict=True))
+
+
+def _new_expert(model: Nora15ForActionPrediction, seed: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The expert and its heads with the initial weights that the model class gives them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name in _EXPERT_MODULES:
+            module = getattr(model, name).to_empty(device="cpu")
+            for child in module.modules():
+                model._init_weights(child)
+            module.to(dtype)
+    return {
+        f"{name}.{key}": tensor
+        for name in _EXPERT_MODULES
+        for key, tensor in getattr(model, name).state_dict().items()
+    }
+
+
+def _write_shards(folder: Path, tensors: list[ConvertedTensor], max_shard_size: int, source: str) -> list[str]:
+    """Writes the safetensors files and their index; refuses values that are not finite."""
+    shards: list[list[ConvertedTensor]] = [[]]
+    for tensor in tensors:
+        if shards[-1] and sum(entry.num_bytes for entry in shards[-1]) + tensor.num_bytes > max_shard_size:
+            shards.append([])
+        shards[-1].append(tensor)
+    if len(shards) == 1:
+        names = [SAFE_WEIGHTS_NAME]
+    else:
+        stem, suffix = SAFE_WEIGHTS_NAME.split(".")
+        names = [f"{stem}-{i:05d}-of-{len(shards):05d}.{suffix}" for i in range(1, len(shards) + 1)]
+    broken = [
+        name for file, shard in zip(names, shards, strict=True) for name in _write_safetensors(folder / file, shard)
+    ]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} tensor(s) in {source!r} hold NaN or infinity: {broken[:5]}. The checkpoint is damaged or its "
+            "training diverged; nothing was written."
+        )
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(tensor.num_bytes for tensor in tensors)},
+            "weight_map": {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
+        }
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return names
+
+
+def _write_safetensors(file: Path, tensors: Iterable[ConvertedTensor]) -> list[str]:
+    """Streams tensors into one file and returns the names of those with NaN or infinity."""
+    header, position, broken = {"__metadata__": {"format": "pt"}}, 0, []
+    for tensor in tensors:
+        offsets = [position, position := position + tensor.num_bytes]
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    # The format wants the data aligned to 8 bytes and allows spaces behind the header.
+    encoded += b" " * (-len(encoded) % 8)
+    with open(file, "wb") as stream:
+        stream.write(len(encoded).to_bytes(8, "little") + encoded)
+        for tensor in tensors:
+            finite = True
+            for chunk in tensor.chunks():
+                values = torch.frombuffer(chunk, dtype=FLOAT_DTYPES[tensor.dtype])
+                finite = finite and all(extreme.isfinite() for extreme in values.aminmax())
+                stream.write(chunk)
+            if not finite:
+                broken.append(tensor.name)
+    return broken
+
+
+def _write_card(folder: Path, report: ConversionReport, config: Nora15Config, repo_id: str) -> None:
+    # A base model can only be a Hub id.
+    base_model = None if os.path.isdir(report.source) else report.source
+    keys = list(report.norm_stats)
+    card = ModelCard.from_template(
+        ModelCardData(
+            base_model=base_model,
+            library_name="transformers",
+            pipeline_tag="robotics",
+            tags=["nora15", "nora15_hf", "robotics", "vision-language-action", "flow-matching"],
+        ),
+        template_str=resources.files("nora15_hf.model_cards").joinpath("converted_policy.md").read_text("utf-8")
+        + "\n",
+        name=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        source=base_model or "a local checkpoint",
+        parameters=f"{report.num_parameters:,}",
+        dtypes=", ".join(sorted({tensor.dtype for tensor in report.tensors})),
+        chunk_size=config.chunk_size,
+        action_dim=config.action_dim,
+        seed=report.seed,
+        # A machine's folders mean nothing to a reader of the card.
+        sources={
+            part: "a local folder" if os.path.exists(place) else f"`{place}`"
+            for part, place in vars(report.sources).items()
+        },
+        dataset_key="" if len(keys) == 1 else f", dataset_key={json.dumps(keys[0])}",
+        statistics={key: np.flatnonzero(~value.mask).tolist() for key, value in report.norm_stats.items()},
+        library_version=metadata.version("nora15_hf"),
+        transformers_version=metadata.version("transformers"),
+    )
+    card.save(folder / "README.md")
+
+
+__all__ = ["ConversionReport", "ConvertedTensor", "convert_nora15_to_hf"]

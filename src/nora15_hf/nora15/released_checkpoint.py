@@ -1,0 +1,315 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints as the NORA authors publish them: bare safetensors whose sizes are read from, and checked by, the header.
+
+`declare-lab/nora-1.5` holds `vlm.*`, `action_expert.*` and four heads, and no `config.json` that names an architecture.
+`declare-lab/nora` and `nora-long` are the backbone alone, in the layout of `Qwen2_5_VLForConditionalGeneration`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import is_offline_mode
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from .configuration_nora15 import Nora15Config
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "subfolder")
+EMBEDDING = "vlm.model.language_model.embed_tokens.weight"
+TIED_HEAD = "vlm.lm_head.weight"
+EXPERT_PREFIXES = (
+    "action_expert.",
+    "action_in_proj.",
+    "action_out_proj.",
+    "action_time_mlp_in.",
+    "action_time_mlp_out.",
+)
+FLOAT_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+_BACKBONE_PREFIXES = ("vlm.", "visual.", "model.", "lm_head.")
+# Names of Qwen2.5-VL's first release, before transformers 4.52, and those of today.
+_LEGACY_NAMES = (
+    (re.compile(r"^visual\."), "model.visual."),
+    (re.compile(r"^model\.(?=(layers|embed_tokens|norm)\.)"), "model.language_model."),
+)
+# What a human calls the sizes that decide between one architecture and another: a tensor and one of its axes.
+_WIDTHS = {
+    "text width": (EMBEDDING, 1),
+    "vocabulary": (EMBEDDING, 0),
+    "text feed-forward width": ("vlm.model.language_model.layers.0.mlp.up_proj.weight", 0),
+    "key/value width": ("vlm.model.language_model.layers.0.self_attn.k_proj.weight", 0),
+    "vision width": ("vlm.model.visual.patch_embed.proj.weight", 0),
+    "expert width": ("action_in_proj.weight", 0),
+    "expert feed-forward width": ("action_expert.layers.0.mlp.up_proj.weight", 0),
+    "action dimensions": ("action_in_proj.weight", 1),
+}
+_DEPTHS = {
+    "text layers": "vlm.model.language_model.layers.",
+    "vision blocks": "vlm.model.visual.blocks.",
+    "expert layers": "action_expert.layers.",
+}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_COPIED_AT_ONCE = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies in a safetensors file: bytes `start` to `end` of it, and how they are to be read."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def num_bytes(self) -> int:
+        return self.end - self.start
+
+    def chunks(self) -> Iterator[bytearray]:
+        """The tensor's bytes, 16 MiB at a time, read and not memory-mapped: what was passed on need not be kept."""
+        with open(self.file, "rb") as file:
+            file.seek(self.start)
+            for position in range(self.start, self.end, _COPIED_AT_ONCE):
+                yield bytearray(file.read(min(_COPIED_AT_ONCE, self.end - position)))
+
+
+def find_file(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> Path | None:
+    """A file of a repo or folder, downloaded if need be; None when it has no such file."""
+    # Without a connection, a file that is not in the cache is one that the repo may well not have.
+    offline = is_offline_mode() or hub_options.get("local_files_only", False)
+    path = cached_file(
+        repo_or_folder,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=not offline,
+        **hub_options,
+    )
+    return None if path is None else Path(path)
+
+
+def stored_settings(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> dict[str, Any]:
+    """The content of a JSON file of a repo or folder, empty when it has none."""
+    file = find_file(repo_or_folder, name, **hub_options)
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, expected a JSON object.")
+    return content
+
+
+def is_native(repo_or_folder: str | os.PathLike, **hub_options) -> bool:
+    """Whether the repo was written by this package: its `config.json` names the model type."""
+    settings = stored_settings(repo_or_folder, "config.json", **hub_options)
+    return settings.get("model_type") == Nora15Config.model_type
+
+
+def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[str, StoredTensor]:
+    """
+    All tensors of a checkpoint by the name they are stored under, read from the headers alone.
+
+    Args:
+        repo_or_folder (`str` or `os.PathLike`): With `model.safetensors`, or with shards and their index.
+        hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
+
+    Raises:
+        OSError: There are no safetensors files, perhaps pickles instead.
+        ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
+    """
+    single = find_file(repo_or_folder, SAFE_WEIGHTS_NAME, **hub_options)
+    if single is not None:
+        return read_header(single)
+    index = find_file(repo_or_folder, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
+    if index is None:
+        folder = Path(repo_or_folder, hub_options.get("subfolder") or "")
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
+        found = (
+            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
+            if pickles
+            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
+        )
+        raise OSError(
+            f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
+        )
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is not the index of a sharded checkpoint: {error!r}.") from error
+    tensors = {}
+    for name in shards:
+        shard = find_file(repo_or_folder, name, **hub_options)
+        if shard is None:
+            raise OSError(f"{str(repo_or_folder)!r} lacks {name}, which its {index.name} names. Download it again.")
+        tensors.update(read_header(shard))
+    if tensors.keys() != weight_map.keys():
+        different = sorted(tensors.keys() ^ weight_map.keys())
+        raise ValueError(
+            f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files are "
+            "of different versions: download all of them again."
+        )
+    return tensors
+
+
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of one safetensors file, with every offset checked against the size of the file."""
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        start = stream.read(8)
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            raise ValueError(
+                f"{file} is a pickle with the name of a safetensors file. A pickle can run any code when it is opened and "
+                "is refused; ask its author for safetensors."
+            )
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or 8 + length > size:
+            raise ValueError(_damaged(file, f"{size} bytes do not even hold the header"))
+        try:
+            header = json.loads(stream.read(length))
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            tensors = {
+                name: StoredTensor(
+                    file=file,
+                    dtype=entry["dtype"],
+                    shape=tuple(entry["shape"]),
+                    start=8 + length + entry["data_offsets"][0],
+                    end=8 + length + entry["data_offsets"][1],
+                )
+                for name, entry in entries.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(_damaged(file, f"its header is not readable ({error!r})")) from error
+    end = max((tensor.end for tensor in tensors.values()), default=size)
+    if end != size:
+        raise ValueError(_damaged(file, f"the header describes {end} bytes, the file has {size}"))
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise ValueError(
+                f"{file} holds {name!r} as {tensor.dtype}, expected one of {sorted(FLOAT_DTYPES)}. Quantised weights? "
+                "Take the full-precision checkpoint and quantise it when loading."
+            )
+        if tensor.num_bytes != torch.Size(tensor.shape).numel() * FLOAT_DTYPES[tensor.dtype].itemsize:
+            raise ValueError(_damaged(file, f"{name!r} of shape {tensor.shape} has {tensor.num_bytes} bytes"))
+    return tensors
+
+
+def _damaged(file: Path, how: str) -> str:
+    return f"{file} is truncated or corrupted: {how}. Download it again."
+
+
+def native_name(name: str) -> str:
+    """The name in this package of a tensor stored under a released name, of the policy or of a backbone alone."""
+    if not name.startswith(_BACKBONE_PREFIXES):
+        return name
+    name = name.removeprefix("vlm.")
+    for pattern, replacement in _LEGACY_NAMES:
+        name = pattern.sub(replacement, name)
+    return f"vlm.{name}"
+
+
+def has_expert(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether the checkpoint is a whole policy and not a backbone alone."""
+    return any(name.startswith(EXPERT_PREFIXES) for name in tensors)
+
+
+def released_config(tensors: Mapping[str, StoredTensor]) -> Nora15Config:
+    """
+    The released configuration, for as many vocabulary rows as the checkpoint has (some tables are padded).
+
+    Nothing else is taken from the checkpoint, since [`check_tensors`] compares it. Chunk length and flow settings leave
+    no trace in the weights: they are those of the released code.
+    """
+    config = Nora15Config()
+    text_config = config.vlm_config.text_config
+    # Qwen's <|endoftext|>, which the released processor pads with.
+    text_config.pad_token_id = 151643
+    by_native_name = {native_name(name): tensor for name, tensor in tensors.items()}
+    for name in (EMBEDDING, TIED_HEAD):
+        if name in by_native_name:
+            text_config.vocab_size = by_native_name[name].shape[0]
+            break
+    config.validate_architecture()
+    return config
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str, tied: bool = True
+) -> None:
+    """
+    Refuses a checkpoint that is not exactly the expected one, before anything is allocated.
+
+    Args:
+        found, expected (`Mapping[str, tuple[int, ...]]`): Shapes by native name.
+        source (`str`): How the message calls the checkpoint.
+        tied (`bool`): Whether embedding and LM head are one matrix, of which either name may be left out.
+
+    Raises:
+        ValueError: Listing the sizes that differ, and missing, unexpected and mismatched tensors.
+    """
+    missing = expected.keys() - found.keys()
+    if tied and not {EMBEDDING, TIED_HEAD} <= missing:
+        missing -= {EMBEDDING, TIED_HEAD}
+    problems = {
+        "missing": sorted(missing),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {tuple(found[name])} instead of {tuple(expected[name])}"
+            for name in sorted(found.keys() & expected.keys())
+            if tuple(found[name]) != tuple(expected[name])
+        ],
+    }
+    if not any(problems.values()):
+        return
+    sizes, expected_sizes = _sizes(found), _sizes(expected)
+    differences = [
+        f"{name} {sizes[name]} instead of {size}"
+        for name, size in expected_sizes.items()
+        if name in sizes and sizes[name] != size
+    ]
+    architecture = f" It is another architecture: {', '.join(differences)}." if differences else ""
+    lists = "; ".join(f"{len(names)} {kind}: {names[:5]}" for kind, names in problems.items() if names)
+    raise ValueError(
+        f"The weights in {source!r} are not those of the expected NORA-1.5 configuration.{architecture} {lists}. Nothing "
+        "was loaded. Correct the checkpoint, or pass the `config` it was trained with."
+    )
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The sizes that are named in `_WIDTHS` and `_DEPTHS`, as far as their tensors are there."""
+    sizes = {
+        size: shapes[name][axis]
+        for size, (name, axis) in _WIDTHS.items()
+        if name in shapes and axis < len(shapes[name])
+    }
+    for size, prefix in _DEPTHS.items():
+        layers = {name.removeprefix(prefix).split(".")[0] for name in shapes if name.startswith(prefix)}
+        if layers:
+            sizes[size] = len(layers)
+    return sizes
+
+
+__all__ = [
+    "EMBEDDING",
+    "FLOAT_DTYPES",
+    "HUB_OPTIONS",
+    "TIED_HEAD",
+    "StoredTensor",
+    "check_tensors",
+    "find_file",
+    "has_expert",
+    "is_native",
+    "native_name",
+    "read_checkpoint",
+    "read_header",
+    "released_config",
+    "stored_settings",
+]

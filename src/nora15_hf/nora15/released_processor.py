@@ -1,0 +1,134 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Where the parts of a processor come from for checkpoints published without one: several repos, as the authors' code does."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file, logging
+
+from .normalization import ActionStatistics, load_norm_stats
+from .released_checkpoint import find_file, is_native, stored_settings
+from .tokenization_fast import FastActionTokenizer
+
+RELEASED_BACKBONE = "declare-lab/nora"
+RELEASED_ACTION_CODEC = "physical-intelligence/fast"
+NORM_STATS_FILE = "norm_stats.json"
+FIRST_ACTION_TOKEN_ID = 151665
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ProcessorSources:
+    """Repo or folder of each part of a released processor."""
+
+    tokenizer: str
+    action_codec: str
+    norm_stats: str
+
+
+def find_processor_sources(
+    repo_or_folder: str | os.PathLike,
+    tokenizer_source: str | os.PathLike | None = None,
+    action_codec_source: str | os.PathLike | None = None,
+    norm_stats_source: str | os.PathLike | None = None,
+    **hub_options,
+) -> ProcessorSources:
+    """
+    Decides for each part: the source that was asked for, else the repo when it has the part, else the released source.
+
+    Args:
+        repo_or_folder (`str` or `os.PathLike`): With released weights.
+        tokenizer_source, action_codec_source, norm_stats_source (`str` or `os.PathLike`, *optional*):
+            Repo or folder to take that part from; the statistics may also be a JSON file.
+        hub_options: `revision` (of `repo_or_folder` only), `token`, `cache_dir`, `local_files_only`, `force_download`.
+
+    Raises:
+        OSError: `repo_or_folder` is a checkpoint of this package that was saved without its processor, or holds no
+            weights at all: parts from elsewhere would hide a mistake.
+    """
+    repo = os.fspath(repo_or_folder)
+    if is_native(repo, **hub_options):
+        raise OSError(
+            f"{repo!r} has a NORA-1.5 model, but no processor_config.json of its processor: save it there with "
+            "processor.save_pretrained(folder)."
+        )
+    subfolder = hub_options.get("subfolder") or ""
+    if os.path.isdir(repo) and not any(Path(repo, subfolder).glob("*.safetensors")):
+        raise OSError(
+            f"{repo!r} holds neither a processor (processor_config.json) nor released weights (*.safetensors): is it the "
+            "right folder?"
+        )
+    own = {
+        "tokenizer": find_file(repo, "tokenizer_config.json", **hub_options),
+        "norm_stats": find_file(repo, NORM_STATS_FILE, **hub_options),
+    }
+    return ProcessorSources(
+        tokenizer=str(tokenizer_source or (repo if own["tokenizer"] else RELEASED_BACKBONE)),
+        action_codec=str(action_codec_source or RELEASED_ACTION_CODEC),
+        norm_stats=str(norm_stats_source or (repo if own["norm_stats"] else RELEASED_BACKBONE)),
+    )
+
+
+def load_processor_parts(
+    repo_or_folder: str | os.PathLike, sources: ProcessorSources, **hub_options
+) -> tuple[PreTrainedTokenizerBase, FastActionTokenizer, dict[str, ActionStatistics]]:
+    """
+    Loads tokenizer, FAST codec and statistics, and checks that tokenizer and codec belong together.
+
+    Raises:
+        OSError: A source or its file is not there.
+        ValueError: A part is damaged, or the `<robot_action_i>` tokens are not those of the released vocabulary.
+    """
+    logger.warning(
+        f"{str(repo_or_folder)!r} has no processor of its own. Tokenizer: {sources.tokenizer!r}; FAST codec: "
+        f"{sources.action_codec!r}; action statistics: {sources.norm_stats!r}."
+    )
+
+    def options_of(source: str, *leave_out: str) -> dict:
+        # A revision or sub-folder of the weights means nothing in another repo.
+        own = source == os.fspath(repo_or_folder)
+        foreign = () if own else ("revision", "subfolder")
+        return {key: value for key, value in hub_options.items() if key not in (*foreign, *leave_out)}
+
+    tokenizer = AutoTokenizer.from_pretrained(sources.tokenizer, **options_of(sources.tokenizer))
+    if tokenizer.chat_template is None:
+        # transformers 4 kept the template of a processor in a file of its own.
+        stored = stored_settings(sources.tokenizer, "chat_template.json", **options_of(sources.tokenizer))
+        tokenizer.chat_template = stored.get("chat_template")
+    codec = FastActionTokenizer.from_pretrained(
+        sources.action_codec, **options_of(sources.action_codec, "force_download")
+    )
+    if os.path.isfile(sources.norm_stats):
+        norm_stats_file = sources.norm_stats
+    else:
+        norm_stats_file = cached_file(sources.norm_stats, NORM_STATS_FILE, **options_of(sources.norm_stats))
+    check_action_tokens(tokenizer, codec.vocab_size, sources.tokenizer)
+    return tokenizer, codec, load_norm_stats(norm_stats_file)
+
+
+def check_action_tokens(tokenizer: PreTrainedTokenizerBase, num_action_tokens: int, source: str) -> None:
+    """Raises a ValueError unless `<robot_action_i>` has the id 151665 + i for every FAST token i."""
+    names = [f"<robot_action_{i}>" for i in range(num_action_tokens)]
+    vocabulary = tokenizer.get_vocab()
+    for i, name in enumerate(names):
+        if vocabulary.get(name) != FIRST_ACTION_TOKEN_ID + i:
+            raise ValueError(
+                f"The tokenizer of {source!r} has {name} at id {vocabulary.get(name)}, expected "
+                f"{FIRST_ACTION_TOKEN_ID + i}: it is not that of NORA, and FAST tokens would be read as other text. Pass "
+                f"tokenizer_source={RELEASED_BACKBONE!r}."
+            )
+
+
+__all__ = [
+    "FIRST_ACTION_TOKEN_ID",
+    "NORM_STATS_FILE",
+    "RELEASED_ACTION_CODEC",
+    "RELEASED_BACKBONE",
+    "ProcessorSources",
+    "check_action_tokens",
+    "find_processor_sources",
+    "load_processor_parts",
+]
