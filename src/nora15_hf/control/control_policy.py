@@ -149,7 +149,8 @@ class Nora15ControlPolicy:
         in either case. A changed instruction counts from the next prediction on; `reset` makes it count at once.
 
         Args:
-            observation (`Mapping`): `{"image" or "images", "instruction"}`, see [`check_observation`].
+            observation (`Mapping`): `{"image" or "images", "instruction"}`, and `"state"` for a policy whose actions are
+                differences from it; see [`check_observation`].
 
         Returns:
             `np.ndarray` of shape `(A,)`, float32, physical units of `dataset_key`.
@@ -159,10 +160,10 @@ class Nora15ControlPolicy:
             InvalidChunkError: See `on_invalid`.
         """
         watch = Stopwatch(self.model.device)
-        images, instruction = check_observation(observation)
+        inputs = self._check(observation)
         try:
             if self._buffer.needs_chunk:
-                self._buffer.add(self._predict_next(images, instruction, watch))
+                self._buffer.add(self._predict_next(*inputs, watch))
             action = self._buffer.next_action()
         except InvalidChunkError as error:
             if self.on_invalid == "raise":
@@ -194,7 +195,7 @@ class Nora15ControlPolicy:
         """
         watch = Stopwatch(self.model.device)
         try:
-            return self._predict_next(*check_observation(observation), watch).astype(np.float32)
+            return self._predict_next(*self._check(observation), watch).astype(np.float32)
         finally:
             self._record(watch)
 
@@ -207,10 +208,10 @@ class Nora15ControlPolicy:
         Args:
             observation (`Mapping`): Of the size and with the cameras of the real ones.
         """
-        images, instruction = check_observation(observation)
+        inputs = self._check(observation)
         for _ in range(2):
             with contextlib.suppress(InvalidChunkError):
-                self._predict(images, instruction, Stopwatch(self.model.device))
+                self._predict(*inputs, Stopwatch(self.model.device))
 
     def timing_summary(self) -> TimingSummary:
         """Median and 95th percentile of the calls that predicted a chunk, of the last 10,000 calls."""
@@ -220,10 +221,15 @@ class Nora15ControlPolicy:
         self.last_timing = watch.read()
         self._timings.append(self.last_timing)
 
-    def _predict_next(self, images: list[ImageLike], instruction: str, watch: Stopwatch) -> np.ndarray:
+    def _check(self, observation: Mapping[str, Any]) -> tuple[list[ImageLike], str, np.ndarray | None]:
+        return check_observation(observation, needs_state=self.processor.delta_action_mask is not None)
+
+    def _predict_next(
+        self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
+    ) -> np.ndarray:
         """`_predict`, counted: the next prediction of this episode has other noise."""
         try:
-            return self._predict(images, instruction, watch)
+            return self._predict(images, instruction, state, watch)
         except InvalidChunkError:
             self.invalid_chunks += 1
             raise
@@ -231,7 +237,9 @@ class Nora15ControlPolicy:
             self._predictions += 1
 
     @torch.no_grad()
-    def _predict(self, images: list[ImageLike], instruction: str, watch: Stopwatch) -> np.ndarray:
+    def _predict(
+        self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
+    ) -> np.ndarray:
         """A chunk `(H, A)` in physical units."""
         inputs = self.processor(images=[images], text=[instruction]).to(self.model.device)
         watch.lap("preprocess")
@@ -259,7 +267,7 @@ class Nora15ControlPolicy:
                 f"The policy predicted NaN or infinity for {instruction!r}. Its weights or their dtype are damaged: "
                 "`nora15 doctor` tells which."
             )
-        return self.processor.unnormalize_actions(chunk, self.dataset_key)
+        return self.processor.unnormalize_actions(chunk, self.dataset_key, state)
 
 
 __all__ = ["InvalidChunkError", "Nora15ControlPolicy"]

@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..nora15.image_processing_nora15 import as_uint8_tensor
 from ..nora15.processing_nora15 import ImageLike
 
@@ -13,17 +15,21 @@ _EXPECTED = (
 )
 
 
-def check_observation(observation: Mapping[str, Any]) -> tuple[list[ImageLike], str]:
+def check_observation(
+    observation: Mapping[str, Any], needs_state: bool = False
+) -> tuple[list[ImageLike], str, np.ndarray | None]:
     """
-    The cameras and the instruction of an observation that holds exactly these.
+    The cameras, the instruction and, where it is needed, the state of an observation that holds exactly these.
 
     Args:
         observation (`Mapping`):
             `"instruction"` (`str`) and either `"image"` (one camera) or `"images"` (a list of them). An image is
-            uint8 RGB `(height, width, 3)`, as NumPy array or torch tensor, or a PIL image.
+            uint8 RGB `(height, width, 3)`, as NumPy array or torch tensor, or a PIL image. With `needs_state` also
+            `"state"`, numbers of shape `(S,)` in physical units.
+        needs_state (`bool`): The policy's actions are differences from the state.
 
     Returns:
-        `tuple[list, str]`: the images, at least one, and the instruction.
+        `tuple[list, str, np.ndarray or None]`: the images, at least one, the instruction and the state.
 
     Raises:
         ValueError: A key is missing, unknown or doubled, an image has the wrong shape, the instruction is empty.
@@ -31,7 +37,8 @@ def check_observation(observation: Mapping[str, Any]) -> tuple[list[ImageLike], 
     """
     if not isinstance(observation, Mapping):
         raise TypeError(f"observation is a {type(observation).__name__}; {_EXPECTED}.")
-    unknown = sorted(map(repr, set(observation) - {"image", "images", "instruction"}))
+    known = {"image", "images", "instruction"} | ({"state"} if needs_state else set())
+    unknown = sorted(map(repr, set(observation) - known))
     if unknown:
         raise ValueError(
             f"observation has the unknown key(s) {', '.join(unknown)}, which the policy would ignore; {_EXPECTED}. Drop or "
@@ -43,6 +50,8 @@ def check_observation(observation: Mapping[str, Any]) -> tuple[list[ImageLike], 
     missing = ([] if cameras else ["'image' (or 'images')"]) + (
         [] if "instruction" in observation else ["'instruction'"]
     )
+    if needs_state and "state" not in observation:
+        missing.append("'state', from which this policy's actions are differences")
     if missing:
         raise ValueError(f"observation lacks {' and '.join(missing)}; {_EXPECTED}.")
 
@@ -51,9 +60,10 @@ def check_observation(observation: Mapping[str, Any]) -> tuple[list[ImageLike], 
         raise TypeError(f"observation['instruction'] is a {type(instruction).__name__}, expected a str.")
     if not instruction.strip():
         raise ValueError("observation['instruction'] is empty; the policy needs one, for example 'open the faucet'.")
+    state = np.asarray(observation["state"], dtype=np.float32) if needs_state else None
     if cameras == ["image"]:
         as_uint8_tensor(observation["image"], "observation['image']")
-        return [observation["image"]], instruction
+        return [observation["image"]], instruction, state
     images = observation["images"]
     if not isinstance(images, (list, tuple)):
         raise TypeError(
@@ -64,7 +74,7 @@ def check_observation(observation: Mapping[str, Any]) -> tuple[list[ImageLike], 
         raise ValueError("observation['images'] is an empty list, expected at least one camera.")
     for number, image in enumerate(images):
         as_uint8_tensor(image, f"observation['images'][{number}]")
-    return list(images), instruction
+    return list(images), instruction, state
 
 
 __all__ = ["check_observation"]

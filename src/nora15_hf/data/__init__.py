@@ -4,6 +4,6 @@
 from .collator import PolicyCollator
 from .lerobot_dataset import LeRobotDataset, Sample
 from .lerobot_writer import LeRobotWriter
-from .statistics import compute_statistics
+from .statistics import compute_statistics, delta_actions
 
-__all__ = ["LeRobotDataset", "LeRobotWriter", "PolicyCollator", "Sample", "compute_statistics"]
+__all__ = ["LeRobotDataset", "LeRobotWriter", "PolicyCollator", "Sample", "compute_statistics", "delta_actions"]

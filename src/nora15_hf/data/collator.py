@@ -26,6 +26,7 @@ class PolicyCollator:
             text=[sample["instruction"] for sample in samples],
             actions=np.stack([sample["actions"] for sample in samples]),
             action_mask=np.stack([sample["action_mask"] for sample in samples]),
+            state=np.stack([sample["state"] for sample in samples]),
             dataset_key=[sample["dataset_key"] for sample in samples],
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import LeRobotDataset, compute_statistics
+from ..data import LeRobotDataset, compute_statistics, delta_actions
 from ..nora15 import ActionStatistics, Nora15ForActionPrediction, Nora15Processor
 from .report import Finding, Section
 
@@ -129,8 +129,9 @@ def check_statistics(
             )
         )  # fmt: skip
     elif dataset is not None:
-        found_low, found_high = action_range(compute_statistics(dataset)["action"], mode)
-        actions = dataset.all_actions()
+        deltas = processor.delta_action_mask
+        found_low, found_high = action_range(compute_statistics(dataset, delta_mask=deltas)["action"], mode)
+        actions = dataset.all_actions() if deltas is None else delta_actions(dataset, deltas)
         widest = np.maximum(high - low, found_high - found_low)
         distance = np.maximum(abs(low - found_low), abs(high - found_high))
         # Constant on both sides: equal or, if not, as far apart as can be.

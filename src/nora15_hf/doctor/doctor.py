@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..control import InvalidChunkError, Nora15ControlPolicy
@@ -89,7 +90,7 @@ def examine_policy(
     if dataset is not None:
         try:
             recorded = LeRobotDataset(
-                dataset, token=token, chunk_size=1, cache_images=False,
+                dataset, token=token, chunk_size=processor.chunk_size, cache_images=False,
                 image_keys=None if image_keys is None else list(image_keys),
             )  # fmt: skip
         except (OSError, ValueError) as error:
@@ -109,7 +110,14 @@ def examine_policy(
         reference, reference_name = processor.norm_stats[key], "the checkpoint's statistics"
     else:
         observations = dataset_observations(recorded, samples)
-        reference, reference_name = compute_statistics(recorded)["action"], "the dataset's statistics"
+        reference, reference_name = (
+            compute_statistics(recorded, delta_mask=processor.delta_action_mask)["action"],
+            "the dataset's statistics",
+        )
+    if processor.delta_action_mask is not None:
+        # From a state of zeros: the predicted differences themselves, as the statistics describe them.
+        state = np.zeros(processor.action_dim, dtype=np.float32)
+        observations = [{**observation, "state": state} for observation in observations]
     policy = Nora15ControlPolicy(model, processor, dataset_key=key, num_steps=num_steps, seed=seed)
     try:
         policy.warm_up(observations[0])

@@ -417,9 +417,8 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
 
         A repo as the authors publish it (`declare-lab/nora-1.5`), which has weights but no configuration, is recognised:
         it gets the released configuration, or the `config` passed, and the default scheduler. Every tensor's name and
-        shape is compared with the safetensors header before memory is allocated, and afterwards its values are
-        searched for NaN and infinity, which costs one pass over the weights. Converted repos skip both: the
-        conversion did it.
+        shape is compared with the safetensors header before memory is allocated. The values of every checkpoint are
+        searched for NaN and infinity, which costs one pass over the weights.
 
         Raises:
             ValueError: The weights are damaged, not finite, or not exactly those of the configuration.
@@ -438,8 +437,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 pretrained_model_name_or_path,
                 **{key: value for key, value in hub_options.items() if key != "subfolder"},
             )
-        else:
-            model._check_values(pretrained_model_name_or_path)
+        model._check_values(pretrained_model_name_or_path)
         return (model, info) if output_loading_info else model
 
     @classmethod
@@ -475,7 +473,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             name
             for name, parameter in self.named_parameters()
             if parameter.is_floating_point()
+            # Weights that live on disk or, with ZeRO-3, on another process.
             and parameter.device.type != "meta"
+            and parameter.numel()
             and not all(extreme.isfinite() for extreme in parameter.detach().aminmax())
         ]
         if broken:

@@ -3,7 +3,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -234,6 +234,58 @@ def unnormalize(
     return _like(actions, torch.where(mask, physical, values))
 
 
+def actions_to_deltas(
+    actions: np.ndarray | torch.Tensor, state: np.ndarray | torch.Tensor, delta_mask: Sequence[bool]
+) -> np.ndarray | torch.Tensor:
+    """Absolute targets as differences from the state at the start of the chunk, the same state for all its steps.
+
+    This is what NORA-1.5's LeRobot training does to the arm's dimensions, before normalisation.
+
+    Args:
+        actions (`np.ndarray` or `torch.Tensor` of shape `(batch, ..., A)` or `(..., A)`): physical units.
+        state (`np.ndarray` or `torch.Tensor` of shape `(batch, S)` or `(S,)`): its first A dimensions mean the same as
+            the actions'.
+        delta_mask (`Sequence[bool]` of length A): True where the difference is taken; a gripper is usually left alone.
+
+    Returns:
+        The same kind of array as `actions`, with the same shape and dtype.
+
+    Raises:
+        ValueError: `state` does not cover the masked dimensions, has another batch size, or is not finite.
+    """
+    return _like(actions, torch.as_tensor(actions) - _state_offset(actions, state, delta_mask))
+
+
+def deltas_to_actions(
+    deltas: np.ndarray | torch.Tensor, state: np.ndarray | torch.Tensor, delta_mask: Sequence[bool]
+) -> np.ndarray | torch.Tensor:
+    """The inverse of [`actions_to_deltas`], same arguments."""
+    return _like(deltas, torch.as_tensor(deltas) + _state_offset(deltas, state, delta_mask))
+
+
+def _state_offset(actions, state, delta_mask: Sequence[bool]) -> torch.Tensor:
+    """The state on the masked dimensions and 0 elsewhere, shaped to broadcast over the axes between batch and A."""
+    actions = torch.as_tensor(actions)
+    state = torch.as_tensor(state).to(actions)
+    width = actions.shape[-1]
+    needed = max((index + 1 for index, is_delta in enumerate(delta_mask) if is_delta), default=0)
+    if state.ndim not in (1, 2) or state.shape[-1] < needed or len(delta_mask) != width:
+        raise ValueError(
+            f"`state` has shape {tuple(state.shape)} and `delta_mask` {len(delta_mask)} entries for actions of {width} "
+            f"dimensions; expected (S,) or (batch, S) with S of at least {needed} and a mask of {width}."
+        )
+    if state.ndim == 2 and state.shape[0] != actions.shape[0]:
+        raise ValueError(f"`state` has {state.shape[0]} rows for a batch of {actions.shape[0]} actions.")
+    if not state.isfinite().all():
+        raise ValueError("`state` holds NaN or infinity; every action of the chunk would, too.")
+    offset = state.new_zeros(*state.shape[:-1], width)
+    mask = torch.tensor(delta_mask, device=state.device)
+    offset[..., mask] = state[..., : len(mask)][..., mask[: state.shape[-1]]]
+    if state.ndim == 2:
+        offset = offset.view(len(offset), *[1] * (actions.ndim - 2), width)
+    return offset
+
+
 def _prepare(actions: np.ndarray | torch.Tensor, statistics: ActionStatistics, mode: NormalizationMode):
     """Checks, and brings actions and statistics to one device and to float32 (float64 where the actions are)."""
     if mode not in _MODE_FIELDS:
@@ -349,6 +401,8 @@ def select_dataset_key(stats_by_key: Mapping[str, ActionStatistics], dataset_key
 __all__ = [
     "ActionStatistics",
     "NormalizationMode",
+    "actions_to_deltas",
+    "deltas_to_actions",
     "load_norm_stats",
     "normalize",
     "save_norm_stats",

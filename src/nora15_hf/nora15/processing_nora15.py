@@ -18,6 +18,8 @@ from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, image
 from .normalization import (
     ActionStatistics,
     NormalizationMode,
+    actions_to_deltas,
+    deltas_to_actions,
     load_norm_stats,
     normalize,
     save_norm_stats,
@@ -50,6 +52,10 @@ class Nora15Processor(ProcessorMixin):
         action_dim (`int`, *optional*, defaults to 7): Dimensions of an action, A.
         normalization_mode (`str`, *optional*, defaults to `"q01_q99"`): Or `"min_max"`, `"mean_std"`.
         clip_actions (`bool`, *optional*, defaults to `False`): Clip normalised training actions to [-1, 1].
+        delta_action_mask (`list[bool]` of length A, *optional*):
+            Dimensions whose actions are trained as differences from the state at the start of the chunk (NORA-1.5's
+            LeRobot training: all but the gripper). The statistics are then those of the differences, and `state` is
+            needed wherever actions are normalised or un-normalised. By default no state is used.
         lowercase_instruction (`bool`, *optional*, defaults to `False`): As NORA's RLDS pipeline does.
         conventions (`dict`, *optional*):
             Per dataset key, what else the data was recorded with (camera, renderer, control rate, gripper sign ...).
@@ -71,6 +77,7 @@ class Nora15Processor(ProcessorMixin):
         action_dim: int = 7,
         normalization_mode: NormalizationMode = "q01_q99",
         clip_actions: bool = False,
+        delta_action_mask: Sequence[bool] | None = None,
         lowercase_instruction: bool = False,
         conventions: dict[str, dict[str, Any]] | None = None,
         chat_template: str | None = None,
@@ -86,6 +93,11 @@ class Nora15Processor(ProcessorMixin):
         self.patch_size, self.temporal_patch_size, self.merge_size = patch_size, temporal_patch_size, merge_size
         self.chunk_size, self.action_dim = chunk_size, action_dim
         self.normalization_mode, self.clip_actions = normalization_mode, clip_actions
+        if delta_action_mask is not None and len(delta_action_mask) != action_dim:
+            raise ValueError(
+                f"delta_action_mask has {len(delta_action_mask)} entries for action_dim={action_dim}; expected one each."
+            )
+        self.delta_action_mask = None if delta_action_mask is None else list(delta_action_mask)
         self.lowercase_instruction = lowercase_instruction
         self.conventions = conventions or {}
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
@@ -109,6 +121,7 @@ class Nora15Processor(ProcessorMixin):
         text: str | Sequence[str],
         actions: np.ndarray | torch.Tensor | None = None,
         action_mask: np.ndarray | torch.Tensor | None = None,
+        state: np.ndarray | torch.Tensor | None = None,
         dataset_key: str | Sequence[str] | None = None,
         action_tokens: bool = True,
         return_tensors: str = "pt",
@@ -124,6 +137,8 @@ class Nora15Processor(ProcessorMixin):
                 Demonstrated chunks in physical units; `(chunk_size, action_dim)` with a single text.
             action_mask (bool array of shape `(batch, chunk_size)`, *optional*):
                 False on padded steps. Chunks with padding get no FAST tokens, which have no way to leave a step out.
+            state (`np.ndarray` or `torch.Tensor` of shape `(batch, S)`, *optional*):
+                Robot state at the start of each chunk, physical units; needed and used with `delta_action_mask` only.
             dataset_key (`str` or `list[str]`, *optional*):
                 Whose statistics normalise `actions`; may be omitted when the checkpoint has only one.
             action_tokens (`bool`, *optional*, defaults to `True`):
@@ -143,7 +158,7 @@ class Nora15Processor(ProcessorMixin):
         if actions is None:
             features = self._pad([prompt for prompt, _ in rows])
         else:
-            chunks, mask = self._normalized_chunks(actions, action_mask, dataset_key, len(texts))
+            chunks, mask = self._normalized_chunks(actions, action_mask, state, dataset_key, len(texts))
             features = (
                 self._with_action_tokens(rows, chunks, mask) if action_tokens else self._pad([p for p, _ in rows])
             )
@@ -186,18 +201,43 @@ class Nora15Processor(ProcessorMixin):
         return self._prompts[key]
 
     def unnormalize_actions(
-        self, actions: np.ndarray | torch.Tensor, dataset_key: str | None = None
+        self,
+        actions: np.ndarray | torch.Tensor,
+        dataset_key: str | None = None,
+        state: np.ndarray | torch.Tensor | None = None,
     ) -> np.ndarray | torch.Tensor:
-        """Normalised actions `(..., action_dim)` in the physical units of `dataset_key`, as the same kind of array."""
+        """
+        Normalised actions `(..., action_dim)` in the physical units of `dataset_key`, as the same kind of array.
+
+        With `delta_action_mask` the state `(batch, S)` or `(S,)` at the start of the chunk turns differences back into
+        absolute actions.
+        """
         key = select_dataset_key(self.norm_stats, dataset_key)
-        return unnormalize(actions, self.norm_stats[key], self.normalization_mode)
+        physical = unnormalize(actions, self.norm_stats[key], self.normalization_mode)
+        if self.delta_action_mask is None:
+            return physical
+        return deltas_to_actions(physical, self._required_state(state), self.delta_action_mask)
 
     def normalize_actions(
-        self, actions: np.ndarray | torch.Tensor, dataset_key: str | None = None
+        self,
+        actions: np.ndarray | torch.Tensor,
+        dataset_key: str | None = None,
+        state: np.ndarray | torch.Tensor | None = None,
     ) -> np.ndarray | torch.Tensor:
-        """Physical actions `(..., action_dim)` in the policy's units, as the same kind of array."""
+        """Physical actions `(..., action_dim)` in the policy's units; the inverse of `unnormalize_actions`."""
         key = select_dataset_key(self.norm_stats, dataset_key)
+        if self.delta_action_mask is not None:
+            actions = actions_to_deltas(actions, self._required_state(state), self.delta_action_mask)
         return normalize(actions, self.norm_stats[key], self.normalization_mode, clip=self.clip_actions)
+
+    @staticmethod
+    def _required_state(state: np.ndarray | torch.Tensor | None) -> np.ndarray | torch.Tensor:
+        if state is None:
+            raise ValueError(
+                "state is missing: this policy's actions are differences from the state at the start of the chunk "
+                "(delta_action_mask), so that its physical units are known only with it. Pass state=..., (batch, S)."
+            )
+        return state
 
     def decode_action_tokens(
         self, token_ids: Sequence[Sequence[int]], on_invalid: str = "mask"
@@ -252,7 +292,7 @@ class Nora15Processor(ProcessorMixin):
         )
 
     def _normalized_chunks(
-        self, actions, action_mask, dataset_key, batch: int
+        self, actions, action_mask, state, dataset_key, batch: int
     ) -> tuple[torch.FloatTensor, torch.BoolTensor]:
         actions = torch.as_tensor(actions, dtype=torch.float32)
         if actions.ndim == 2:
@@ -275,13 +315,14 @@ class Nora15Processor(ProcessorMixin):
                 "nothing to learn from. Leave them out of the batch."
             )
         if dataset_key is None or isinstance(dataset_key, str):
-            return self.normalize_actions(actions, dataset_key), mask
+            return self.normalize_actions(actions, dataset_key, state), mask
         if len(dataset_key) != batch:
             raise ValueError(f"dataset_key has {len(dataset_key)} entries for {batch} texts; expected one each.")
         normalized = torch.empty_like(actions)
         for key in dict.fromkeys(dataset_key):
             rows = torch.tensor([row_key == key for row_key in dataset_key])
-            normalized[rows] = self.normalize_actions(actions[rows], key)
+            row_state = None if state is None else torch.as_tensor(state)[rows]
+            normalized[rows] = self.normalize_actions(actions[rows], key, row_state)
         return normalized, mask
 
     def _with_action_tokens(

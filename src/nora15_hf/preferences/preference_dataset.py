@@ -389,7 +389,11 @@ def _reward_batch(
     dataset: LeRobotDataset, processor: ProcessorMixin, positions: Sequence[int], candidates: torch.Tensor
 ) -> RewardBatch:
     samples = [dataset[index] for index in positions]
-    actions = processor.normalize_actions(np.stack([sample["actions"] for sample in samples]), dataset.dataset_key)
+    actions = processor.normalize_actions(
+        np.stack([sample["actions"] for sample in samples]),
+        dataset.dataset_key,
+        state=np.stack([sample["state"] for sample in samples]),
+    )
     return RewardBatch(
         dataset=dataset,
         indices=positions,
