@@ -402,12 +402,14 @@ def test_collator_hands_over_one_batch(v30):
         received.update(inputs)
         return inputs
 
+    processor.delta_action_mask = None
     dataset = LeRobotDataset(v30, dataset_key="metaworld")
     PolicyCollator(processor)([dataset[5], dataset[0]])
     assert received["actions"].shape == (2, 5, 4)
     assert received["action_mask"].tolist() == [[True, True, False, False, False], [True] * 5]
     assert received["text"] == ["open the drawer"] * 2
     assert received["dataset_key"] == ["metaworld"] * 2
+    assert received["state"] is None
     np.testing.assert_array_equal(received["images"][0][1], RECORDED[0]["observation.wrist"][5])
 
 

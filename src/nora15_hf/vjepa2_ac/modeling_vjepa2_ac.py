@@ -307,6 +307,8 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference.
         """
+        # Otherwise transformers falls back to a pickle when there is no safetensors file.
+        kwargs["use_safetensors"] = True
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
