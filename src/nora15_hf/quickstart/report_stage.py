@@ -194,7 +194,7 @@ def _curve_panels(stage_results: Mapping[str, dict[str, Any]]) -> dict[str, list
             ),
             CurvePanel(
                 title="Predictor on the frozen encoder",
-                explanation="Mean absolute latent error one step ahead and over a whole imagined chunk.",
+                explanation="Mean absolute latent error one step ahead of true frames, and over frames imagined from imagined ones.",
                 curves={
                     "teacher forcing": predictor["teacher_forcing_loss"],
                     "autoregressive": predictor["autoregressive_loss"],
