@@ -15,8 +15,7 @@ from trl import TrlParser
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences
-from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.flow_dpo_trainer import FlowDPOTrainer
+from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer
 
 __all__ = ["DPOArguments", "main"]
 

@@ -5,7 +5,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
+from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
 
 
@@ -101,9 +103,6 @@ def _run_quickstart(arguments: argparse.Namespace) -> int:
 
 
 def _run_doctor(arguments: argparse.Namespace) -> int:
-    # Imported here: --help and wrong command lines are answered without loading PyTorch.
-    from .doctor import examine_policy
-
     names = ("device", "dataset_key", "image_keys", "samples", "num_steps", "revision")
     report = examine_policy(arguments.repo, arguments.dataset, **{name: vars(arguments)[name] for name in names})
     if arguments.json is not None:
@@ -144,9 +143,6 @@ def _add_convert(commands) -> None:
 
 
 def _run_convert(arguments: argparse.Namespace) -> int:
-    # Imported here: --help and wrong command lines are answered without loading PyTorch.
-    from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
-
     hub_options = {name: value for name in ("revision", "subfolder") if (value := vars(arguments)[name]) is not None}
     report = convert_nora15_to_hf(
         arguments.source,

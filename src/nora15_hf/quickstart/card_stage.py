@@ -37,7 +37,6 @@ LIMITS = (
     "Trained from random weights on a handful of simulated tasks within minutes: it shows the road, it is not a policy to "
     "put on a robot.",
 )
-STAGES = {"sft": "sft", "continued_sft": "continued-sft", "dpo": "dpo"}
 
 
 def write_cards(
@@ -61,7 +60,7 @@ def _policy_info(output: Path, config: QuickstartConfig, report: ReportData, arm
     return PolicyCardInfo(
         repo_id=folder,
         name=f"NORA-1.5 tiny, Meta-World, {folder.removeprefix('policy-')}",
-        stage=STAGES[arm],
+        stage=folder.removeprefix("policy-"),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         image_size=processor.image_size,
         chunk_size=processor.chunk_size,

@@ -1,0 +1,21 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Trainers on transformers and TRL, one configuration class each."""
+
+from .encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
+from .flow_dpo_config import FlowDPOConfig
+from .flow_dpo_trainer import FlowDPOTrainer
+from .sft_config import Nora15SFTConfig
+from .sft_trainer import Nora15SFTTrainer
+from .world_model_config import WorldModelConfig
+from .world_model_trainer import WorldModelTrainer
+
+__all__ = [
+    "EncoderPretrainingConfig",
+    "EncoderPretrainingTrainer",
+    "FlowDPOConfig",
+    "FlowDPOTrainer",
+    "Nora15SFTConfig",
+    "Nora15SFTTrainer",
+    "WorldModelConfig",
+    "WorldModelTrainer",
+]
