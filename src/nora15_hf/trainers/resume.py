@@ -13,14 +13,15 @@ RUN_FILE = "run.json"
 
 # Settings that can change between a run and its continuation without changing what is learnt.
 _FREE = {
-    "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
-    "dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout", "debug", "disable_tqdm", "eval_accumulation_steps", "eval_delay", "eval_on_start", "eval_steps", "eval_strategy", "hub_always_push",
+    "dataloader_multiprocessing_context", "dataloader_num_workers", "dataloader_persistent_workers",
+    "dataloader_pin_memory", "dataloader_prefetch_factor", "ddp_backend", "ddp_timeout", "debug", "disable_tqdm",
+    "eval_accumulation_steps", "eval_delay", "eval_on_start", "eval_steps", "eval_strategy", "hub_always_push",
     "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_token", "include_num_input_tokens_seen",
-    "local_rank", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step",
-    "logging_nan_inf_filter", "logging_steps", "logging_strategy", "output_dir", "per_device_eval_batch_size",
-    "prediction_loss_only", "project", "push_to_hub", "report_to", "resume_from_checkpoint", "run_name",
-    "save_on_each_node", "save_only_model", "save_steps", "save_strategy", "save_total_limit", "skip_memory_metrics",
-    "torch_empty_cache_steps", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cpu",
+    "local_rank", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "logging_nan_inf_filter",
+    "logging_steps", "logging_strategy", "output_dir", "per_device_eval_batch_size", "prediction_loss_only", "project",
+    "push_to_hub", "report_to", "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model",
+    "save_steps", "save_strategy", "save_total_limit", "skip_memory_metrics", "torch_empty_cache_steps",
+    "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cpu",
 }  # fmt: skip
 
 
