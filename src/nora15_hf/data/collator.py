@@ -21,14 +21,13 @@ class PolicyCollator:
         self.action_tokens = action_tokens
 
     def __call__(self, samples: list[Sample]) -> BatchFeature:
-        # Datasets of a mixture may have states of different widths; only differences from the state need them.
-        needs_state = self.processor.delta_action_mask is not None
+        # Datasets of a mixture may have states of different widths, which few policies need.
         return self.processor(
             images=[sample["images"] for sample in samples],
             text=[sample["instruction"] for sample in samples],
             actions=np.stack([sample["actions"] for sample in samples]),
             action_mask=np.stack([sample["action_mask"] for sample in samples]),
-            state=np.stack([sample["state"] for sample in samples]) if needs_state else None,
+            state=np.stack([sample["state"] for sample in samples]) if self.processor.needs_state else None,
             dataset_key=[sample["dataset_key"] for sample in samples],
         )
 
