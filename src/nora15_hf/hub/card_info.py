@@ -68,6 +68,7 @@ class PolicyCardInfo:
         action_space (`str`): meaning and unit of each action dimension.
         gripper (`str`): meaning of the gripper's sign.
         normalization (`str`): which statistics map which dimensions to which range.
+        state_input (`str`): what the policy reads of the robot's state.
         statistics_keys (`tuple[str, ...]`): dataset keys with statistics in the checkpoint.
         decoder (`str`): how actions are sampled, with the number of steps.
         example_instruction (`str`): an instruction of the training data, used in the usage snippet.
@@ -95,6 +96,7 @@ class PolicyCardInfo:
     decoder: str
     example_instruction: str
     training: Mapping[str, Setting]
+    state_input: str = "not an input"
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
     rewards: Mapping[str, float] = field(default_factory=dict)
