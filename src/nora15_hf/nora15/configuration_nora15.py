@@ -166,7 +166,9 @@ class Nora15Config(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.state_dim is not None and self.state_dim < 1:
-            raise ValueError(f"state_dim={self.state_dim} must be at least 1, or None for a policy without a state input.")
+            raise ValueError(
+                f"state_dim={self.state_dim} must be at least 1, or None for a policy without a state input."
+            )
         if "sliding_attention" in text.layer_types:
             raise ValueError(
                 "vlm_config.text_config has layers with sliding attention, which the policy's backbone does not run. Set "
