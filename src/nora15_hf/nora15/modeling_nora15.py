@@ -35,6 +35,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
+from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
 from .configuration_nora15 import Nora15Config
 from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
@@ -69,6 +70,8 @@ class Nora15Output(ModelOutput):
             Predicted velocity `noise - action`.
         prefix ([`PrefixCache`]):
             The backbone's keys and values.
+        token_log_probs (`torch.FloatTensor` of shape `(batch, length)`, *optional*, returned when `answer_index` is given):
+            Log-probability of each supervised token, 0 elsewhere.
     """
 
     loss: torch.FloatTensor | None = None
@@ -77,6 +80,7 @@ class Nora15Output(ModelOutput):
     logits: torch.FloatTensor | None = None
     velocity: torch.FloatTensor | None = None
     prefix: "PrefixCache | None" = None
+    token_log_probs: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -539,7 +543,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.LongTensor | None = None,
@@ -551,6 +555,8 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         timestep: torch.Tensor | None = None,
         state: torch.Tensor | None = None,
         detach_prefix: bool = False,
+        answer_index: torch.LongTensor | None = None,
+        prefix: PrefixCache | None = None,
         return_logits: bool = False,
     ) -> Nora15Output:
         r"""
@@ -564,13 +570,20 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Targets; -100 is not supervised.
             prefix_mask (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
                 What the expert may look at; default: everything real in front of the first FAST token.
-            actions (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`, *optional*): Normalised targets.
+            actions (`torch.Tensor` of shape `(batch, [chunks,] chunk_size, action_dim)`, *optional*):
+                Normalised targets. Several chunks of a row share its prefix and do not see one another.
             action_mask (`torch.BoolTensor` of shape `(batch, chunk_size)`, *optional*): False on padded steps.
-            noise (`torch.Tensor` of shape `(batch, [draws,] chunk_size, action_dim)`, *optional*): Drawn when absent.
+            noise (`torch.Tensor` of shape `(batch, [draws,] chunk_size, action_dim)`, *optional*):
+                Drawn when absent; of the shape of `actions` when that has several chunks.
             timestep (`torch.Tensor` of shape `(batch, [draws])`, *optional*):
                 Flow time, 1 = noise, 0 = data; drawn when absent.
             state (`torch.Tensor` of shape `(batch, state_dim)`, *optional*): Normalised robot state.
             detach_prefix (`bool`): Keep the flow loss's gradient out of the backbone (knowledge insulation).
+            answer_index (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                For several answers to one prompt in one row: 0 on the prompt and on padding, k on answer k. Answers do
+                not see one another, and each is scored as if it alone followed the prompt (`token_log_probs`).
+            prefix ([`PrefixCache`], *optional*):
+                Of `encode_prefix`, instead of the processor's tensors; the backbone is then not run.
             return_logits (`bool`): Also compute the scores of the whole vocabulary at every position.
 
         Returns:
@@ -581,16 +594,42 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 "forward() has nothing to compute: labels, actions and return_logits are all absent. For actions from "
                 "observations call sample_actions() or generate_actions()."
             )
+        if (input_ids is None) == (prefix is None):
+            raise ValueError("Give either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
+        if prefix is not None:
+            if labels is not None or return_logits:
+                raise ValueError(
+                    "labels and return_logits need a backbone pass, which prefix replaces: give input_ids."
+                )
+            if prefix_mask is not None or state is not None:
+                raise ValueError("prefix_mask and state are part of prefix: give them to encode_prefix().")
+            flow_loss, velocity = self.compute_flow_loss(
+                prefix.detach() if detach_prefix else prefix, actions, action_mask, noise, timestep
+            )
+            return Nora15Output(
+                loss=self.config.flow_loss_weight * flow_loss, flow_loss=flow_loss, velocity=velocity, prefix=prefix
+            )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if prefix_mask is None:
             prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
-        hidden_states, keys, values = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
+        hidden_states, keys, values = self.run_backbone(
+            input_ids, attention_mask, pixel_values, image_grid_thw, answer_index
+        )
         prefix = PrefixCache(keys, values, prefix_mask, state)
 
         logits = self.vlm.lm_head(hidden_states) if return_logits else None
-        loss = lm_loss = flow_loss = velocity = None
-        if labels is not None:
+        loss = lm_loss = flow_loss = velocity = token_log_probs = None
+        if labels is not None and answer_index is not None:
+            supervised = labels != -100
+            columns = predicting_columns(attention_mask, answer_index)
+            rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
+            scores = self.vlm.lm_head(hidden_states[rows[supervised], columns[supervised]]).float()
+            log_probs = -F.cross_entropy(scores, labels[supervised], reduction="none")
+            token_log_probs = torch.zeros(labels.shape, device=labels.device).masked_scatter(supervised, log_probs)
+            lm_loss = -log_probs.sum() / max(len(log_probs), 1)
+            loss = lm_loss
+        elif labels is not None:
             # Scores only where a token is supervised: most of the prompt is not.
             supervised = labels[:, 1:] != -100
             targets = labels[:, 1:][supervised]
@@ -605,7 +644,13 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             weighted = self.config.flow_loss_weight * flow_loss
             loss = weighted if loss is None else loss + weighted
         return Nora15Output(
-            loss=loss, lm_loss=lm_loss, flow_loss=flow_loss, logits=logits, velocity=velocity, prefix=prefix
+            loss=loss,
+            lm_loss=lm_loss,
+            flow_loss=flow_loss,
+            logits=logits,
+            velocity=velocity,
+            prefix=prefix,
+            token_log_probs=token_log_probs,
         )
 
     def run_backbone(
@@ -614,6 +659,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         attention_mask: torch.Tensor,
         pixel_values: torch.Tensor | None,
         image_grid_thw: torch.LongTensor | None,
+        answer_index: torch.LongTensor | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """
         One pass of the backbone without its LM head, as `Qwen2_5_VLModel.forward`; arguments as in `forward`.
@@ -622,21 +668,29 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             The last hidden states `(batch, length, hidden_size)`, and each layer's keys and values `(batch, key/value
             heads, length, head dimension)`.
         """
-        image_token_id = self.config.vlm_config.image_token_id
         language_model = self.vlm.model.language_model
         position_ids = multimodal_position_ids(
             input_ids,
             attention_mask,
             image_grid_thw,
-            image_token_id,
+            self.config.vlm_config.image_token_id,
             self.config.vlm_config.vision_config.spatial_merge_size,
         )
         hidden_states = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
             visual = self.vlm.model.visual
             image_embeds = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw).pooler_output
-            is_image = (input_ids == image_token_id)[..., None].expand_as(hidden_states)
-            hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
+            image_embeds = image_embeds.to(hidden_states.dtype)
+            is_image, _ = self.vlm.model.get_placeholder_mask(input_ids, hidden_states, image_features=image_embeds)
+            hidden_states = hidden_states.masked_scatter(is_image, image_embeds)
+        if answer_index is not None:
+            if is_flash_attention_requested(self.config):
+                raise ValueError(
+                    "answer_index needs a mask that flash attention does not know: load the policy with "
+                    'attn_implementation="sdpa".'
+                )
+            position_ids = answer_position_ids(position_ids, attention_mask, answer_index)
+            attention_mask = answer_attention_mask(attention_mask, answer_index, hidden_states.dtype)
         causal_mask = create_causal_mask(
             config=language_model.config,
             inputs_embeds=hidden_states,
@@ -788,17 +842,26 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
     ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """The flow-matching loss on an encoded prefix and the predicted velocity; arguments as in `forward`."""
         expected = (len(prefix), self.config.chunk_size, self.config.action_dim)
-        if tuple(actions.shape) != expected:
+        if actions.ndim not in (3, 4) or (len(actions), *actions.shape[-2:]) != expected:
             raise ValueError(
-                f"actions has shape {tuple(actions.shape)}, expected (batch, chunk_size, action_dim) = {expected}."
+                f"actions has shape {tuple(actions.shape)}, expected (batch, [chunks,] chunk_size, action_dim) with "
+                f"(batch, chunk_size, action_dim) = {expected}."
             )
         if (noise is None) != (timestep is None):
             raise ValueError("noise and timestep are drawn together: give both or neither.")
-        if noise is None:
+        if noise is None and actions.ndim == 4:
+            noise, timestep = self.draw_flow_samples(actions.flatten(0, 1))
+            noise, timestep = noise.view(actions.shape), timestep.view(actions.shape[:2])
+        elif noise is None:
             noise, timestep = self.draw_flow_samples(actions, self.config.num_flow_samples)
+        if actions.ndim == 4 and noise.shape != actions.shape:
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}, but actions {tuple(actions.shape)} has several chunks per row: "
+                "both must have the same shape."
+            )
         actions = actions.float()
         if noise.ndim == 4:
-            actions = actions[:, None]
+            actions = actions if actions.ndim == 4 else actions[:, None]
             action_mask = None if action_mask is None else action_mask[:, None]
         time = timestep[..., None, None]
         velocity = self.predict_velocity(time * noise + (1 - time) * actions, timestep, prefix)
