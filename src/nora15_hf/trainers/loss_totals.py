@@ -42,9 +42,7 @@ def weigh_parts(
 
 def add_parts(parts: tuple[torch.Tensor | None, ...], flow_loss_weight: float) -> torch.Tensor:
     """`lm_loss + flow_loss_weight * flow_loss` of the parts that were computed."""
-    weighted = [
-        part * weight for part, weight in zip(parts, (1.0, flow_loss_weight), strict=True) if part is not None
-    ]
+    weighted = [part * weight for part, weight in zip(parts, (1.0, flow_loss_weight), strict=True) if part is not None]
     return torch.stack(weighted).sum()
 
 

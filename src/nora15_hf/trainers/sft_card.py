@@ -1,6 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The card of a policy that the supervised trainer wrote."""
 
+from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..hub.card_info import PolicyCardInfo
@@ -36,13 +38,19 @@ def sft_card_info(trainer: "Nora15SFTTrainer", name: str) -> PolicyCardInfo:
     keys = tuple(processor.norm_stats)
     conventions = {field: value for key in keys for field, value in processor.conventions.get(key, {}).items()}
     settings = {setting: vars(args)[setting] for setting in _SETTINGS}
-    settings = {setting: str(value) for setting, value in settings.items() if value not in (None, [], False)}
+    settings = {
+        setting: str(value.value if isinstance(value, Enum) else value)
+        for setting, value in settings.items()
+        if value not in (None, [], False)
+    }
     settings["steps"] = trainer.state.global_step
     settings["batch size"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    # A folder of this machine is no base model that a reader could load.
+    source = config.name_or_path
+    base_model = None if not source or Path(source).exists() else source
     results = [log for log in trainer.state.log_history if "eval_loss" in log]
     if results:
         settings |= {key: round(value, 5) for key, value in results[-1].items() if key.startswith("eval_")}
-    state = "not an input" if config.state_dim is None else f"{config.state_dim} numbers, one token of the action expert"
     return PolicyCardInfo(
         repo_id=trainer.hub_model_id or name,
         name=name,
@@ -55,11 +63,12 @@ def sft_card_info(trainer: "Nora15SFTTrainer", name: str) -> PolicyCardInfo:
         action_space=str(conventions.get("action_space", _NOT_STATED)),
         gripper=str(conventions.get("gripper", _NOT_STATED)),
         normalization=f"{processor.normalization_mode} of the dataset, to [-1, 1]",
-        state_input=state,
+        state_dim=config.state_dim,
         statistics_keys=keys,
         decoder=f"flow matching, {type(trainer.policy.scheduler).__name__}, {config.num_inference_steps} steps",
         example_instruction="pick up the object",
         training=settings,
+        base_model=base_model,
     )
 
 
