@@ -5,6 +5,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peft import PeftModel
+
 from ..hub.card_info import PolicyCardInfo
 
 if TYPE_CHECKING:
@@ -45,9 +47,13 @@ def sft_card_info(trainer: "Nora15SFTTrainer", name: str) -> PolicyCardInfo:
     }
     settings["steps"] = trainer.state.global_step
     settings["batch size"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    # A folder of this machine is no base model that a reader could load.
+    # Of a folder the name only: its path would tell strangers about this machine.
     source = config.name_or_path
-    base_model = None if not source or Path(source).exists() else source
+    base_model = Path(source).name if source and Path(source).exists() else source or None
+    adapters = (
+        f"This repo holds adapters for {base_model}: load both with "
+        f"`nora15_hf.trainers.load_merged_policy(base, {trainer.hub_model_id or name!r})`, not as the snippet above does."
+    )
     results = [log for log in trainer.state.log_history if "eval_loss" in log]
     if results:
         settings |= {key: round(value, 5) for key, value in results[-1].items() if key.startswith("eval_")}
@@ -69,6 +75,7 @@ def sft_card_info(trainer: "Nora15SFTTrainer", name: str) -> PolicyCardInfo:
         example_instruction="pick up the object",
         training=settings,
         base_model=base_model,
+        limits=(adapters,) if isinstance(trainer.model, PeftModel) else (),
     )
 
 
