@@ -10,19 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features
 from peft import LoraConfig, PeftModel, get_peft_model
-from PIL import Image
 from safetensors.torch import load_file
 
+from flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Output
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import preference_features
 from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.flow_dpo_trainer import FlowDPOTrainer
-from nora15_hf.trainers.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws, sample_row_draws
-from nora15_hf.trainers.preference_loss import preference_loss, proximal_penalty
+from nora15_hf.trainers.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
+from nora15_hf.trainers.preference_loss import preference_loss
 
 GOLDEN = Path(__file__).parent / "fixtures" / "nora15"
 
@@ -40,52 +37,6 @@ def policy(tiny):
 @pytest.fixture(scope="module")
 def processor(tiny):
     return tiny[1]
-
-
-def make_rows(num_rows: int = 4, **changes) -> Dataset:
-    rng = np.random.default_rng(0)
-    rows = {
-        "images": [[Image.fromarray(rng.integers(0, 256, (56, 56, 3), np.uint8))] for _ in range(num_rows)],
-        "instruction": ["open the faucet"] * num_rows,
-        "chosen": list(rng.normal(size=(num_rows, 5, 4)).astype(np.float32)),
-        "rejected": list(rng.normal(size=(num_rows, 5, 4)).astype(np.float32)),
-        "dataset_key": ["default"] * num_rows,
-    }
-    rows.update(changes)
-    chunk_size, action_dim = np.shape(rows["chosen"][0]) if num_rows else (5, 4)
-    features = preference_features(2, chunk_size, action_dim, ["unused"])
-    return Dataset.from_dict(rows, features=Features({name: features[name] for name in rows}))
-
-
-def make_trainer(policy, processor, tmp_path, dataset=None, ref_model=None, peft_config=None, **options):
-    defaults = {
-        "max_steps": 2,
-        "learning_rate": 1e-4,
-        "warmup_steps": 0,
-        "per_device_train_batch_size": 4,
-        "logging_steps": 1,
-        "use_cpu": True,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    return FlowDPOTrainer(
-        policy,
-        FlowDPOConfig(str(tmp_path), **{**defaults, **options}),
-        make_rows() if dataset is None else dataset,
-        processor,
-        ref_model=ref_model,
-        peft_config=peft_config,
-    )
-
-
-def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def bit_equal(before: dict[str, torch.Tensor], module: torch.nn.Module) -> bool:
-    after = module.state_dict()
-    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def prompt_of(processor) -> dict[str, torch.Tensor]:

@@ -28,7 +28,13 @@ from ..preferences.fingerprint import fingerprint
 from ..preferences.preference_dataset import check_preferences
 from .flow_dpo_config import FlowDPOConfig
 from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
-from .preference_collator import REFERENCE_COLUMNS, ROW_INDEX, SIDES, PreferenceCollator
+from .preference_collator import (
+    REFERENCE_COLUMNS,
+    ROW_INDEX,
+    SIDES,
+    PreferenceCollator,
+    check_action_tokens,
+)
 from .preference_loss import preference_loss, proximal_penalty
 from .preference_reference import load_reference_values, rows_fingerprint, save_reference_values
 
@@ -132,6 +138,8 @@ class FlowDPOTrainer(DPOTrainer):
         for name, dataset in {"train_dataset": train_dataset, **named}.items():
             if dataset is not None:
                 check_preferences(dataset, policy.config, processing_class, name=name)
+                if args.objective != "flow":
+                    check_action_tokens(dataset, processing_class, name=name)
         if args.freeze_backbone:
             _freeze_backbone(policy, ref_model, has_adapters)
         precompute = args.precompute_ref_log_probs

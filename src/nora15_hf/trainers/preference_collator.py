@@ -1,15 +1,19 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Preference rows to a batch for [`FlowDPOTrainer`]."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import ProcessorMixin
 
 from ..nora15.alternative_answers import append_answers
 from ..nora15.configuration_nora15 import Nora15Config
 from ..preferences.preference_dataset import check_pairs
+
+logger = logging.getLogger(__name__)
 
 SIDES = ("chosen", "rejected")
 ROW_INDEX = "row_index"
@@ -74,4 +78,37 @@ class PreferenceCollator:
         ]
 
 
-__all__ = ["REFERENCE_COLUMNS", "ROW_INDEX", "PreferenceCollator"]
+def check_action_tokens(dataset: Dataset, processor: ProcessorMixin, *, name: str) -> None:
+    """
+    Checks that every chunk of a preference dataset can be spelled in FAST tokens; warns of pairs that are spelled alike.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): preference rows.
+        processor ([`Nora15Processor`]): of the policy; has the FAST codec.
+        name (`str`): how messages call the dataset.
+
+    Raises:
+        ValueError: a chunk with values that the codec's vocabulary cannot spell.
+    """
+    pairs = dataset.select_columns(list(SIDES)).with_format("numpy")[:]
+    tokens = {}
+    for side in SIDES:
+        try:
+            tokens[side] = processor.action_codec.encode(pairs[side])
+        except ValueError as error:
+            raise ValueError(
+                f'{name}, column {side!r}: {error} Or drop these rows, or train with objective="flow", which needs no FAST '
+                "tokens."
+            ) from error
+    alike = sum(chosen == rejected for chosen, rejected in zip(*tokens.values(), strict=True))
+    if alike:
+        logger.warning(
+            "%d of the %d pairs in %s have the same FAST tokens for chosen and rejected and teach the tokens nothing. A "
+            "larger min_margin when the preferences are built leaves fewer of them.",
+            alike,
+            len(dataset),
+            name,
+        )
+
+
+__all__ = ["REFERENCE_COLUMNS", "ROW_INDEX", "SIDES", "PreferenceCollator", "check_action_tokens"]
