@@ -37,7 +37,9 @@ def make_rows(num_rows: int = 4, **changes) -> Dataset:
     return Dataset.from_dict(rows, features=Features({name: features[name] for name in rows}))
 
 
-def make_trainer(policy, processor, tmp_path, dataset=None, ref_model=None, peft_config=None, **options):
+def make_trainer(
+    policy, processor, output, dataset=None, ref_model=None, peft_config=None, eval_dataset=None, **options
+):
     defaults = {
         "max_steps": 2,
         "learning_rate": 1e-4,
@@ -51,9 +53,10 @@ def make_trainer(policy, processor, tmp_path, dataset=None, ref_model=None, peft
     }
     return FlowDPOTrainer(
         policy,
-        FlowDPOConfig(str(tmp_path), **{**defaults, **options}),
+        FlowDPOConfig(str(output), **{**defaults, **options}),
         make_rows() if dataset is None else dataset,
         processor,
+        eval_dataset=eval_dataset,
         ref_model=ref_model,
         peft_config=peft_config,
     )

@@ -407,6 +407,7 @@ class FlowDPOTrainer(DPOTrainer):
         """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
         if isinstance(eval_dataset, Dataset):
             eval_dataset = self._with_reference(eval_dataset, metric_key_prefix)
+        self._metric_key_prefix = metric_key_prefix
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -417,7 +418,8 @@ class FlowDPOTrainer(DPOTrainer):
         if mode == "train" and metrics:
             self._guard_against_collapse(metrics)
         # In place: the caller returns this dictionary as the result of an evaluation.
-        logs.update({key if mode == "train" else f"eval_{key}": value for key, value in metrics.items()})
+        prefix = "" if mode == "train" else f"{self._metric_key_prefix}_"
+        logs.update({f"{prefix}{key}": value for key, value in metrics.items()})
         super().log(logs, start_time)
 
     def _guard_against_collapse(self, metrics: dict[str, float]):
