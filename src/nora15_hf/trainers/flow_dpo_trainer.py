@@ -273,7 +273,7 @@ class FlowDPOTrainer(DPOTrainer):
 
     def _predict(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], draws: FlowDraws, prefix: PrefixCache | None = None
-    ) -> tuple[dict[str, torch.Tensor], PrefixCache | None]:
+    ) -> tuple[dict[str, torch.Tensor], PrefixCache]:
         """One pass: velocities `(B, 2 * K, H, A)`, the chunks' log-likelihoods `(B, 2)`, and the prefix to share."""
         request = {}
         if self.args.objective != "fast":
@@ -286,12 +286,7 @@ class FlowDPOTrainer(DPOTrainer):
             values["velocity"] = outputs.velocity
         if self.args.objective != "flow":
             values["log_probs"] = answer_log_probs(outputs.token_log_probs, inputs["answer_index"], len(SIDES))
-        if self.args.freeze_backbone and prefix is None:
-            policy = self.accelerator.unwrap_model(self.model)
-            policy = policy.get_base_model() if isinstance(policy, PeftModel) else policy
-            prefix_mask = policy.default_prefix_mask(inputs["input_ids"], inputs["attention_mask"])
-            prefix = policy.make_prefix(outputs.past_key_values, prefix_mask)
-        return values, prefix
+        return values, outputs.prefix
 
     def compute_loss(
         self,
@@ -329,7 +324,7 @@ class FlowDPOTrainer(DPOTrainer):
                 with torch.no_grad(), self._reference(model) as reference_model:
                     reference, prefix = self._predict(reference_model, inputs, draws)
             # A frozen backbone is common to both.
-            values, _ = self._predict(model, inputs, draws, prefix)
+            values, _ = self._predict(model, inputs, draws, prefix if args.freeze_backbone else None)
 
         loss = torch.zeros((), device=self.accelerator.device)
         metrics = {}
