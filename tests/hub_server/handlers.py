@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command == "HEAD":
                 return None
-            if fault.corrupt and content:
+            if fault.corrupt and content and status < HTTPStatus.BAD_REQUEST:
                 content = content[:-1] + bytes([content[-1] ^ 0xFF])
             if fault.cut_after is None:
                 self.wfile.write(content)

@@ -48,7 +48,7 @@ class HubServer:
         self._hub = ThreadingHTTPServer(("127.0.0.1", 0), hub_handler)
         self.url = hub_handler.url = _url(self._hub)
         self._threads = [
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
             for server in (self._storage, self._hub)
         ]
 
