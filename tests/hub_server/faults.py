@@ -31,6 +31,7 @@ class Fault:
         corrupt (`bool`): Flip a byte of what is stored (`lfs_upload`) or sent (`storage`, `resolve`).
         skip (`int`): Let so many requests through first.
         method (`str`, *optional*): Only requests of this method.
+        where (`str`): Only requests whose path contains it, as a repo's name.
     """
 
     route: str
@@ -44,6 +45,7 @@ class Fault:
     corrupt: bool = False
     skip: int = 0
     method: str | None = None
+    where: str = ""
     hits: int = 0
 
     def __post_init__(self):
@@ -67,11 +69,11 @@ class FaultPlan:
         with self._lock:
             self._faults.clear()
 
-    def take(self, route: str, method: str) -> Fault | None:
+    def take(self, route: str, method: str, path: str) -> Fault | None:
         """The fault that hits this request, if any; counts it."""
         with self._lock:
             for fault in self._faults:
-                if fault.route not in (route, "any") or fault.method not in (method, None):
+                if fault.route not in (route, "any") or fault.method not in (method, None) or fault.where not in path:
                     continue
                 if fault.skip:
                     fault.skip -= 1

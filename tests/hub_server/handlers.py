@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.status, self.user = 0, None
         body = self._read_body()
         route, parts = self.route()
-        self.fault = self.state.faults.take(route, self.command)
+        self.fault = self.state.faults.take(route, self.command, unquote(self.path))
         try:
             self._serve_with_fault(route, parts, body)
         except HubError as error:
