@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fsdp_training import train
 from safetensors.torch import load_file
-from two_processes import accelerate_launch
 
+from fsdp_training import train
 from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.trainers.ema import EMA_FILE
+from two_processes import accelerate_launch
 
 TESTS = Path(__file__).parent
 

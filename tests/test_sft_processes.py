@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from small_demonstrations import write_demonstrations
 from two_processes import accelerate_launch
 
