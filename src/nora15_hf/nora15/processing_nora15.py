@@ -445,14 +445,24 @@ class Nora15Processor(ProcessorMixin):
             key: value for key, value in output.items() if key not in ("action_codec", "norm_stats", "state_stats")
         }
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
-        """`ProcessorMixin.save_pretrained`, with the FAST codec in `action_codec/` and `norm_stats.json`."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, with_code: bool = False, **kwargs
+    ) -> list[str]:
+        """
+        `ProcessorMixin.save_pretrained`, with the FAST codec in `action_codec/` and `norm_stats.json`.
+
+        `with_code=True` also writes the modules that define the processor, and `auto_map`, so that
+        `AutoProcessor.from_pretrained(..., trust_remote_code=True)` works without this package.
+        """
         if push_to_hub:
             raise ValueError("save_pretrained(push_to_hub=True) would leave out the FAST codec: call push_to_hub().")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.action_codec.save_pretrained(folder / ACTION_CODEC_FOLDER)
         save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats, self.state_stats)
+        # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
+        self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
+        vars(self).pop("auto_map", None)
         return super().save_pretrained(str(folder), **kwargs)
 
     def push_to_hub(
@@ -465,12 +475,19 @@ class Nora15Processor(ProcessorMixin):
         token: str | bool | None = None,
         revision: str | None = None,
         create_pr: bool = False,
+        with_code: bool = False,
     ) -> CommitInfo:
-        """`ProcessorMixin.push_to_hub`; transformers' own cannot upload a folder inside a folder, as the codec's is."""
+        """
+        `ProcessorMixin.push_to_hub`; transformers' own cannot upload a folder inside a folder, as the codec's is.
+
+        `with_code` as in `save_pretrained`.
+        """
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            self.save_pretrained(folder, with_code=with_code)
             return api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
