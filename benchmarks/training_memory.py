@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import save_results, table
 from peft import get_peft_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from harness import save_results, table
 from nora15_hf import Nora15Config, Nora15ForActionPrediction
 from nora15_hf.trainers import policy_lora_config
 
@@ -146,9 +146,7 @@ def layer_memories(
 
     def expert_layer(batch: int):
         hidden = torch.empty(batch, draws, expert.hidden_size, requires_grad=True)
-        prefix = torch.empty(
-            batch, text.num_key_value_heads, prompt_length, head_dim, dtype=dtype, requires_grad=True
-        )
+        prefix = torch.empty(batch, text.num_key_value_heads, prompt_length, head_dim, dtype=dtype, requires_grad=True)
         mask = torch.empty(batch, 1, draws, prompt_length + draws)
         rotary = torch.empty(1, draws, head_dim)
         return model.action_expert.layers[0](hidden, prefix, prefix, mask, (rotary, rotary))

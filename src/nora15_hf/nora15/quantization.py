@@ -87,4 +87,10 @@ def refuse_repacked_weights(model: PreTrainedModel) -> None:
             )
 
 
-__all__ = ["ACTION_MODULES", "DEFAULT_SKIP_MODULES", "STATE_MODULE", "backbone_quantization", "refuse_repacked_weights"]
+__all__ = [
+    "ACTION_MODULES",
+    "DEFAULT_SKIP_MODULES",
+    "STATE_MODULE",
+    "backbone_quantization",
+    "refuse_repacked_weights",
+]
