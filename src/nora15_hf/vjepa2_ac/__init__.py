@@ -3,15 +3,11 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .attention_vjepa2_ac import FrameCache
 from .configuration_vjepa2_ac import VJEPA2ACConfig
-from .modeling_vjepa2_ac import (
-    FrameCache,
-    VJEPA2ACModel,
-    VJEPA2ACPredictor,
-    VJEPA2ACPreTrainedModel,
-    normalize_latents,
-)
+from .modeling_vjepa2_ac import VJEPA2ACModel, VJEPA2ACPreTrainedModel, normalize_latents
 from .poses import integrate_pose
+from .predictor_vjepa2_ac import VJEPA2ACPredictor
 from .presets import tiny_world_model
 from .processing_vjepa2_ac import VJEPA2ACProcessor
 
