@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from .attention_vjepa2_ac import FrameCache
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .modeling_vjepa2_ac import VJEPA2ACModel, VJEPA2ACPreTrainedModel, normalize_latents
+from .planning import CrossEntropyConfig, plan_actions
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import VJEPA2ACPredictor
 from .presets import tiny_world_model
@@ -16,6 +17,7 @@ AutoModel.register(VJEPA2ACConfig, VJEPA2ACModel)
 AutoProcessor.register(VJEPA2ACConfig, VJEPA2ACProcessor)
 
 __all__ = [
+    "CrossEntropyConfig",
     "FrameCache",
     "VJEPA2ACConfig",
     "VJEPA2ACModel",
@@ -24,5 +26,6 @@ __all__ = [
     "VJEPA2ACProcessor",
     "integrate_pose",
     "normalize_latents",
+    "plan_actions",
     "tiny_world_model",
 ]
