@@ -69,6 +69,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         dataset = LeRobotDataset("demonstrations", chunk_size=5)
         dataset[0]["actions"].shape
         ```
+
+    Attributes:
+        revision (`str` or `None`): Commit of a dataset from the Hub; None for a local folder.
     """
 
     def __init__(
@@ -110,6 +113,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if not Path(root_or_repo).is_dir():
             _download_data(str(root_or_repo), metadata, positions, token)
 
+        # The folder of a snapshot is named after its commit.
+        self.revision = None if Path(root_or_repo).is_dir() else root.name
         self._metadata = metadata
         self._table = read_frame_table(metadata, positions, action_key, state_key)
         self._images = {
@@ -137,6 +142,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def info(self) -> dict:
         """Content of `meta/info.json`."""
         return self._metadata.info
+
+    @property
+    def root(self) -> Path:
+        """Local folder of the dataset."""
+        return self._metadata.root
 
     @property
     def fps(self) -> float:
