@@ -17,6 +17,7 @@ from nora15_hf.vjepa2_ac import (
     VJEPA2ACProcessor,
     integrate_pose,
     normalize_latents,
+    pose_difference,
     tiny_world_model,
 )
 from nora15_hf.vjepa2_ac.modeling_vjepa2_ac import frame_causal_mask, rotary_tables, rotate
@@ -189,6 +190,8 @@ def test_losses_and_gradients_match_reference(case):
 def test_pose_integration_matches_reference():
     io = fixture("pose_ops")
     assert torch.equal(integrate_pose(io["pose"], io["action"]), io["new_pose"])
+    difference = pose_difference(io["pose"][:, 0], io["new_pose"][:, 0])
+    torch.testing.assert_close(difference, io["diff_back"], **PARITY)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

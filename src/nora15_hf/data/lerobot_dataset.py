@@ -71,7 +71,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         ```
 
     Attributes:
-        revision (`str` or `None`): Commit of a dataset from the Hub; None for a local folder.
+        repo_id, revision (`str` or `None`): Name and commit of a dataset from the Hub; None for a local folder.
     """
 
     def __init__(
@@ -113,8 +113,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if not Path(root_or_repo).is_dir():
             _download_data(str(root_or_repo), metadata, positions, token)
 
+        is_local = Path(root_or_repo).is_dir()
+        self.repo_id = None if is_local else str(root_or_repo)
         # The folder of a snapshot is named after its commit.
-        self.revision = None if Path(root_or_repo).is_dir() else root.name
+        self.revision = None if is_local else root.name
         self._metadata = metadata
         self._table = read_frame_table(metadata, positions, action_key, state_key)
         self._images = {

@@ -11,7 +11,7 @@ from .modeling_vjepa2_ac import (
     VJEPA2ACPreTrainedModel,
     normalize_latents,
 )
-from .poses import integrate_pose
+from .poses import integrate_pose, pose_difference
 from .presets import tiny_world_model
 from .processing_vjepa2_ac import VJEPA2ACProcessor
 
@@ -28,5 +28,6 @@ __all__ = [
     "VJEPA2ACProcessor",
     "integrate_pose",
     "normalize_latents",
+    "pose_difference",
     "tiny_world_model",
 ]
