@@ -119,7 +119,7 @@ def test_conventions_survive_a_file(numbered, tmp_path, kind):
     else:
         conventions = getattr(ClipConventions, kind)(dataset, held_out_episodes=[1])
     conventions.save_pretrained(tmp_path)
-    loaded = ClipConventions.from_file(tmp_path / CLIPS_FILE)
+    loaded = ClipConventions.from_pretrained(tmp_path)
     assert loaded.held_out_episodes == (1,)
     assert loaded.action_convention == conventions.action_convention
     reopened = loaded.open_dataset(numbered, episodes=[0, 2])
@@ -155,9 +155,11 @@ def test_refusals(numbered, tmp_path):
     relative.delta_action_mask = [True, False]
     with pytest.raises(ValueError, match="delta_action_mask"):
         ClipConventions.of_policy(dataset, relative)
+    with pytest.raises(ValueError, match=r"has no clips\.json"):
+        ClipConventions.from_pretrained(tmp_path)
     (tmp_path / CLIPS_FILE).write_text('{"dataset": "x"}')
     with pytest.raises(ValueError, match="does not describe clips"):
-        ClipConventions.from_file(tmp_path / CLIPS_FILE)
+        ClipConventions.from_pretrained(tmp_path)
 
 
 def test_split_is_written_down(tmp_path):

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoProcessor, TrainerCallback
 import train_blobs
 from blobs import SIZE, blob_clips, blob_model, write_blobs
 from nora15_hf.data import LeRobotDataset, LeRobotWriter
-from nora15_hf.data.clip_conventions import CLIPS_FILE, ClipConventions
+from nora15_hf.data.clip_conventions import ClipConventions
 from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.trainers.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
 from nora15_hf.trainers.world_model_config import WorldModelConfig
@@ -248,7 +248,7 @@ def test_saved_folder_loads_with_auto_classes(blobs, tmp_path):
     model = AutoModel.from_pretrained(tmp_path / "world-model")
     assert torch.equal(model.predictor.predictor_proj.weight, trainer.model.predictor.predictor_proj.weight)
     assert AutoProcessor.from_pretrained(tmp_path / "world-model").size == trainer.processor.size
-    assert ClipConventions.from_file(tmp_path / "world-model" / CLIPS_FILE).held_out_episodes == (3, 4)
+    assert ClipConventions.from_pretrained(tmp_path / "world-model").held_out_episodes == (3, 4)
     card = (tmp_path / "world-model" / "README.md").read_text()
     assert f"| beats_noise_1 | {metrics['eval_beats_noise_1']:g} |" in card
     assert "| schedule | cosine |" in card

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import cached_file
 
 from ..nora15 import Nora15Processor
 from ..nora15.normalization import ActionStatistics, NormalizationMode, normalize, select_dataset_key
@@ -189,13 +190,23 @@ class ClipConventions:
         Path(folder, CLIPS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_file(cls, path: str | Path) -> "ClipConventions":
+    def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> "ClipConventions":
         """
-        Reads `clips.json`.
+        Reads `clips.json` of a world model.
+
+        Args:
+            name_or_path (`str` or `Path`): The model's folder or repo.
+            revision (`str`, *optional*): Branch, tag or commit of the repo.
 
         Raises:
-            ValueError: It does not hold what [`~ClipConventions.save_pretrained`] writes.
+            ValueError: There is none, or it does not hold what [`~ClipConventions.save_pretrained`] writes.
         """
+        path = cached_file(name_or_path, CLIPS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if path is None:
+            raise ValueError(
+                f"The world model {str(name_or_path)!r} has no {CLIPS_FILE}, which says how it reads a dataset. Write it "
+                "into its folder with the save_pretrained of ClipConventions.metric, of_policy or of_dataset."
+            )
         try:
             content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["statistics"] is not None:

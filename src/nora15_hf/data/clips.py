@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Clips for the world model: windows of consecutive frames and the actions between them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,14 +15,11 @@ from .lerobot_dataset import LeRobotDataset
 
 
 class LatentSequence(Protocol):
-    """
-    Latents of the F frames of an episode: a tensor `(F, P, D)`, or something that reads or makes them when asked. Clips
-    also take slices.
-    """
+    """Latents of the F frames of an episode: a tensor `(F, P, D)`, or something that reads or makes them when asked."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, frame: int) -> torch.Tensor: ...
+    def __getitem__(self, frame: int | slice) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -129,6 +126,17 @@ class EpisodeClips(Dataset):
         clips._latents = latents
         return clips
 
+    def encoded_on_demand(self, encode_frames: Callable[[torch.Tensor], torch.Tensor]) -> "EpisodeClips":
+        """
+        The same clips with latents that are made each time they are asked for: for a few frames of many.
+
+        Args:
+            encode_frames (callable): Takes uint8 `(F, height, width, 3)`, returns latents `(F, P, D)`.
+        """
+        return self.with_latents(
+            [_EncodedOnDemand(self, range(start, stop), encode_frames) for start, stop in self._bounds]
+        )
+
     def latent_episodes(self) -> list[LatentEpisode]:
         """Every episode with its latents; needs [`~EpisodeClips.with_latents`] before."""
         return [
@@ -138,6 +146,22 @@ class EpisodeClips(Dataset):
 
     def _frames(self, start: int, stop: int) -> torch.Tensor:
         return torch.from_numpy(np.stack([self.dataset.frame(position) for position in range(start, stop)]))
+
+
+class _EncodedOnDemand:
+    def __init__(
+        self, clips: EpisodeClips, positions: range, encode_frames: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        self._clips, self._positions, self._encode_frames = clips, positions, encode_frames
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, frame: int | slice) -> torch.Tensor:
+        wanted = self._positions[frame]
+        if isinstance(wanted, range):
+            return self._encode_frames(self._clips._frames(wanted.start, wanted.stop))
+        return self._encode_frames(self._clips._frames(wanted, wanted + 1))[0]
 
 
 __all__ = ["EpisodeClips", "LatentEpisode", "LatentSequence"]

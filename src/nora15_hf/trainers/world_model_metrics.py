@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from tqdm.auto import tqdm
 
 from ..data.clips import LatentEpisode
 from ..vjepa2_ac import VJEPA2ACModel
@@ -99,6 +100,7 @@ def action_sensitivity(
     num_cases: int = 512,
     batch_size: int = 64,
     seed: int = 0,
+    progress: bool = False,
 ) -> ActionSensitivity:
     """
     How often the latent imagined with the demonstrated chunk is closer to the true one than that of another chunk.
@@ -112,6 +114,7 @@ def action_sensitivity(
         num_cases (`int`, *optional*, defaults to 512): Frames drawn from all that have `horizon` successors.
         batch_size (`int`, *optional*, defaults to 64): Cases per rollout.
         seed (`int`, *optional*, defaults to 0): Of the draws of frames, other chunks and noise.
+        progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
 
     Raises:
         ValueError: Fewer than two frames with `horizon` successors.
@@ -129,9 +132,13 @@ def action_sensitivity(
     # A cyclic shift of a random order: every case meets another's chunk.
     candidates = [chunks, chunks.roll(1, 0), *(chunks + level * noise for level in noise_levels)]
     candidates = torch.stack(candidates, dim=1)
+    # In the dataset's order, because frames are read in blocks.
+    order = sorted(range(len(starts)), key=starts.__getitem__)
+    starts, candidates = [starts[index] for index in order], candidates[order]
 
     energies, still = [], []
-    for first in range(0, len(starts), batch_size):
+    batches = range(0, len(starts), batch_size)
+    for first in tqdm(batches, desc="ranking", unit="batch", disable=not progress):
         batch = starts[first : first + batch_size]
         now, truth = (
             torch.stack([episodes[e].latents[start + ahead] for e, start in batch]).to(model.device)

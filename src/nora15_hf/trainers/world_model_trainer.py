@@ -154,7 +154,7 @@ class WorldModelTrainer(Trainer):
             clips = self._with_cached_latents(clips)
         metrics = super().evaluate(clips, ignore_keys, metric_key_prefix)
         if not clips.has_latents:
-            clips = clips.with_latents([EncodedOnDemand(self, clips, e) for e in range(clips.num_episodes)])
+            clips = clips.encoded_on_demand(self.encode_frames)
         episodes = clips.latent_episodes()
         sensitivity = action_sensitivity(
             self.model.eval(),
@@ -209,20 +209,6 @@ class WorldModelTrainer(Trainer):
             logs |= {name: self.accelerator.reduce(mean, "mean").item() for name, mean in means.items()}
             self._metrics.clear()
         super().log(logs, *args, **kwargs)
-
-
-class EncodedOnDemand:
-    """Latents of one episode, encoded whenever they are asked for: for evaluation without precomputed ones."""
-
-    def __init__(self, trainer: WorldModelTrainer, clips: EpisodeClips, episode: int):
-        self._trainer, self._dataset = trainer, clips.dataset
-        self._positions = range(*(int(clips.dataset.episodes[bound][episode]) for bound in ("from", "to")))
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, frame: int) -> torch.Tensor:
-        return self._trainer.encode_frames(torch.from_numpy(self._dataset.frame(self._positions[frame])[None]))[0]
 
 
 __all__ = ["LATENTS_FOLDER", "WorldModelTrainer"]
