@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..preferences.preference_dataset import build_preferences
+from ..preferences.dataset_builder import build_preferences
 from ..preferences.rewards import preset_reward
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .config import QuickstartConfig
