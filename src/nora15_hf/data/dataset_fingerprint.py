@@ -2,6 +2,7 @@
 """What tells whether two LeRobot datasets are the same one."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from .lerobot_dataset import LeRobotDataset
@@ -17,17 +18,23 @@ def dataset_fingerprint(dataset: LeRobotDataset) -> str:
     Args:
         dataset ([`LeRobotDataset`]): Whatever episodes are selected, the whole dataset counts.
     """
-    return dataset.revision if dataset.revision is not None else _content_digest(dataset.root.resolve())
-
-
-def _content_digest(root: Path) -> str:
+    if dataset.revision is not None:
+        return dataset.revision
+    root = dataset.root.resolve()
     digest = hashlib.blake2b(digest_size=16)
     for folder in CONTENT_FOLDERS:
         for file in sorted(path for path in (root / folder).rglob("*") if path.is_file()):
+            status = file.stat()
             digest.update(file.relative_to(root).as_posix().encode())
-            with open(file, "rb") as content:
-                digest.update(hashlib.file_digest(content, "blake2b").digest())
+            digest.update(_file_digest(file, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
+
+
+@cache
+def _file_digest(file: Path, size: int, modified_ns: int) -> bytes:
+    """Digest of a file's content, read again when its size or its time of change is another."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "blake2b").digest()
 
 
 __all__ = ["dataset_fingerprint"]
