@@ -255,6 +255,21 @@ def test_saved_folder_loads_with_auto_classes(blobs, tmp_path):
     assert str(tmp_path) not in card
 
 
+def test_push_holds_the_model_and_nothing_of_the_run(hub, blobs, tmp_path):
+    changes = {"push_to_hub": True, "hub_model_id": "robots/world", "hub_strategy": "every_save"}
+    trainer = make_trainer(blobs, tmp_path / "run", max_steps=2, save_strategy="steps", save_steps=1, **changes)
+    trainer.train()
+    trainer.save_model()
+    pushed = hub.files("robots/world")
+    assert {"config.json", "model.safetensors", "processor_config.json", "clips.json", "README.md"} <= set(pushed)
+    assert not [path for path in pushed if path.startswith(("_latents", "checkpoint"))]
+    assert b"# world" in pushed["README.md"]
+    assert b"robots/world" in pushed["README.md"]
+    model = AutoModel.from_pretrained("robots/world")
+    assert torch.equal(model.predictor.predictor_proj.weight, trainer.model.predictor.predictor_proj.weight)
+    assert ClipConventions.from_pretrained("robots/world").held_out_episodes == (3, 4)
+
+
 def test_metric_convention_learns_from_poses(tmp_path):
     rng = np.random.default_rng(0)
     features = {

@@ -21,11 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_quickstart(commands)
     _add_doctor(commands)
     _add_convert(commands)
-<<<<<<< HEAD
-    _add_imagine(commands)
-=======
     _add_push(commands)
->>>>>>> c90f27efc46c3635643dc9949b12704c5588a47b
+    _add_imagine(commands)
     return parser
 
 
@@ -166,7 +163,6 @@ def _run_convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
-<<<<<<< HEAD
 def _add_imagine(commands) -> None:
     command = commands.add_parser(
         "imagine",
@@ -225,7 +221,9 @@ def _run_imagine(arguments: argparse.Namespace) -> int:
     )
     print(result.summary())
     print(f"Look at {arguments.output / PAGE_FILE}")
-=======
+    return 0
+
+
 def _add_push(commands) -> None:
     command = commands.add_parser(
         "push",
@@ -264,7 +262,6 @@ def _run_push(arguments: argparse.Namespace) -> int:
         with_code=arguments.with_code,
     )
     print(commit.commit_url)
->>>>>>> c90f27efc46c3635643dc9949b12704c5588a47b
     return 0
 
 

@@ -10,6 +10,7 @@ minimised by a constant. The linear layer is thrown away.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -149,6 +150,12 @@ class EncoderPretrainingTrainer(Trainer):
         frames = pixel_values.flatten(0, 1)[:, None]
         hidden = torch.func.functional_call(encoder, weights, (frames,)).last_hidden_state
         return normalize_latents(hidden).unflatten(0, pixel_values.shape[:2])
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in `Trainer`; the moving average is written first, so that a checkpoint is never without it."""
+        if output_dir is not None and self.is_in_train:
+            self.target.save(Path(output_dir), self.is_world_process_zero())
+        super().save_model(output_dir, _internal_call)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds the losses and collapse metrics collected since the last call."""
