@@ -12,6 +12,7 @@ existed at one time, which it does not quite: it is an upper bound but for the a
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,7 @@ def layer_memories(
     }  # fmt: skip
     memories = {}
     for name, (count, run, checkpoint, module) in kinds.items():
-        one, two = (saved_bytes(lambda batch=batch: run(batch), parameters) for batch in (1, 2))
+        one, two = (saved_bytes(functools.partial(run, batch), parameters) for batch in (1, 2))
         weights = [p for p in module.parameters() if p.ndim == 2]
         trainable = sum(item * p.numel() for p in weights if p.requires_grad) if dtype != torch.float32 else 0
         copies = 2 * one - two
