@@ -74,12 +74,19 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
     ):
         source = open_source(root_or_repo, revision, token, image_keys, state_key, action_key, chunk_size, dataset_key)
         self._read(source, source.episode_positions(episodes), cache_images, skip_bad_episodes)
+        if not self.num_episodes:
+            raise ValueError(
+                f"No good episode is left in {source.files.root}: {next(iter(self.skipped_episodes.values()))}"
+            )
 
     @classmethod
     def from_source(
         cls, source: LeRobotSource, positions: np.ndarray, *, skip_bad_episodes: bool = False
     ) -> "LeRobotDataset":
-        """Dataset of the episodes at some positions of a source's episode table, without a cache of frames."""
+        """Dataset, empty when all are bad, of the episodes at some positions of a source's episode table.
+
+        Frames are not cached.
+        """
         dataset = cls.__new__(cls)
         dataset._read(source, positions, cache_images=False, skip_bad_episodes=skip_bad_episodes)
         return dataset

@@ -58,8 +58,7 @@ def read_frame_table(
     Raises:
         FileNotFoundError: A data file is missing.
         ValueError: A damaged file, or the first inconsistency, with file and row: episode or frame indices, lengths,
-            timestamps, task indices without text, NaN or infinite actions or states. With `skip_bad_episodes`: no
-            episode is left.
+            timestamps, task indices without text, NaN or infinite actions or states.
     """
     episodes = metadata.episodes
     wanted = np.zeros(len(episodes), dtype=bool)
@@ -82,8 +81,6 @@ def read_frame_table(
         parts.append({name: values[keep] for name, values in columns.items()})
         parts[-1]["file_number"] = np.full(keep.sum(), number, dtype=np.int32)
     skipped = {position: reason for position, reason in skipped.items() if wanted[position]}
-    if len(skipped) == len(positions):
-        raise ValueError(f"Each of the {len(positions)} episodes is bad; the first: {next(iter(skipped.values()))}")
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return FrameTable(files=files, skipped=skipped, **columns)
 

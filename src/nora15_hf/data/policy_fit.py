@@ -5,21 +5,24 @@ from transformers import ProcessorMixin
 
 from .lerobot_dataset import LeRobotDataset
 from .lerobot_mixture import LeRobotMixture
+from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
 
 
-def check_dataset_fits(dataset: LeRobotDataset | LeRobotMixture, processor: ProcessorMixin) -> None:
+def check_dataset_fits(
+    dataset: LeRobotDataset | LeRobotMixture | LeRobotStream | LeRobotStreamMixture, processor: ProcessorMixin
+) -> None:
     """Refuse, before the first sample is loaded, a dataset that a policy's processor cannot take.
 
     Args:
-        dataset: A dataset, a stream, or a mixture of them.
+        dataset: Each member of a mixture is checked.
         processor (`Nora15Processor`): Of the policy.
 
     Raises:
         ValueError: Another action width or chunk size, no camera, a dataset key without statistics, or a policy of
             delta actions and a state that does not cover them.
     """
-    members = getattr(dataset, "members", [dataset])
-    for member in members:
+    mixed = isinstance(dataset, LeRobotMixture | LeRobotStreamMixture)
+    for member in dataset.members if mixed else [dataset]:
         key = member.dataset_key
         if member.action_dim != processor.action_dim:
             raise ValueError(

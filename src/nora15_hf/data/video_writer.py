@@ -42,6 +42,7 @@ class VideoWriter:
         self.size = size
         self.codec = codec
         self.max_file_size_mb = max_file_size_mb
+        self._rate = Fraction(fps).limit_denominator(10_000)
         self._num_files = 0
         self._container = None
 
@@ -61,7 +62,7 @@ class VideoWriter:
         for pixels in frames:
             frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts = self._num_frames
-            frame.time_base = 1 / self._stream.rate
+            frame.time_base = 1 / self._rate
             self._container.mux(self._stream.encode(frame))
             self._num_frames += 1
         chunk_index, file_index = divmod(self._num_files - 1, CHUNKS_SIZE)
@@ -102,9 +103,7 @@ class VideoWriter:
         self._file = path.open("wb")
         self._container = self._av.open(self._file, "w", format="mp4")
         encoder, options = CODECS[self.codec]
-        self._stream = self._container.add_stream(
-            encoder, rate=Fraction(self.fps).limit_denominator(10_000), options=options
-        )
+        self._stream = self._container.add_stream(encoder, rate=self._rate, options=options)
         self._stream.height, self._stream.width = self.size
         self._stream.pix_fmt = PIXEL_FORMAT
         # What an encoder writes can depend on the number of its threads.
