@@ -2,6 +2,7 @@
 """The episode table of a LeRobot dataset: which rows, data file and stretch of video hold each episode."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ class EpisodeTable:
     def length(self) -> np.ndarray:
         """Frames per episode."""
         return self.stop - self.start
+
+    @cached_property
+    def in_file(self) -> dict[str, np.ndarray]:
+        """Positions of the episodes that each data file holds, files and positions in order."""
+        positions: dict[str, list[int]] = {}
+        for position, file in enumerate(self.file):
+            positions.setdefault(file, []).append(position)
+        return {file: np.array(held) for file, held in positions.items()}
 
     def __len__(self) -> int:
         return len(self.index)

@@ -16,8 +16,9 @@ from .lerobot_source import LeRobotReader, Sample, open_source, split_positions
 class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
     """LeRobot dataset read shard by shard, for datasets that are too large for the memory or should not be fetched whole.
 
-    A shard is a data file with its videos, or one episode when there are fewer files than readers. Readers are the
-    data-loading workers of all processes; each shard goes to one of them, and is fetched from the Hub when its turn comes.
+    A shard is a data file with its videos, or a part of its episodes when there are fewer files than readers. Readers are
+    the data-loading workers of all processes; each shard goes to one of them, and is fetched from the Hub when its turn
+    comes.
     Same seed, epoch and number of readers, same samples in the same order.
 
     Args:
@@ -110,12 +111,13 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         reader, readers = reader_number(self.rank, self.world_size)
         epoch = int(self._epoch)
         while True:
-            number = -1
-            for number, sample in enumerate(self._epoch_samples(epoch, reader, readers)):
+            empty = True
+            for sample in self._epoch_samples(epoch, reader, readers):
+                empty = False
                 yield sample
             if not self.repeat:
                 return
-            if number < 0:
+            if empty:
                 raise ValueError(
                     f"{self._source.files.root}: each episode of reader {reader} of {readers} is bad; the reasons are in "
                     "the warnings above. Repair the dataset or use fewer workers."
@@ -142,9 +144,8 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         files: dict[str, list[int]] = {}
         for position in self._positions.tolist():
             files.setdefault(self._source.metadata.episodes.file[position], []).append(position)
-        if len(files) >= readers:
-            return [np.array(positions) for positions in files.values()]
-        return [np.array([position]) for position in self._positions.tolist()]
+        parts = 1 if len(files) >= readers else readers
+        return [part for positions in files.values() for part in np.array_split(positions, min(parts, len(positions)))]
 
     def _read_shards(self, shards: list[np.ndarray], random: np.random.Generator) -> Iterator[Sample]:
         for positions in shards:

@@ -64,14 +64,10 @@ def read_frame_table(
     wanted = np.zeros(len(episodes), dtype=bool)
     wanted[positions] = True
     files = list(dict.fromkeys(episodes.file[position] for position in positions.tolist()))
-    in_file = {file: [] for file in files}
-    for position, file in enumerate(episodes.file):
-        if file in in_file:
-            in_file[file].append(position)
 
     parts, skipped = [], {}
     for number, file in enumerate(files):
-        reader = _FileReader(metadata, file, np.array(in_file[file]), action_key, state_key)
+        reader = _FileReader(metadata, file, episodes.in_file[file], action_key, state_key)
         if skip_bad_episodes:
             columns, bad = reader.read_good_episodes()
             skipped |= bad
