@@ -110,10 +110,6 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
                 f"episode {next(iter(self._skipped_episodes))}: {next(iter(self._skipped_episodes.values()))}"
             )
             positions = np.setdiff1d(positions, list(skipped))
-            if not positions.size:
-                raise ValueError(
-                    f"No good episode is left in {source.files.root}; the reasons are in the warning above."
-                )
         self._select_episodes(positions, np.flatnonzero(np.isin(self._table.episode, positions)))
 
     def _camera(self, key: str, size: tuple[int, int], cache: bool) -> CameraFrames:

@@ -83,7 +83,8 @@ class VideoDecoder:
                 f"{self.path} cannot be decoded at {seconds:.6g} s ({error}). The copy is cut short or damaged: fetch or "
                 "record it again."
             ) from error
-        return frame.to_ndarray(format="rgb24")
+        # One thread here, too.
+        return frame.reformat(format="rgb24", threads=1).to_ndarray()
 
     def close(self) -> None:
         """Close the file."""

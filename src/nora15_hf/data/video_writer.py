@@ -61,12 +61,13 @@ class VideoWriter:
         first = self._num_frames
         for pixels in frames:
             frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = frame.reformat(format=PIXEL_FORMAT, threads=1)
             frame.pts = self._num_frames
             frame.time_base = 1 / self._rate
-            self._container.mux(self._stream.encode(frame))
+            self._encode(frame)
             self._num_frames += 1
         chunk_index, file_index = divmod(self._num_files - 1, CHUNKS_SIZE)
-        if self._file.tell() >= self.max_file_size_mb * 2**20:
+        if self._num_bytes >= self.max_file_size_mb * 2**20:
             self.close()
         return {
             "chunk_index": chunk_index,
@@ -78,9 +79,8 @@ class VideoWriter:
     def close(self) -> None:
         """Finish the file that is open, if one is."""
         if self._container is not None:
-            self._container.mux(self._stream.encode(None))
+            self._encode(None)
             self._container.close()
-            self._file.close()
             self._container = None
 
     def info(self) -> dict[str, Any]:
@@ -100,16 +100,22 @@ class VideoWriter:
         chunk_index, file_index = divmod(self._num_files, CHUNKS_SIZE)
         path = self.root / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk_index, file_index=file_index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb")
-        self._container = self._av.open(self._file, "w", format="mp4")
+        self._container = self._av.open(str(path), "w", format="mp4")
         encoder, options = CODECS[self.codec]
         self._stream = self._container.add_stream(encoder, rate=self._rate, options=options)
         self._stream.height, self._stream.width = self.size
         self._stream.pix_fmt = PIXEL_FORMAT
         # What an encoder writes can depend on the number of its threads.
         self._stream.codec_context.thread_count = 1
-        self._num_frames = 0
+        self._num_frames = self._num_bytes = 0
         self._num_files += 1
+
+    def _encode(self, frame: Any) -> None:
+        """Write what the encoder has ready after one more frame, or all of it after the last (`None`)."""
+        for packet in self._stream.encode(frame):
+            # Counted here: what has reached the file lags behind by the container's buffers.
+            self._num_bytes += packet.size
+            self._container.mux(packet)
 
 
 __all__ = ["CODECS", "VideoWriter"]
