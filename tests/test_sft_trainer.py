@@ -207,28 +207,34 @@ class TestCheckpoints:
         assert processor.norm_stats.keys() == policy[1].norm_stats.keys()
         assert all(torch.equal(v, trainer.model.state_dict()[k]) for k, v in model.state_dict().items())
 
-    def test_pushed_with_processor_scheduler_and_card(self, policy, split, tmp_path, monkeypatch):
-        uploads = []
-
-        class Hub:
-            def upload_folder(self, repo_id, folder_path, **options):
-                uploads.append((repo_id, sorted(p.name for p in tmp_path.iterdir()), options["ignore_patterns"]))
-
-        monkeypatch.setattr("transformers.trainer.hf_api", Hub)
-        trainer = make_trainer(policy, split, tmp_path, hub_model_id="someone/arm-policy")
+    def test_pushed_at_every_save_with_processor_scheduler_and_card(self, policy, split, tmp_path, hub):
+        trainer = make_trainer(
+            policy,
+            split,
+            tmp_path / "arm-policy",
+            push_to_hub=True,
+            hub_model_id="robots/arm-policy",
+            hub_strategy="every_save",
+            hub_always_push=True,
+            save_strategy="steps",
+            save_steps=2,
+        )
         trainer.train()
-        trainer.hub_model_id = "someone/arm-policy"
+        assert any("step 2" in title for title in hub.commit_titles("robots/arm-policy"))
+        interim = Nora15ForActionPrediction.from_pretrained("robots/arm-policy")
+        assert interim.config.state_dim == 3
+        assert b"| steps | 3 |" in hub.files("robots/arm-policy")["README.md"]
         trainer.push_to_hub()
-        repo, files, ignored = uploads[0]
-        assert repo == "someone/arm-policy"
-        expected = {"README.md", "action_codec", "config.json", "model.safetensors", "norm_stats.json", "scheduler"}
-        assert expected | {"processor_config.json", "tokenizer.json"} <= set(files)
+        files = hub.files("robots/arm-policy")
         assert not [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
-        assert "checkpoint-*" in ignored
-        card = (tmp_path / "README.md").read_text()
+        card = files["README.md"].decode()
         assert "# arm-policy" in card
         assert "| knowledge" not in card
         assert "| steps | 3 |" in card
+        model = Nora15ForActionPrediction.from_pretrained("robots/arm-policy", force_download=True)
+        assert all(torch.equal(v, trainer.model.state_dict()[k]) for k, v in model.state_dict().items())
+        processor = Nora15Processor.from_pretrained("robots/arm-policy")
+        assert processor.norm_stats.keys() == processor.state_stats.keys() == {"arm"}
 
 
 class TestPolicySetup:

@@ -358,6 +358,10 @@ class Nora15SFTTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            if self.args.push_to_hub:
+                # Of a checkpoint, `Trainer` pushes weights and processor only; the rest must lie in the output folder.
+                self.policy.scheduler.save_pretrained(Path(self.args.output_dir) / "scheduler")
+                self.create_model_card()
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """Writes this library's card of a policy into the output folder."""
