@@ -38,6 +38,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
@@ -738,8 +739,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         )
         hidden_states = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
-            visual = self.vlm.model.visual
-            image_embeds = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw).pooler_output
+            image_embeds = self._embed_images(pixel_values, image_grid_thw)
             # Their number was compared with the grid's above.
             is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
             hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
@@ -769,6 +769,28 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             keys.append(key)
             values.append(value)
         return language_model.norm(hidden_states), tuple(keys), tuple(values)
+
+    def _embed_images(self, pixel_values: torch.Tensor, image_grid_thw: torch.LongTensor) -> torch.Tensor:
+        """Image tokens `(tokens, hidden_size)` of the vision tower."""
+        visual, vision_config = self.vlm.model.visual, self.config.vlm_config.vision_config
+        # The tower builds its windows from plain numbers, and each of its blocks reads their bounds: with the grid on the
+        # CPU the device is waited for once, and not in every block.
+        grid = image_grid_thw.cpu()
+        position_ids = get_vision_position_ids(grid, visual.spatial_merge_size)
+        bounds = get_vision_cu_seqlens(grid)
+        window_index, window_bounds = get_vision_window_index(
+            grid, visual.spatial_merge_size, visual.window_size, visual.patch_size
+        )
+        if is_flash_attention_requested(vision_config):
+            bounds, window_bounds = bounds.to(pixel_values.device), window_bounds.to(pixel_values.device)
+        return visual(
+            pixel_values.to(visual.dtype),
+            grid_thw=grid,
+            position_ids=position_ids.to(pixel_values.device),
+            cu_seqlens=bounds,
+            window_index=window_index.to(pixel_values.device),
+            cu_window_seqlens=window_bounds,
+        ).pooler_output
 
     def default_prefix_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.BoolTensor:
         """True on real tokens in front of the first FAST token of each row, `(batch, length)`."""
