@@ -8,12 +8,13 @@ from torch import nn
 from .fused_linear import is_plain_linear
 from .inference_layers import (
     KeyValueBuffer,
+    finish_layer,
     grouped_attention,
     grouped_mask,
+    project_heads,
     read_layer,
     rms_norm,
     rotary_tables,
-    run_layer,
 )
 
 
@@ -107,12 +108,10 @@ class Denoiser:
     ) -> torch.Tensor:
         """The expert's layers on tokens that stand from `column` to `end` behind the prefix."""
         for weights, buffer in zip(self.layers, self.buffers, strict=True):
-
-            def attend(queries: torch.Tensor, key_value: torch.Tensor, buffer: KeyValueBuffer = buffer) -> torch.Tensor:
-                buffer.write(column, key_value)
-                return grouped_attention(queries, buffer.keys[:, :, :end], buffer.values[:, :, :end], mask)
-
-            hidden_states = run_layer(weights, hidden_states, tables, attend)
+            queries, key_value = project_heads(weights, hidden_states, tables)
+            buffer.write(column, key_value)
+            attended = grouped_attention(queries, buffer.keys[:, :, :end], buffer.values[:, :, :end], mask)
+            hidden_states = finish_layer(weights, hidden_states, attended)
         return hidden_states
 
 

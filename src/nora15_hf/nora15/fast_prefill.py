@@ -9,14 +9,15 @@ from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from .fused_linear import joined_linear
+from .fused_linear import joined_linear, linear
 from .inference_layers import (
+    finish_layer,
     grouped_attention,
     grouped_mask,
+    project_heads,
     read_layer,
     rms_norm,
     rotary_tables,
-    run_layer,
 )
 
 
@@ -81,7 +82,7 @@ def encode_images(visual: nn.Module, pixel_values: torch.Tensor, image_grid_thw:
     )
     # A convolution whose stride is its kernel is a product.
     kernel = visual.patch_embed.proj.weight
-    hidden_states = F.linear(pixel_values.to(kernel.dtype), kernel.flatten(1))
+    hidden_states = linear(pixel_values.to(kernel.dtype), kernel.flatten(1))
     merged = config.spatial_merge_size**2
     hidden_states = hidden_states.view(-1, merged, hidden_states.shape[-1])[window_index].flatten(0, 1)
     position_embeddings = visual.rotary_pos_emb(hidden_states, position)
@@ -105,19 +106,24 @@ def encode_tokens(
     inputs_embeds: torch.Tensor,
     position_ids: torch.LongTensor,
     attention_mask: torch.Tensor,
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    last_output: bool,
+) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     """
     The language model's layers on a prompt.
+
+    Nobody reads what the last layer makes of the prompt, except its final token if FAST tokens are to follow: the layer
+    computes keys and values of all tokens and goes on with that one at most.
 
     Args:
         language_model (`Qwen2_5_VLTextModel`): The backbone without its LM head.
         inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`): Tokens with pictures in their places.
         position_ids (`torch.LongTensor` of shape `(3, batch, length)`): Of `multimodal_position_ids`.
         attention_mask (`torch.Tensor` of shape `(batch, length)`): 0 on padding.
+        last_output (`bool`): Whether the last layer's output is needed at the final token.
 
     Returns:
-        The last hidden states `(batch, length, hidden_size)`, before the final norm, and each layer's rotated keys and
-        values, `(batch, key/value heads, length, head_dim)`.
+        The final token's hidden states `(batch, 1, hidden_size)`, before the final norm, or None, and each layer's rotated
+        keys and values, `(batch, key/value heads, length, head_dim)`.
     """
     layers = [read_layer(layer) for layer in language_model.layers]
     num_heads, num_key_heads = layers[0].num_heads, layers[0].num_key_value_heads
@@ -129,16 +135,18 @@ def encode_tokens(
         *language_model.rotary_emb(inputs_embeds, position_ids), num_heads + num_key_heads, num_key_heads
     )
     all_keys, all_values = [], []
-
-    def attend(queries: torch.Tensor, key_value: torch.Tensor) -> torch.Tensor:
+    hidden_states = inputs_embeds
+    for number, layer in enumerate(layers):
+        queries, key_value = project_heads(layer, hidden_states, tables)
         keys, values = key_value.transpose(1, 2).chunk(2, dim=1)
         all_keys.append(keys)
         all_values.append(values)
-        return grouped_attention(queries, keys, values, mask)
-
-    hidden_states = inputs_embeds
-    for layer in layers:
-        hidden_states = run_layer(layer, hidden_states, tables, attend)
+        if number == len(layers) - 1:
+            if not last_output:
+                return None, tuple(all_keys), tuple(all_values)
+            queries, hidden_states = queries[:, -1:], hidden_states[:, -1:]
+            mask = grouped_mask(visible[:, -1:], num_heads // num_key_heads, hidden_states.dtype)
+        hidden_states = finish_layer(layer, hidden_states, grouped_attention(queries, keys, values, mask))
     return hidden_states, tuple(all_keys), tuple(all_values)
 
 

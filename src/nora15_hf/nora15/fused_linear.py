@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Linear layers of one input in one product, for inference.
+"""Linear layers for inference: those of one input in one product, on the CPU through the faster of two libraries.
 
 Nothing is copied that could grow old. Layers that share an input get one storage for their weights, laid end to end, of
 which each layer's parameter is a part; the product over all of them reads that storage. An optimiser, an average or
@@ -12,6 +12,36 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+# On fewer rows oneDNN loses what it gains to rearranging the weight.
+ONEDNN_MIN_ROWS = 64
+
+
+def linear(hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    `F.linear` for inference; it has no gradient.
+
+    In float32 on the CPU `F.linear` calls the BLAS library that PyTorch was built with. oneDNN takes about 0.8 of its time
+    for the 90 tokens of a prompt (AMD EPYC, MKL 2024.2); `torch.compile` calls it through the same operator.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(*, in)`): Input.
+        weight (`torch.Tensor` of shape `(out, in)`): Weight.
+        bias (`torch.Tensor` of shape `(out,)`, *optional*): Bias.
+
+    Returns:
+        `torch.Tensor` of shape `(*, out)`.
+    """
+    if (
+        weight.dtype == torch.float32
+        and weight.device.type == "cpu"
+        and hidden_states.shape[:-1].numel() >= ONEDNN_MIN_ROWS
+        and torch.backends.mkldnn.is_available()
+        and not torch.compiler.is_compiling()
+    ):
+        return torch.ops.mkldnn._linear_pointwise(hidden_states, weight, bias, "none", [], "")
+    return F.linear(hidden_states, weight, bias)
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
@@ -66,7 +96,7 @@ def joined_linear(layers: Sequence[nn.Module]) -> Callable[[torch.Tensor], torch
     else:
         weight = _joined([layer.weight for layer in layers])
         bias = None if layers[0].bias is None else _joined([layer.bias for layer in layers])
-    return lambda hidden_states: F.linear(hidden_states, weight, bias)
+    return lambda hidden_states: linear(hidden_states, weight, bias)
 
 
-__all__ = ["is_plain_linear", "joined_linear"]
+__all__ = ["is_plain_linear", "joined_linear", "linear"]

@@ -175,29 +175,38 @@ def grouped_mask(visible: torch.Tensor, group: int, dtype: torch.dtype) -> torch
     return mask.repeat(1, group, 1)[:, None]
 
 
-def run_layer(
-    weights: LayerWeights,
-    hidden_states: torch.Tensor,
-    tables: tuple[torch.Tensor, torch.Tensor],
-    attend: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
+def project_heads(
+    weights: LayerWeights, hidden_states: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    One decoder layer.
+    The first half of a decoder layer.
 
     Args:
         weights ([`LayerWeights`]): Of [`read_layer`].
-        hidden_states (`torch.Tensor` of shape `(batch, length, hidden_size)`): Input.
+        hidden_states (`torch.Tensor` of shape `(batch, length, hidden_size)`): Input of the layer.
         tables (`tuple[torch.Tensor, torch.Tensor]`): Of [`rotary_tables`].
-        attend (`Callable`): From the queries `(batch, length, heads, head_dim)` and the new keys and values `(batch,
-            length, 2 * key_value_heads, head_dim)`, both rotated, to `(batch, length, heads * head_dim)`.
 
     Returns:
-        `torch.Tensor` of the shape of `hidden_states`.
+        Queries `(batch, length, heads, head_dim)`, and keys and values `(batch, length, 2 * key_value_heads, head_dim)`.
     """
-    batch, length, _ = hidden_states.shape
-    heads = weights.qkv(rms_norm(weights.input_norm, hidden_states)).view(batch, length, -1, weights.head_dim)
-    queries, key_value = rotate(heads, tables).split([weights.num_heads, 2 * weights.num_key_value_heads], dim=2)
-    hidden_states = hidden_states + weights.output(attend(queries, key_value))
+    heads = weights.qkv(rms_norm(weights.input_norm, hidden_states))
+    heads = rotate(heads.view(*heads.shape[:2], -1, weights.head_dim), tables)
+    return heads.split([weights.num_heads, 2 * weights.num_key_value_heads], dim=2)
+
+
+def finish_layer(weights: LayerWeights, hidden_states: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    """
+    The second half of a decoder layer.
+
+    Args:
+        weights ([`LayerWeights`]): Of [`read_layer`].
+        hidden_states (`torch.Tensor` of shape `(batch, length, hidden_size)`): Input of the layer.
+        attended (`torch.Tensor` of shape `(batch, length, heads * head_dim)`): Of [`grouped_attention`].
+
+    Returns:
+        `torch.Tensor` of the shape of `hidden_states`: output of the layer.
+    """
+    hidden_states = hidden_states + weights.output(attended)
     gate, up = weights.gate_up(rms_norm(weights.post_attention_norm, hidden_states)).chunk(2, dim=-1)
     return hidden_states + weights.down(F.silu(gate) * up)
 
@@ -206,11 +215,12 @@ __all__ = [
     "KeyValueBuffer",
     "LayerWeights",
     "can_be_read",
+    "finish_layer",
     "grouped_attention",
     "grouped_mask",
+    "project_heads",
     "read_layer",
     "rms_norm",
     "rotary_tables",
     "rotate",
-    "run_layer",
 ]

@@ -805,8 +805,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        run = self._read_backbone if self._can_read_backbone() else self.run_backbone
-        _, keys, values, *_ = run(input_ids, attention_mask, pixel_values, image_grid_thw)
+        if self._can_read_backbone():
+            _, keys, values, _ = self._read_backbone(
+                input_ids, attention_mask, pixel_values, image_grid_thw, last_output=False
+            )
+        else:
+            _, keys, values = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
         return PrefixCache(keys, values, self.default_prefix_mask(input_ids, attention_mask), state)
 
     def _read_backbone(
@@ -815,9 +819,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         attention_mask: torch.Tensor,
         pixel_values: torch.Tensor | None,
         image_grid_thw: torch.LongTensor | None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.LongTensor]:
-        """`run_backbone` by reading the layers' weights; also returns the positions `(3, batch, length)`."""
-        visual, language_model = self.vlm.model.visual, self.vlm.model.language_model
+        last_output: bool,
+    ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.LongTensor]:
+        """`run_backbone` as `encode_tokens` does it; also returns the positions `(3, batch, length)`."""
+        visual = self.vlm.model.visual
         hidden_states, position_ids = self._embed_prompt(
             input_ids,
             attention_mask,
@@ -825,8 +830,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             image_grid_thw,
             lambda pixels: encode_images(visual, pixels, image_grid_thw),
         )
-        hidden_states, keys, values = encode_tokens(language_model, hidden_states, position_ids, attention_mask)
-        return language_model.norm(hidden_states), keys, values, position_ids
+        encoded = encode_tokens(
+            self.vlm.model.language_model, hidden_states, position_ids, attention_mask, last_output
+        )
+        return *encoded, position_ids
 
     def _can_read_backbone(self) -> bool:
         visual, language_model = self.vlm.model.visual, self.vlm.model.language_model
