@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from nora15_hf.nora15.alternative_answers import answer_log_probs, append_answers
 from nora15_hf.nora15.presets import tiny_policy
 
 ANSWERS = [[[3, 5, 7], [11, 2]], [[9], [4, 4, 8, 1]]]  # FAST tokens: row, answer
@@ -26,20 +27,9 @@ def images():
 def rows_of(processor, images, answers_per_row):
     """Prompts left-padded, each followed by its answers."""
     prompts = processor(images=images, text=INSTRUCTIONS)
-    blocks = [(prompts["input_ids"], prompts["attention_mask"], torch.zeros_like(prompts["input_ids"]))]
-    for number in range(len(answers_per_row[0])):
-        width = max(len(answers[number]) for answers in answers_per_row)
-        ids, mask, index = (torch.zeros(len(images), width, dtype=torch.long) for _ in range(3))
-        for row, answers in enumerate(answers_per_row):
-            count = len(answers[number])
-            ids[row, :count] = torch.tensor(answers[number]) + processor.first_action_token_id
-            mask[row, :count] = 1
-            index[row, :count] = number + 1
-        blocks.append((ids, mask, index))
-    ids, mask, index = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
-    labels = torch.where(index > 0, ids, -100)
-    vision = {key: prompts[key] for key in ("pixel_values", "image_grid_thw")}
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "answer_index": index, **vision}
+    start = processor.first_action_token_id
+    answers = [[[token + start for token in answer] for answer in row] for row in answers_per_row]
+    return {**prompts, **append_answers(prompts, answers)}
 
 
 def test_each_answer_is_scored_as_if_it_were_alone(tiny, images):
@@ -47,6 +37,9 @@ def test_each_answer_is_scored_as_if_it_were_alone(tiny, images):
     together = rows_of(processor, images, ANSWERS)
     log_probs = policy(**together).token_log_probs
     assert (log_probs[together["answer_index"] == 0] == 0).all()
+    sums = answer_log_probs(log_probs, together["answer_index"], 2)
+    torch.testing.assert_close(sums.sum(), log_probs.sum())
+    torch.testing.assert_close(sums[1, 0], log_probs[1, together["answer_index"][1] == 1].sum())
     for number in range(2):
         alone = rows_of(processor, images, [[answers[number]] for answers in ANSWERS])
         alone.pop("answer_index")

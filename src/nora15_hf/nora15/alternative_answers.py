@@ -4,7 +4,54 @@
 `answer_index` `(batch, length)` tells which token belongs to what: 0 on the prompt and on padding, k on answer k.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
+
+
+def append_answers(
+    prompts: Mapping[str, torch.Tensor], answers: Sequence[Sequence[Sequence[int]]]
+) -> dict[str, torch.Tensor]:
+    """
+    Prompts followed by their answers.
+
+    Args:
+        prompts (`Mapping[str, torch.Tensor]`): `input_ids` and `attention_mask` `(batch, length)`, left-padded.
+        answers (sequence of rows, each of K answers, each a list of token ids): The same K in every row.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `input_ids`, `attention_mask`, `labels` (-100 on prompt and padding) and `answer_index`,
+        `(batch, length + the longest answer 1 + ... + the longest answer K)`.
+    """
+    prompt_ids, prompt_mask = prompts["input_ids"], prompts["attention_mask"]
+    widths = [max(map(len, column)) for column in zip(*answers, strict=True)]
+    total = prompt_ids.shape[1] + sum(widths)
+    input_ids = prompt_ids.new_zeros(len(prompt_ids), total)
+    attention_mask, answer_index = torch.zeros_like(input_ids), torch.zeros_like(input_ids)
+    input_ids[:, : prompt_ids.shape[1]] = prompt_ids
+    attention_mask[:, : prompt_ids.shape[1]] = prompt_mask
+    for row, row_answers in enumerate(answers):
+        start = prompt_ids.shape[1]
+        for number, (answer, width) in enumerate(zip(row_answers, widths, strict=True), start=1):
+            tokens = slice(start, start + len(answer))
+            input_ids[row, tokens] = torch.tensor(answer)
+            attention_mask[row, tokens] = 1
+            answer_index[row, tokens] = number
+            start += width
+    labels = torch.where(answer_index > 0, input_ids, -100)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "labels": labels,
+        "answer_index": answer_index,
+    }
+
+
+def answer_log_probs(token_log_probs: torch.Tensor, answer_index: torch.LongTensor, num_answers: int) -> torch.Tensor:
+    """The log-likelihood `(batch, num_answers)` of each answer: the sum over its tokens `(batch, length)`."""
+    return torch.stack(
+        [token_log_probs.masked_fill(answer_index != k, 0.0).sum(-1) for k in range(1, num_answers + 1)], dim=1
+    )
 
 
 def answer_position_ids(
@@ -65,4 +112,10 @@ def predicting_columns(attention_mask: torch.Tensor, answer_index: torch.LongTen
     return torch.where(is_first, prompt_end, (column - 1).clamp(min=0))
 
 
-__all__ = ["answer_attention_mask", "answer_position_ids", "predicting_columns"]
+__all__ = [
+    "answer_attention_mask",
+    "answer_log_probs",
+    "answer_position_ids",
+    "append_answers",
+    "predicting_columns",
+]

@@ -63,28 +63,55 @@ class GroundTruthActionReward:
     the demonstration's end.
 
     Args:
-        weights (`Sequence[float]`, *optional*):
-            Weight of each action dimension, the gripper's included; 0 leaves one out. All 1 by default. The mean is
-            weighted, so scaling all weights changes nothing.
+        gripper_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the gripper beside 1 for every other dimension; 0 leaves it out. The mean is weighted.
+        gripper_dim (`int`, *optional*, defaults to -1): which dimension the gripper is; the last one by default.
+        masked_dims (`Sequence[int]`, *optional*, defaults to `()`): dimensions that are left out.
 
     Raises:
-        ValueError: negative weights or none above 0; (of `score`) as many weights as the actions have not.
+        ValueError: a negative weight, or the gripper among the masked dimensions with a weight of its own; (of `score`)
+            a dimension that actions have not, or none left.
     """
 
-    def __init__(self, weights: Sequence[float] | None = None):
-        if weights is not None and (min(weights) < 0 or max(weights) == 0):
-            raise ValueError(f"weights={list(weights)} must not be negative, and one of them must be above 0.")
-        self.weights = weights
+    def __init__(self, gripper_weight: float = 1.0, gripper_dim: int = -1, masked_dims: Sequence[int] = ()):
+        if gripper_weight < 0:
+            raise ValueError(f"gripper_weight={gripper_weight} must not be negative.")
+        if gripper_dim in masked_dims and gripper_weight != 1.0:
+            raise ValueError(
+                f"gripper_weight={gripper_weight} has no effect, since masked_dims={list(masked_dims)} leaves the gripper "
+                "out. Give one of the two."
+            )
+        self.gripper_weight = gripper_weight
+        self.gripper_dim = gripper_dim
+        self.masked_dims = tuple(masked_dims)
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"type": type(self).__name__, "weights": None if self.weights is None else list(self.weights)}
+        return {
+            "type": type(self).__name__,
+            "gripper_weight": self.gripper_weight,
+            "gripper_dim": self.gripper_dim,
+            "masked_dims": list(self.masked_dims),
+        }
+
+    def weights(self, action_dim: int) -> torch.Tensor:
+        """float32 `(A,)`, the weight of every dimension."""
+        for name, dims in (("gripper_dim", [self.gripper_dim]), ("masked_dims", self.masked_dims)):
+            unknown = [dim for dim in dims if not -action_dim <= dim < action_dim]
+            if unknown:
+                raise ValueError(f"{name} names {unknown}, but an action has {action_dim} dimensions.")
+        weights = torch.ones(action_dim)
+        weights[self.gripper_dim] = self.gripper_weight
+        weights[list(self.masked_dims)] = 0.0
+        if not weights.any():
+            raise ValueError(
+                f"masked_dims={list(self.masked_dims)} and gripper_weight={self.gripper_weight} leave none of the "
+                f"{action_dim} dimensions to compare."
+            )
+        return weights
 
     def score(self, batch: RewardBatch) -> torch.Tensor:
-        action_dim = batch.actions.shape[-1]
-        if self.weights is not None and len(self.weights) != action_dim:
-            raise ValueError(f"weights has {len(self.weights)} entries, but an action has {action_dim} dimensions.")
-        weights = torch.ones(action_dim) if self.weights is None else torch.tensor(self.weights, dtype=torch.float32)
+        weights = self.weights(batch.actions.shape[-1])
         deviation = (batch.candidates - batch.actions[:, None]).abs() @ weights / weights.sum()
         valid = batch.action_mask[:, None].float()
         return -(deviation * valid).sum(-1) / valid.sum(-1)
