@@ -140,13 +140,9 @@ def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[st
         raise OSError(
             f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
         )
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is not the index of a sharded checkpoint: {error!r}.") from error
+    weight_map = read_weight_map(index)
     tensors = {}
-    for name in shards:
+    for name in sorted(set(weight_map.values())):
         shard = find_file(repo_or_folder, name, **hub_options)
         if shard is None:
             raise OSError(f"{str(repo_or_folder)!r} lacks {name}, which its {index.name} names. Download it again.")
@@ -158,6 +154,21 @@ def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[st
             "of different versions: download all of them again."
         )
     return tensors
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor to shard, from the index of a sharded checkpoint; a shard can only lie beside its index."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        outside = sorted({name for name in weight_map.values() if Path(name).name != name or "\\" in name})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is not the index of a sharded checkpoint: {error!r}.") from error
+    if outside:
+        raise ValueError(
+            f"{index} names {outside[:5]}, which lead out of its folder: files elsewhere on the machine are not read. Do "
+            "not trust this checkpoint."
+        )
+    return weight_map
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
@@ -310,6 +321,7 @@ __all__ = [
     "native_name",
     "read_checkpoint",
     "read_header",
+    "read_weight_map",
     "released_config",
     "stored_settings",
 ]

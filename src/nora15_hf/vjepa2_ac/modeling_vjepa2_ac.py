@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """V-JEPA 2-AC: a frozen image encoder and a frame-causal predictor of the next frame's latents."""
 
+import json
 import math
 import os
 import tempfile
@@ -16,6 +17,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
@@ -314,6 +316,16 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
+        # The Hub's client refuses such names itself; transformers joins them to the path of a folder.
+        index = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", SAFE_WEIGHTS_INDEX_NAME)
+        if index.is_file():
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            outside = sorted(name for name in shards if Path(name).name != name or "\\" in name)
+            if outside:
+                raise ValueError(
+                    f"{index} names {outside[:5]}, which lead out of its folder: files elsewhere on the machine are not "
+                    "read. Do not trust this checkpoint."
+                )
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
