@@ -69,6 +69,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         dataset = LeRobotDataset("demonstrations", chunk_size=5)
         dataset[0]["actions"].shape
         ```
+
+    Attributes:
+        repo_id, revision (`str` or `None`): Name and commit of a dataset from the Hub; None for a local folder.
     """
 
     def __init__(
@@ -110,6 +113,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if not Path(root_or_repo).is_dir():
             _download_data(str(root_or_repo), metadata, positions, token)
 
+        is_local = Path(root_or_repo).is_dir()
+        self.repo_id = None if is_local else str(root_or_repo)
+        # The folder of a snapshot is named after its commit.
+        self.revision = None if is_local else root.name
         self._metadata = metadata
         self._table = read_frame_table(metadata, positions, action_key, state_key)
         self._images = {
@@ -137,6 +144,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def info(self) -> dict:
         """Content of `meta/info.json`."""
         return self._metadata.info
+
+    @property
+    def root(self) -> Path:
+        """Local folder of the dataset."""
+        return self._metadata.root
 
     @property
     def fps(self) -> float:

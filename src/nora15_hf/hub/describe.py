@@ -17,7 +17,6 @@ from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
 from ..preferences.preference_dataset import PROVENANCE_FILE
-from ..trainers.resume import RUN_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 from .artefacts import Artefact, find_artefact, read_json
 from .card_info import (
@@ -40,6 +39,9 @@ from .cards import (
 from .settings import Setting
 
 __all__ = ["AuthorFacts", "read_evaluation", "write_card"]
+
+# `trainers.resume.RUN_FILE`, by name: the trainers write cards and import this package.
+_RUN_FILE = "run.json"
 
 # Of `TrainingArguments`, what a reader wants to know; of a trainer's own configuration, everything.
 _SHARED_SETTINGS = (
@@ -284,9 +286,9 @@ def _num_parameters(folder: Path) -> int:
 
 def _run(folder: Path) -> dict[str, Setting]:
     """Hyper-parameters of the training that wrote the folder, as far as its record is there."""
-    if not (folder / RUN_FILE).is_file():
+    if not (folder / _RUN_FILE).is_file():
         return {}
-    arguments: Mapping[str, Any] = read_json(folder / RUN_FILE)["arguments"]
+    arguments: Mapping[str, Any] = read_json(folder / _RUN_FILE)["arguments"]
     shared = {field.name for field in fields(TrainingArguments)}
     return {
         name.replace("_", " "): value
