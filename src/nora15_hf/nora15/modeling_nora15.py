@@ -36,7 +36,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb_vision,
     eager_attention_forward,
 )
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, ModelOutput
+from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
@@ -48,11 +48,11 @@ from .released_checkpoint import (
     HUB_OPTIONS,
     StoredTensor,
     check_tensors,
+    find_weights,
     has_expert,
     is_native,
     native_name,
     read_checkpoint,
-    read_weight_map,
     released_config,
 )
 
@@ -324,10 +324,7 @@ class Nora15PreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
-        # The Hub's client refuses such names itself; transformers joins them to the path of a folder.
-        index = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", SAFE_WEIGHTS_INDEX_NAME)
-        if index.is_file():
-            read_weight_map(index)
+        find_weights(pretrained_model_name_or_path, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
         if any(problems.values()):

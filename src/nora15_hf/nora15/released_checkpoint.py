@@ -125,21 +125,10 @@ def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[st
         OSError: There are no safetensors files, perhaps pickles instead.
         ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
     """
-    single = find_file(repo_or_folder, SAFE_WEIGHTS_NAME, **hub_options)
-    if single is not None:
-        return read_header(single)
-    index = find_file(repo_or_folder, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
-    if index is None:
-        folder = Path(repo_or_folder, hub_options.get("subfolder") or "")
-        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
-        found = (
-            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
-            if pickles
-            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
-        )
-        raise OSError(
-            f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
-        )
+    weights = find_weights(repo_or_folder, **hub_options)
+    if weights.name == SAFE_WEIGHTS_NAME:
+        return read_header(weights)
+    index = weights
     weight_map = read_weight_map(index)
     tensors = {}
     for name in sorted(set(weight_map.values())):
@@ -154,6 +143,36 @@ def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[st
             "of different versions: download all of them again."
         )
     return tensors
+
+
+def find_weights(repo_or_folder: str | os.PathLike, **hub_options) -> Path:
+    """
+    `model.safetensors` of a repo or folder, or the index of its shards, which can only lie beside it.
+
+    Asked for before transformers looks, which for a repo with nothing but a pickle takes weights from a pull request of
+    its conversion bot.
+
+    Raises:
+        OSError: There are no safetensors files, perhaps pickles instead.
+        ValueError: The index is damaged or leads out of its folder.
+    """
+    single = find_file(repo_or_folder, SAFE_WEIGHTS_NAME, **hub_options)
+    if single is not None:
+        return single
+    index = find_file(repo_or_folder, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
+    if index is None:
+        folder = Path(repo_or_folder, hub_options.get("subfolder") or "")
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
+        found = (
+            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
+            if pickles
+            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
+        )
+        raise OSError(
+            f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
+        )
+    read_weight_map(index)
+    return index
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
@@ -316,6 +335,7 @@ __all__ = [
     "StoredTensor",
     "check_tensors",
     "find_file",
+    "find_weights",
     "has_expert",
     "is_native",
     "native_name",

@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """V-JEPA 2-AC: a frozen image encoder and a frame-causal predictor of the next frame's latents."""
 
-import json
 import math
 import os
 import tempfile
@@ -16,12 +15,12 @@ from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .attention_vjepa2_ac import FrameCache, VJEPA2ACResidualLinear
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import VJEPA2ACPredictor
+from .weight_files import check_weight_files
 
 # Measured with 258 tokens per frame and width 256: 1 to 20 futures at once take the same time each, 40 take 1.3 times as long.
 _CPU_BATCH_SIZE = 8
@@ -103,16 +102,7 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
-        # The Hub's client refuses such names itself; transformers joins them to the path of a folder.
-        index = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", SAFE_WEIGHTS_INDEX_NAME)
-        if index.is_file():
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            outside = sorted(name for name in shards if Path(name).name != name or "\\" in name)
-            if outside:
-                raise ValueError(
-                    f"{index} names {outside[:5]}, which lead out of its folder: files elsewhere on the machine are not "
-                    "read. Do not trust this checkpoint."
-                )
+        check_weight_files(pretrained_model_name_or_path, **kwargs)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
