@@ -48,6 +48,7 @@ from .released_checkpoint import (
     HUB_OPTIONS,
     StoredTensor,
     check_tensors,
+    find_weights,
     has_expert,
     is_native,
     native_name,
@@ -323,6 +324,7 @@ class Nora15PreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
+        find_weights(pretrained_model_name_or_path, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
         if any(problems.values()):
