@@ -51,6 +51,7 @@ from .released_checkpoint import (
     HUB_OPTIONS,
     StoredTensor,
     check_tensors,
+    find_weights,
     has_expert,
     is_native,
     native_name,
@@ -326,6 +327,7 @@ class Nora15PreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
+        find_weights(pretrained_model_name_or_path, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
         if any(problems.values()):
@@ -785,9 +787,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         )
         hidden_states = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
-            image_embeds = encode(pixel_values).to(hidden_states.dtype)
-            is_image, _ = self.vlm.model.get_placeholder_mask(input_ids, hidden_states, image_features=image_embeds)
-            hidden_states = hidden_states.masked_scatter(is_image, image_embeds)
+            image_embeds = encode(pixel_values)
+            # Their number was compared with the grid's above.
+            is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
+            hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
         return hidden_states, position_ids
 
     @torch.no_grad()
