@@ -36,7 +36,6 @@ from .safetensors_writer import ConvertedTensor, tensor_table, write_shards
 
 # What a backbone does not have.
 _EXPERT_MODULES = ("action_expert", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")
-_DTYPE_NAMES = {dtype: name for name, dtype in FLOAT_DTYPES.items()}
 
 
 @dataclass(frozen=True)
