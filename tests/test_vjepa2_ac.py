@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from nora15_hf.trainers.world_model_trainer import world_model_losses
 from nora15_hf.vjepa2_ac import (
     VJEPA2ACConfig,
     VJEPA2ACModel,
     VJEPA2ACProcessor,
     integrate_pose,
     normalize_latents,
+    pose_difference,
     tiny_world_model,
 )
 from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables, rotate
@@ -166,9 +166,9 @@ def test_nora_rollout_and_energies_match_reference():
 def test_losses_and_gradients_match_reference(case):
     io = fixture(f"train_{case}_auto2_T8")
     model = small_model(action_convention="metric" if case == "droid" else "normalized")
-    losses = world_model_losses(model, io["h"].unflatten(1, (8, 16)), io["actions"], io["states"], auto_steps=2)
-    torch.testing.assert_close(losses.teacher_forcing, io["jloss"][0], **PARITY)
-    torch.testing.assert_close(losses.autoregressive, io["sloss"][0], **PARITY)
+    losses = model.clip_losses(io["h"].unflatten(1, (8, 16)), io["actions"], io["states"], auto_steps=2)
+    torch.testing.assert_close(losses.teacher_forcing_loss, io["jloss"][0], **PARITY)
+    torch.testing.assert_close(losses.autoregressive_loss, io["sloss"][0], **PARITY)
     torch.testing.assert_close(losses.teacher_forced_latents.flatten(1, 2), io["z_tf"], **PARITY)
     torch.testing.assert_close(losses.imagined_latents.flatten(1, 2), io["z_ar"], **PARITY)
     losses.loss.backward()
@@ -184,6 +184,8 @@ def test_losses_and_gradients_match_reference(case):
 def test_pose_integration_matches_reference():
     io = fixture("pose_ops")
     assert torch.equal(integrate_pose(io["pose"], io["action"]), io["new_pose"])
+    difference = pose_difference(io["pose"][:, 0], io["new_pose"][:, 0])
+    torch.testing.assert_close(difference.double(), io["diff_back"], **PARITY)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -253,7 +255,7 @@ def test_gradients_with_and_without_checkpointing_are_equal():
         model.zero_grad()
         if checkpointing:
             model.activation_checkpointing_enable()
-        world_model_losses(model, latents, actions[:, 0]).loss.backward()
+        model.clip_losses(latents, actions[:, 0]).loss.backward()
         gradients.append([p.grad.clone() for p in model.predictor.parameters() if p.grad is not None])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-7)
@@ -363,7 +365,7 @@ def test_config_refuses(changes, message):
         (lambda m, z, a: m.rollout(z[:, :1], a[:, :, :0]), "nothing to imagine"),
         (lambda m, z, a: m.rollout(z[:, :1], a[0, 0]), "`actions` has shape"),
         (lambda m, z, a: m.goal_energy(z, z[:1]), "`goal_latents` has shape"),
-        (lambda m, z, a: world_model_losses(m, z, a[:, 0, :2], auto_steps=3), "`auto_steps`=3"),
+        (lambda m, z, a: m.clip_losses(z, a[:, 0, :2], auto_steps=3), "`auto_steps`=3"),
     ],
 )
 def test_model_refuses(call, message):

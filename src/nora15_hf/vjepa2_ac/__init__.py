@@ -7,7 +7,7 @@ from .attention_vjepa2_ac import FrameCache
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .modeling_vjepa2_ac import VJEPA2ACModel, VJEPA2ACPreTrainedModel, normalize_latents
 from .planning import CrossEntropyConfig, plan_actions
-from .poses import integrate_pose
+from .poses import integrate_pose, pose_difference
 from .predictor_vjepa2_ac import VJEPA2ACPredictor
 from .presets import tiny_world_model
 from .processing_vjepa2_ac import VJEPA2ACProcessor
@@ -27,5 +27,6 @@ __all__ = [
     "integrate_pose",
     "normalize_latents",
     "plan_actions",
+    "pose_difference",
     "tiny_world_model",
 ]

@@ -4,6 +4,7 @@
 import math
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 
 from .attention_vjepa2_ac import FrameCache, VJEPA2ACResidualLinear
@@ -21,6 +23,25 @@ from .predictor_vjepa2_ac import VJEPA2ACPredictor
 
 # Measured with 258 tokens per frame and width 256: 1 to 20 futures at once take the same time each, 40 take 1.3 times as long.
 _CPU_BATCH_SIZE = 8
+
+
+@dataclass
+class VJEPA2ACClipLosses(ModelOutput):
+    """
+    Losses of a batch of clips and the latents they compare.
+
+    Args:
+        loss (`torch.Tensor`, scalar): Sum of the two terms.
+        teacher_forcing_loss, autoregressive_loss (`torch.Tensor`, scalars): The terms.
+        teacher_forced_latents (`torch.Tensor` of shape `(B, T - 1, P, D)`): Predictions of frames 1 ... T - 1.
+        imagined_latents (`torch.Tensor` of shape `(B, auto_steps, P, D)`): Imagined frames 1 ... auto_steps.
+    """
+
+    loss: torch.Tensor | None = None
+    teacher_forcing_loss: torch.Tensor | None = None
+    autoregressive_loss: torch.Tensor | None = None
+    teacher_forced_latents: torch.Tensor | None = None
+    imagined_latents: torch.Tensor | None = None
 
 
 def normalize_latents(latents: torch.Tensor) -> torch.Tensor:
@@ -222,7 +243,9 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         actions: torch.Tensor,
         states: torch.Tensor | None = None,
         extrinsics: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        auto_steps: int | None = None,
+        loss_exponent: float = 1.0,
+    ) -> torch.Tensor | VJEPA2ACClipLosses:
         """
         Next-frame predictions for every frame of a clip, each from the frames up to it (teacher forcing).
 
@@ -235,16 +258,75 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 Robot states. Zeros when absent in the `"normalized"` convention; required in the `"metric"` one.
             extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*):
                 Camera poses; required with, and only accepted with, `config.use_extrinsics`.
+            auto_steps (`int`, *optional*), loss_exponent (`float`, *optional*, defaults to 1.0):
+                With `auto_steps` the losses of whole clips are returned, see [`~VJEPA2ACModel.clip_losses`]; distributed
+                training needs them to come out of `forward`.
 
         Returns:
             `torch.Tensor` of shape `(B, T, P, D)`: at t the prediction of frame t + 1, as the network gives it. It is
-            comparable with latents only after `normalize_latents`.
+            comparable with latents only after `normalize_latents`. With `auto_steps`, [`VJEPA2ACClipLosses`].
 
         Raises:
             ValueError: A shape that does not fit, missing states or extrinsics.
         """
+        if auto_steps is not None:
+            return self.clip_losses(latents, actions, states, extrinsics, auto_steps, loss_exponent)
         states = self.check_inputs(latents, actions, states, extrinsics)
         return self.predictor(latents, actions, states, extrinsics)[0]
+
+    def clip_losses(
+        self,
+        latents: torch.Tensor,
+        actions: torch.Tensor,
+        states: torch.Tensor | None = None,
+        extrinsics: torch.Tensor | None = None,
+        auto_steps: int = 2,
+        loss_exponent: float = 1.0,
+    ) -> VJEPA2ACClipLosses:
+        """
+        Teacher-forcing and autoregressive loss on layer-normed latents (V-JEPA 2 paper, arXiv 2506.09985, Eq. 2-4; no
+        gradient is stopped). The autoregressive pass starts from the teacher-forcing pass's keys and values of frame
+        0, which are the same numbers: one frame less to compute.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, T, P, D)`): Layer-normed latents of clips.
+            actions (`torch.Tensor` of shape `(B, T - 1, A)`): Actions between the frames.
+            states (`torch.Tensor` of shape `(B, T, S)`, *optional*): Poses; zeros when absent.
+            extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*): Camera poses, with `config.use_extrinsics`.
+            auto_steps (`int`, *optional*, defaults to 2): Frames that the autoregressive pass imagines, below T.
+            loss_exponent (`float`, *optional*, defaults to 1.0): Exponent p of mean(|difference|^p) / p.
+
+        Raises:
+            ValueError: `auto_steps` of T or more; shapes that do not fit; missing states in the metric convention.
+        """
+        if not 1 <= auto_steps < latents.shape[1]:
+            raise ValueError(
+                f"`auto_steps`={auto_steps}, but clips of {latents.shape[1]} frames have {latents.shape[1] - 1} frames "
+                "to imagine. Lower auto_steps or make longer clips."
+            )
+        states, extrinsics = (None if each is None else each[:, :-1] for each in (states, extrinsics))
+        states = self.check_inputs(latents[:, :-1], actions, states, extrinsics)
+        predictions, cache = self.predictor(latents[:, :-1], actions, states, extrinsics, return_cache=True)
+        teacher_forced = normalize_latents(predictions)
+
+        frame_tokens = self.config.num_condition_tokens + self.config.num_patches
+        cache = [(keys[:, :, :frame_tokens], values[:, :, :frame_tokens]) for keys, values in cache]
+        imagined = [teacher_forced[:, :1]]
+        for step in range(1, auto_steps):
+            now = slice(step, step + 1)
+            camera = None if extrinsics is None else extrinsics[:, now]
+            prediction, cache = self.predictor(
+                imagined[-1], actions[:, now], states[:, now], camera, past=cache, return_cache=True
+            )
+            imagined.append(normalize_latents(prediction))
+        imagined = torch.cat(imagined, dim=1)
+
+        def distance(predicted: torch.Tensor) -> torch.Tensor:
+            difference = predicted - latents[:, 1 : 1 + predicted.shape[1]]
+            return difference.abs().pow(loss_exponent).mean() / loss_exponent
+
+        losses = distance(teacher_forced), distance(imagined)
+        return VJEPA2ACClipLosses(sum(losses), *losses, teacher_forced, imagined)
 
     def rollout(
         self,
@@ -441,6 +523,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
 
 
 __all__ = [
+    "VJEPA2ACClipLosses",
     "VJEPA2ACModel",
     "VJEPA2ACPreTrainedModel",
     "normalize_latents",
