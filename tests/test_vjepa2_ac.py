@@ -20,7 +20,7 @@ from nora15_hf.vjepa2_ac import (
     pose_difference,
     tiny_world_model,
 )
-from nora15_hf.vjepa2_ac.modeling_vjepa2_ac import frame_causal_mask, rotary_tables, rotate
+from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables, rotate
 
 FIXTURES = Path(__file__).parent / "fixtures" / "vjepa2_ac"
 PARITY = {"rtol": 0, "atol": 2e-6}
@@ -120,12 +120,6 @@ def test_rotary_tables_leave_the_rest_of_a_head_alone_and_condition_tokens_in_th
     assert (sin[:, 0] == np.float32(np.sin(2.0))).all()
     # The columns of a non-square grid are scaled by rows / columns.
     torch.testing.assert_close(sin[2:5, 8], torch.tensor([0.0, 2 / 3, 4 / 3]).sin())
-
-
-def test_mask_is_causal_over_frames_and_full_inside():
-    mask = frame_causal_mask(3, 2, torch.float32, torch.device("cpu"))[0, 0]
-    frame = torch.tensor([0, 0, 1, 1, 2, 2])
-    assert ((mask == 0) == (frame[None] <= frame[:, None])).all()
 
 
 def test_encoder_matches_reference():
@@ -260,7 +254,7 @@ def test_gradients_with_and_without_checkpointing_are_equal():
     for checkpointing in (False, True):
         model.zero_grad()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model.clip_losses(latents, actions[:, 0]).loss.backward()
         gradients.append([p.grad.clone() for p in model.predictor.parameters() if p.grad is not None])
     for plain, checkpointed in zip(*gradients, strict=True):
