@@ -60,9 +60,11 @@ def test_an_interrupted_build_continues(blobs, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     # What a kill in the middle of writing leaves behind is not taken for an episode.
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    cache = LatentCache(tmp_path, settings(clips))
+    with monkeypatch.context() as patched:
         patched.setattr("nora15_hf.trainers.latent_cache.save_file", half_written)
-        LatentCache(tmp_path, settings(clips)).build(clips, CountingEncoder())
+        with pytest.raises(KeyboardInterrupt):
+            cache.build(clips, CountingEncoder())
     encoder = CountingEncoder()
     cache = LatentCache(tmp_path, settings(clips))
     cache.build(clips, encoder)
