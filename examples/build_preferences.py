@@ -17,11 +17,13 @@ from nora15_hf import Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel,
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.preferences import (
     REWARD_PRESETS,
+    FlowSampler,
     GroundTruthActionReward,
     WeightedReward,
     build_preferences,
     preset_reward,
 )
+from nora15_hf.preferences.pairs import PAIRINGS
 
 __all__ = ["BuildArguments", "main"]
 
@@ -42,7 +44,7 @@ class BuildArguments:
     num_states: int = field(default=1500, metadata={"help": "States drawn uniformly without replacement."})
     num_candidates: int = field(default=5, metadata={"help": "Candidates per state."})
     num_steps: int | None = field(default=None, metadata={"help": "Solver steps; the policy's own by default."})
-    rejected: str = field(default="worst", metadata={"help": "Other half of a pair.", "choices": ["worst", "random"]})
+    pairing: str = field(default="best_worst", metadata={"help": "What makes a pair.", "choices": list(PAIRINGS)})
     min_margin: float = field(default=0.0, metadata={"help": "Smallest difference of rewards that makes a pair."})
     batch_size: int = field(default=32, metadata={"help": "States per pass."})
     seed: int = field(default=0, metadata={"help": "Of states, noise and random choices."})
@@ -72,8 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
         indices=states.tolist(),
         reward=reward,
         num_candidates=options.num_candidates,
-        num_steps=options.num_steps,
-        rejected=options.rejected,
+        sampler=FlowSampler(options.num_steps),
+        pairing=options.pairing,
         min_margin=options.min_margin,
         batch_size=options.batch_size,
         seed=options.seed,

@@ -150,6 +150,10 @@ def write_preferences(folder: Path) -> None:
         "dataset_key": "metaworld",
         "episode_index": 0,
         "frame_index": 0,
+        "state": [0.0] * 4,
+        "seed": 0,
+        "state_index": 0,
+        "sampling_batch": 0,
     }
     (folder / "data").mkdir(parents=True)
     rows = Dataset.from_list([row], features=preference_features(5, 5, 4, ["goal", "gta"]))

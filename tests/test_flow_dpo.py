@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features
 from peft import LoraConfig, PeftModel, get_peft_model
-from PIL import Image
 from safetensors.torch import load_file
 
+from flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
-from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
+from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Output
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import preference_features
 from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.flow_dpo_trainer import FlowDPOTrainer, preference_loss
-from nora15_hf.trainers.flow_surrogate import FlowDraws, flow_errors, sample_flow_draws
+from nora15_hf.trainers.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
+from nora15_hf.trainers.preference_loss import preference_loss
 
 GOLDEN = Path(__file__).parent / "fixtures" / "nora15"
 
@@ -39,52 +37,6 @@ def policy(tiny):
 @pytest.fixture(scope="module")
 def processor(tiny):
     return tiny[1]
-
-
-def make_rows(num_rows: int = 4, **changes) -> Dataset:
-    rng = np.random.default_rng(0)
-    rows = {
-        "images": [[Image.fromarray(rng.integers(0, 256, (56, 56, 3), np.uint8))] for _ in range(num_rows)],
-        "instruction": ["open the faucet"] * num_rows,
-        "chosen": list(rng.normal(size=(num_rows, 5, 4)).astype(np.float32)),
-        "rejected": list(rng.normal(size=(num_rows, 5, 4)).astype(np.float32)),
-        "dataset_key": ["default"] * num_rows,
-    }
-    rows.update(changes)
-    chunk_size, action_dim = np.shape(rows["chosen"][0]) if num_rows else (5, 4)
-    features = preference_features(2, chunk_size, action_dim, ["unused"])
-    return Dataset.from_dict(rows, features=Features({name: features[name] for name in rows}))
-
-
-def make_trainer(policy, processor, tmp_path, dataset=None, ref_model=None, peft_config=None, **options):
-    defaults = {
-        "max_steps": 2,
-        "learning_rate": 1e-4,
-        "warmup_steps": 0,
-        "per_device_train_batch_size": 4,
-        "logging_steps": 1,
-        "use_cpu": True,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    return FlowDPOTrainer(
-        policy,
-        FlowDPOConfig(str(tmp_path), **{**defaults, **options}),
-        make_rows() if dataset is None else dataset,
-        processor,
-        ref_model=ref_model,
-        peft_config=peft_config,
-    )
-
-
-def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def bit_equal(before: dict[str, torch.Tensor], module: torch.nn.Module) -> bool:
-    after = module.state_dict()
-    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def prompt_of(processor) -> dict[str, torch.Tensor]:
@@ -129,6 +81,10 @@ def golden():
     return policy, reference, prompt, tensors
 
 
+def errors_of(policy, prefix, chunks, draws, **options) -> torch.Tensor:
+    return flow_errors(policy(prefix=prefix, **flow_inputs(chunks, draws)).velocity, chunks, draws, **options)
+
+
 def by_pair(tensor: torch.Tensor) -> torch.Tensor:
     """Released layout `cat[chosen, rejected]` to `(B, 2, ...)`."""
     return torch.stack(tensor.chunk(2), dim=1)
@@ -138,14 +94,15 @@ def test_released_loss(golden):
     policy, reference, prompt, tensors = golden
     chunks = by_pair(tensors["actions"])
     draws = FlowDraws(noise=by_pair(tensors["noise"])[:, :, None], timestep=by_pair(tensors["time"])[:, :, None])
-    errors = flow_errors(policy, policy.encode_prefix(**prompt), chunks, draws)
+    velocity = policy(**prompt, **flow_inputs(chunks, draws)).velocity
+    errors = flow_errors(velocity, chunks, draws)
     with torch.no_grad():
-        reference_errors = flow_errors(reference, reference.encode_prefix(**prompt), chunks, draws)
+        reference_errors = errors_of(reference, reference.encode_prefix(**prompt), chunks, draws)
     for side, name in enumerate("wl"):
-        torch.testing.assert_close(errors.velocity[:, side, 0], tensors[f"velocity.model_{name}"], atol=3e-5, rtol=0)
-        torch.testing.assert_close(errors.error[:, side], tensors[f"model_loss_{name}"], atol=3e-5, rtol=0)
-        torch.testing.assert_close(reference_errors.error[:, side], tensors[f"ref_loss_{name}"], atol=3e-5, rtol=0)
-    chosen, rejected = (reference_errors.error - errors.error).unbind(1)
+        torch.testing.assert_close(velocity[:, side], tensors[f"velocity.model_{name}"], atol=3e-5, rtol=0)
+        torch.testing.assert_close(errors[:, side], tensors[f"model_loss_{name}"], atol=3e-5, rtol=0)
+        torch.testing.assert_close(reference_errors[:, side], tensors[f"ref_loss_{name}"], atol=3e-5, rtol=0)
+    chosen, rejected = (reference_errors - errors).unbind(1)
     loss = preference_loss(chosen - rejected, "sigmoid", beta=250.0)
     torch.testing.assert_close(250 * (chosen - rejected), tensors["inside_term"], atol=5e-3, rtol=0)
     torch.testing.assert_close(loss, -torch.nn.functional.logsigmoid(tensors["inside_term"]), atol=5e-3, rtol=0)
@@ -175,9 +132,7 @@ def test_shared_draws_lower_the_variance_of_the_margin(golden):
     with torch.no_grad():
         prefix = reference.encode_prefix(**prompt)
         for name, draws in {"independent": independent, "shared": shared}.items():
-            gain = (
-                flow_errors(reference, prefix, chunks, draws).error - flow_errors(policy, prefix, chunks, draws).error
-            )
+            gain = errors_of(reference, prefix, chunks, draws) - errors_of(policy, prefix, chunks, draws)
             spread[name] = 250 * (gain[:, ::2] - gain[:, 1::2]).std(1)
     assert (spread["shared"] < 0.9 * spread["independent"]).all(), spread
 
@@ -220,7 +175,7 @@ def test_errors_equal_one_chunk_at_a_time(policy, processor):
     with torch.no_grad():
         prefix = policy.encode_prefix(**prompt_of(processor))
         together = {
-            reduction: flow_errors(policy, prefix, chunks, draws, action_mask=mask, reduction=reduction).error
+            reduction: errors_of(policy, prefix, chunks, draws, action_mask=mask, reduction=reduction)
             for reduction in ("mean", "sum")
         }
         for side in range(2):
@@ -241,8 +196,9 @@ class PointPolicy(torch.nn.Module):
         super().__init__()
         self.mean = torch.nn.Parameter(torch.zeros(()))
 
-    def predict_velocity(self, noisy_actions, timestep, prefix):
-        return (noisy_actions - self.mean) / timestep[..., None, None]
+    def forward(self, actions, noise, timestep, prefix):
+        time = timestep[..., None, None]
+        return Nora15Output(velocity=(time * noise + (1 - time) * actions - self.mean) / time)
 
 
 @pytest.mark.parametrize("chosen", [1.0, -1.0])
@@ -252,7 +208,7 @@ def test_gradient_moves_the_mean_towards_the_chosen_action(loss_type, chosen):
     policy = PointPolicy()
     chunks = torch.tensor([chosen, -chosen]).view(1, 2, 1, 1)
     draws = sample_flow_draws(config, 1, num_draws=2, generator=torch.Generator().manual_seed(0))
-    error = flow_errors(policy, None, chunks, draws).error
+    error = errors_of(policy, None, chunks, draws)
     torch.testing.assert_close(error[0, 0], (1 / draws.timestep**2).mean(), rtol=1e-4, atol=0)
     logratio = (error.detach() - error)[0]
     preference_loss((logratio[0] - logratio[1])[None], loss_type, 0.1, 0.1).mean().backward()
@@ -410,7 +366,6 @@ def test_collapse_guard_warns_and_stops(policy, processor, tmp_path, caplog):
         ({"remove_unused_columns": True}, "remove_unused_columns=True"),
         ({"prediction_loss_only": False}, "prediction_loss_only=False"),
         ({"max_length": 512}, "max_length=512 does not apply"),
-        ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs=True does not apply"),
         ({"f_divergence_type": "forward_kl"}, "f_divergence_type='forward_kl' does not apply"),
         ({"sync_ref_model": True}, "sync_ref_model=True does not apply"),
         ({"padding_free": True}, "padding_free=True does not apply"),

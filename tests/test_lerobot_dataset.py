@@ -400,7 +400,7 @@ def test_collator_hands_over_one_batch(v30):
         received.update(inputs)
         return inputs
 
-    processor.delta_action_mask = None
+    processor.needs_state = False
     dataset = LeRobotDataset(v30, dataset_key="metaworld")
     PolicyCollator(processor)([dataset[5], dataset[0]])
     assert received["actions"].shape == (2, 5, 4)

@@ -21,18 +21,19 @@ from hypothesis.extra.numpy import arrays
 from nora15_hf.data import LeRobotDataset, LeRobotWriter
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
+    FlowSampler,
     GroundTruthActionReward,
     RewardBatch,
     WeightedReward,
     WorldModelGoalReward,
     build_preferences,
     candidate_noise,
+    dataset_builder,
     load_preferences,
     preset_reward,
     sample_candidates,
     select_pairs,
 )
-from nora15_hf.preferences import preference_dataset as preference_dataset_module
 from nora15_hf.vjepa2_ac import tiny_world_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -89,7 +90,7 @@ def build(folder, tiny, dataset, **changes):
         "indices": range(12),
         "reward": GROUND_TRUTH,
         "num_candidates": 3,
-        "num_steps": 2,
+        "sampler": FlowSampler(num_steps=2),
         "shard_size": 5,
         "batch_size": 4,
         "progress": False,
@@ -115,20 +116,20 @@ def batch_of(dataset, indices, candidates, actions=None, action_mask=None) -> Re
 
 
 def test_candidates_of_a_state_do_not_depend_on_the_others(tiny, dataset):
-    options = {"num_candidates": 3, "num_steps": 2, "progress": False}
-    together = sample_candidates(*tiny, dataset, [0, 5, 11], batch_size=2, seed=3, **options)
-    alone = sample_candidates(*tiny, dataset, [5], seed=3, **options)
+    options = {"num_candidates": 3, "sampler": FlowSampler(num_steps=2)}
+    together = sample_candidates(*tiny, [dataset[index] for index in (0, 5, 11)], seed=3, **options)
+    alone = sample_candidates(*tiny, [dataset[5]], seed=3, **options)
     assert together.shape == (3, 3, 5, 4)
     assert together.dtype == torch.float32
     torch.testing.assert_close(together[1:2], alone, atol=2e-5, rtol=0)
-    other = sample_candidates(*tiny, dataset, [5], seed=4, **options)
+    other = sample_candidates(*tiny, [dataset[5]], seed=4, **options)
     assert (alone - other).abs().max() > 0.1
     assert np.abs(candidate_noise(3, 5, (3, 5, 4)) - candidate_noise(3, 11, (3, 5, 4))).max() > 0.1
 
 
 def test_candidates_equal_single_samples_of_the_policy(tiny, dataset):
     policy, processor = tiny
-    candidates = sample_candidates(policy, processor, dataset, [5], num_candidates=3, num_steps=2, progress=False)
+    candidates = sample_candidates(policy, processor, [dataset[5]], num_candidates=3, sampler=FlowSampler(num_steps=2))
     noise = torch.from_numpy(candidate_noise(0, 5, (3, 5, 4)))
     inputs = processor(images=dataset[5]["images"], text=dataset[5]["instruction"])
     for number in range(3):
@@ -138,10 +139,10 @@ def test_candidates_equal_single_samples_of_the_policy(tiny, dataset):
 
 def test_a_policy_in_training_is_left_in_training(tiny, dataset):
     policy = copy.deepcopy(tiny[0]).train()
-    sample_candidates(policy, tiny[1], dataset, [0], num_candidates=2, num_steps=1, progress=False)
+    sample_candidates(policy, tiny[1], [dataset[0]], num_candidates=2, sampler=FlowSampler(num_steps=1))
     assert policy.training
     with pytest.raises(ValueError, match="num_candidates=1 must be at least 2"):
-        sample_candidates(policy, tiny[1], dataset, [0], num_candidates=1)
+        sample_candidates(policy, tiny[1], [dataset[0]], num_candidates=1)
 
 
 # Rewards
@@ -156,10 +157,12 @@ def test_ground_truth_reward_is_the_weighted_masked_mean(dataset):
     batch = batch_of(dataset, [0], candidates, actions, mask)
     expected = -torch.tensor([[0.6 * 2 / 3 / 4, 0.25]])
     torch.testing.assert_close(GroundTruthActionReward().score(batch), expected)
-    weighted = GroundTruthActionReward([1, 1, 1, 0.5]).score(batch)
+    weighted = GroundTruthActionReward(gripper_weight=0.5).score(batch)
     torch.testing.assert_close(weighted, -torch.tensor([[0.4 * 0.5 / 3.5, 0.8 / 3.5]]))
-    ignored = GroundTruthActionReward([1, 1, 1, 0]).score(batch)
-    torch.testing.assert_close(ignored, -torch.tensor([[0.0, 0.2]]))
+    for ignoring in ({"gripper_weight": 0}, {"masked_dims": [3]}, {"masked_dims": [-1]}):
+        torch.testing.assert_close(GroundTruthActionReward(**ignoring).score(batch), -torch.tensor([[0.0, 0.2]]))
+    ignored = GroundTruthActionReward(gripper_dim=0, gripper_weight=0, masked_dims=[3]).score(batch)
+    torch.testing.assert_close(ignored, -torch.tensor([[0.0, 0.25]]))
 
 
 @pytest.mark.parametrize("goal", ["end", "subgoal"])
@@ -176,6 +179,27 @@ def test_world_model_reward_is_the_goal_energy(dataset, world_model, goal):
             now, then = (model.encode(processor(dataset.frame(i))["pixel_values"]) for i in (index, goal_index))
             energy = model.goal_energy(model.rollout(now, candidates[row : row + 1]), then)[0]
         torch.testing.assert_close(scores[row], -energy, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("goal", ["end", "subgoal"])
+def test_released_horizon_ignores_the_last_action(dataset, world_model, goal):
+    # The tiny model starts by repeating the frame, whatever the actions: let it listen to them.
+    model, processor = copy.deepcopy(world_model[0]), world_model[1]
+    for block in model.predictor.predictor_blocks:
+        torch.nn.init.normal_(block.attn.proj.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    candidates = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    other_end = candidates.clone()
+    other_end[:, :, -1] += 1
+    first, second = batch_of(dataset, [0, 10], candidates), batch_of(dataset, [0, 10], other_end)
+    shorter = batch_of(dataset, [0, 10], candidates[:, :, :4])
+    released = WorldModelGoalReward(model, processor, goal, released_horizon=True)
+    assert torch.equal(released.score(first), released.score(second))
+    assert torch.equal(released.score(first), WorldModelGoalReward(model, processor, goal).score(shorter))
+    every = WorldModelGoalReward(model, processor, goal)
+    assert not torch.equal(every.score(first), every.score(second))
+    assert released.settings["released_horizon"] != every.settings["released_horizon"]
+    with pytest.raises(ValueError, match="ignores the last action"):
+        released.score(batch_of(dataset, [0], candidates[:1, :, :1]))
 
 
 def test_end_goals_are_encoded_once_per_episode(dataset, world_model, monkeypatch):
@@ -225,7 +249,7 @@ def test_pairs_ties_and_close_calls_are_told_apart():
 @settings(max_examples=50, deadline=None)
 def test_random_rejection_takes_another_candidate_that_is_no_better(reward, seed):
     candidates = np.random.default_rng(0).normal(size=(4, 5, 2, 3))
-    options = {"rejected": "random", "seed": seed}
+    options = {"pairing": "best_random", "seed": seed}
     selection = select_pairs(reward, candidates, indices=[3, 1, 4, 1], **options)
     assert (selection.chosen != selection.rejected).all()
     assert (selection.margin >= 0).all()
@@ -256,7 +280,7 @@ def test_rows_hold_what_they_promise(tiny, dataset, world_model, tmp_path):
         assert row["rejected"] == row["candidates"][int(np.argmin(row["reward"]))]
         assert row["margin"] == pytest.approx(max(row["reward"]) - min(row["reward"]), rel=1e-5)
     record = json.loads((tmp_path / "p" / "preferences.json").read_text())
-    assert record["counts"] == {"states": 12, "ties": 0, "too_close": 0, "pairs": 12}
+    assert record["counts"] == {"states": 12, "undecodable": 0, "ties": 0, "too_close": 0, "pairs": 12}
     assert record["provenance"]["demonstrations"] == "owner/demonstrations"
     assert record["settings"]["reward"]["rewards"]["ground_truth"]["weight"] == 0.5
     assert json.loads(rows.info.description)["settings"] == record["settings"]
@@ -288,14 +312,14 @@ def test_a_killed_run_continues_and_ends_the_same(tiny, dataset, tmp_path, monke
     build(tmp_path / "whole", tiny, dataset)
     calls = []
 
-    def killed_at_the_second_shard(*args, **kwargs):
+    def killed_in_the_second_shard(*args, **kwargs):
         calls.append(args)
-        if len(calls) == 2:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return sample_candidates(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preference_dataset_module, "sample_candidates", killed_at_the_second_shard)
+        patch.setattr(dataset_builder, "sample_candidates", killed_in_the_second_shard)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "killed", tiny, dataset)
     with pytest.raises(FileNotFoundError, match="is unfinished"):
@@ -318,8 +342,10 @@ def test_close_pairs_are_dropped_and_counted(tiny, dataset, tmp_path):
     rows = build(tmp_path / "some", tiny, dataset, min_margin=margins[5])
     assert sorted(rows["margin"]) == margins[5:]
     counts = json.loads((tmp_path / "some" / "preferences.json").read_text())["counts"]
-    assert counts == {"states": 12, "ties": 0, "too_close": 5, "pairs": 7}
-    with pytest.raises(ValueError, match="No pair is left of 12 states: 0 are ties and 12 have a margin below"):
+    assert counts == {"states": 12, "undecodable": 0, "ties": 0, "too_close": 5, "pairs": 7}
+    with pytest.raises(
+        ValueError, match=r"No pair is left of 12 states: 0 gave .*, 0 pairs are ties and 12 have a margin below"
+    ):
         build(tmp_path / "none", tiny, dataset, min_margin=100.0)
 
 
@@ -385,8 +411,8 @@ def test_build_refuses(tiny, dataset, tmp_path):
         build(tmp_path / "full", tiny, dataset)
     with pytest.raises(ValueError, match="indices is empty"):
         build(tmp_path / "q", tiny, dataset, indices=[])
-    with pytest.raises(ValueError, match='rejected="best"'):
-        build(tmp_path / "r", tiny, dataset, rejected="best")
+    with pytest.raises(ValueError, match='pairing="best"'):
+        build(tmp_path / "r", tiny, dataset, pairing="best")
     with pytest.raises(ValueError, match=r"min_margin=-1"):
         build(tmp_path / "s", tiny, dataset, min_margin=-1)
     with pytest.raises(ValueError, match=r"Open the dataset with chunk_size=8"):
@@ -412,10 +438,16 @@ def test_rewards_refuse(dataset, world_model):
         WeightedReward({"bad": (BadReward(torch.tensor([[0.0, float("nan")]])), 1.0)}).score(batch)
     with pytest.raises(ValueError, match="rewards is empty"):
         WeightedReward({})
-    with pytest.raises(ValueError, match="weights has 3 entries, but an action has 4"):
-        GroundTruthActionReward([1, 1, 1]).score(batch)
+    with pytest.raises(ValueError, match=r"masked_dims names \[6\], but an action has 4"):
+        GroundTruthActionReward(masked_dims=[1, 6]).score(batch)
+    with pytest.raises(ValueError, match=r"gripper_dim names .*4 dimensions"):
+        GroundTruthActionReward(gripper_dim=4).score(batch)
+    with pytest.raises(ValueError, match="leave none of the 4 dimensions"):
+        GroundTruthActionReward(gripper_weight=0, masked_dims=[0, 1, 2]).score(batch)
     with pytest.raises(ValueError, match="must not be negative"):
-        GroundTruthActionReward([1, -1, 1, 1])
+        GroundTruthActionReward(gripper_weight=-1)
+    with pytest.raises(ValueError, match="has no effect, since masked_dims"):
+        GroundTruthActionReward(gripper_weight=0.5, masked_dims=[-1])
     with pytest.raises(ValueError, match='goal="middle"'):
         WorldModelGoalReward(model, processor, "middle")
     with pytest.raises(ValueError, match=r"preset='best' is unknown\. Known: paper, released"):

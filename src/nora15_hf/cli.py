@@ -8,6 +8,7 @@ from pathlib import Path
 from .data.statistics_table import dataset_statistics
 from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
+from .hub import plan_push, push_folder
 from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
 
@@ -22,6 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_convert(commands)
     _add_stats(commands)
+    _add_push(commands)
+    _add_imagine(commands)
     return parser
 
 
@@ -209,6 +212,108 @@ def _run_stats(arguments: argparse.Namespace) -> int:
         key: value for key, value in vars(arguments).items() if key not in ("command", "run", "dataset", "output")
     }
     print(dataset_statistics(arguments.dataset, arguments.output, **options))
+    return 0
+
+
+def _add_imagine(commands) -> None:
+    command = commands.add_parser(
+        "imagine",
+        help="what a world model imagines: film strips, energy curves, ranking accuracy",
+        description=(
+            "Lets a world model imagine episodes of a dataset, by default those that were held out from its training, and "
+            "writes film strips of the nearest frames, distance against action noise and how often the demonstrated "
+            "actions are ranked first: PNG files, one self-contained index.html, and imagine.json."
+        ),
+    )
+    command.add_argument("--model", required=True, help="folder or repo of a world model with its clips.json")
+    command.add_argument("--dataset", required=True, help="folder or repo of a LeRobot dataset")
+    command.add_argument("--output", type=Path, required=True, help="folder to write to")
+    command.add_argument(
+        "--episodes", type=_episode_indices, default=None,
+        help="comma-separated episode indices (default: those held out from training, or all of another dataset)",
+    )  # fmt: skip
+    command.add_argument("--strips", type=int, default=4, help="episodes shown as film strips (default: 4)")
+    command.add_argument(
+        "--steps", type=int, default=5, help="frames to imagine, actions per ranked chunk (default: 5)"
+    )
+    command.add_argument("--cases", type=int, default=256, help="frames from which chunks are ranked (default: 256)")
+    command.add_argument(
+        "--gallery", type=int, default=2000,
+        help="frames among which the nearest to an imagined one is searched (default: 2000)",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of frames, other chunks and noise (default: 0)")
+    command.add_argument("--device", help="for example cpu or cuda:0 (default: a GPU where there is one)")
+    command.add_argument("--revision", help="branch, tag or commit of the model's repo")
+    command.add_argument("--dataset-revision", help="branch, tag or commit of the dataset's repo")
+    command.set_defaults(run=_run_imagine)
+
+
+def _episode_indices(text: str) -> list[int]:
+    return [int(part) for part in _comma_separated(text)]
+
+
+def _run_imagine(arguments: argparse.Namespace) -> int:
+    # Imported here: TRL and matplotlib take seconds to load, which other commands do without.
+    from .imagine import imagine
+    from .imagine.page import PAGE_FILE
+
+    result = imagine(
+        arguments.model,
+        arguments.dataset,
+        arguments.output,
+        revision=arguments.revision,
+        dataset_revision=arguments.dataset_revision,
+        episodes=arguments.episodes,
+        num_strips=arguments.strips,
+        steps=arguments.steps,
+        gallery_size=arguments.gallery,
+        num_cases=arguments.cases,
+        seed=arguments.seed,
+        device=arguments.device,
+    )
+    print(result.summary())
+    print(f"Look at {arguments.output / PAGE_FILE}")
+    return 0
+
+
+def _add_push(commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="a model, adapter or dataset folder to its repo on the Hub",
+        description=(
+            "Uploads a folder in one commit and removes weights or data files of an earlier push that it replaces. Only "
+            "safetensors, JSON, parquet, videos, pictures and text are sent; the state of a training stays out, and a "
+            "pickle or an access token in the folder is an error. Log in with `hf auth login` first."
+        ),
+    )
+    command.add_argument(
+        "folder", type=Path, help="policy, world model, adapter, preference dataset or demonstrations"
+    )
+    command.add_argument("repo", help="Hub id; made if missing")
+    command.add_argument("--private", action="store_true", default=None, help="make a new repo private")
+    command.add_argument("--revision", help="branch, made from main if missing (default: main)")
+    command.add_argument("--message", help="title of the commit")
+    command.add_argument(
+        "--with-code", action="store_true",
+        help="add the model's code, so that others can load it with trust_remote_code=True and without this package",
+    )  # fmt: skip
+    command.add_argument("--dry-run", action="store_true", help="list the files and their sizes, and send nothing")
+    command.set_defaults(run=_run_push)
+
+
+def _run_push(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        print(plan_push(arguments.folder, arguments.repo, with_code=arguments.with_code))
+        return 0
+    commit = push_folder(
+        arguments.folder,
+        arguments.repo,
+        private=arguments.private,
+        revision=arguments.revision,
+        commit_message=arguments.message,
+        with_code=arguments.with_code,
+    )
+    print(commit.commit_url)
     return 0
 
 

@@ -23,14 +23,18 @@ class DatasetFiles:
     repo_id: str | None = None
     token: str | None = None
 
+    @property
+    def revision(self) -> str | None:
+        """Commit of a dataset from the Hub: the folder of a snapshot is named after it."""
+        return None if self.repo_id is None else self.root.name
+
     def fetch(self, patterns: Sequence[str]) -> None:
         """Make files present in `root`, at the very commit the metadata came from. Nothing to do for a local dataset."""
         if self.repo_id is not None and patterns:
-            # The folder of a snapshot is named after its commit.
             snapshot_download(
                 self.repo_id,
                 repo_type="dataset",
-                revision=self.root.name,
+                revision=self.revision,
                 token=self.token,
                 allow_patterns=list(patterns),
             )

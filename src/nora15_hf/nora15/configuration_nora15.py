@@ -56,6 +56,8 @@ class Nora15Config(PreTrainedConfig):
             Actions per chunk, H.
         action_dim (`int`, *optional*, defaults to 7):
             Dimensions of one action, A.
+        state_dim (`int`, *optional*):
+            Width of the robot state that the expert reads as one more token; the released model has no such input.
         num_inference_steps (`int`, *optional*, defaults to 10):
             Solver steps of `sample_actions` when none are asked for.
         flow_loss_weight (`float`, *optional*, defaults to 10.0):
@@ -122,6 +124,7 @@ class Nora15Config(PreTrainedConfig):
     action_expert_config: dict | PreTrainedConfig | None = None
     chunk_size: int = 5
     action_dim: int = 7
+    state_dim: int | None = None
     num_inference_steps: int = 10
     flow_loss_weight: float = 10.0
     num_flow_samples: int = 1
@@ -162,6 +165,15 @@ class Nora15Config(PreTrainedConfig):
         for name in ("chunk_size", "action_dim", "num_inference_steps", "num_flow_samples", "num_action_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.state_dim is not None and self.state_dim < 1:
+            raise ValueError(
+                f"state_dim={self.state_dim} must be at least 1, or None for a policy without a state input."
+            )
+        if "sliding_attention" in text.layer_types:
+            raise ValueError(
+                "vlm_config.text_config has layers with sliding attention, which the policy's backbone does not run. Set "
+                "use_sliding_window=False."
+            )
         last_action_token = self.action_token_start_id + self.num_action_tokens - 1
         if last_action_token >= text.vocab_size:
             raise ValueError(

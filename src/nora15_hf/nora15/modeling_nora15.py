@@ -6,6 +6,8 @@ The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter 
 
 import copy
 import math
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,14 +16,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import (
-    DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
@@ -35,6 +39,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
+from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
+from .backbone_layer import Nora15BackboneLayer
 from .configuration_nora15 import Nora15Config
 from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
 from .quantization import backbone_quantization, refuse_repacked_weights
@@ -66,8 +72,10 @@ class Nora15Output(ModelOutput):
             Next-token scores of the backbone.
         velocity (`torch.FloatTensor` of shape `(batch, chunk, action)` or `(batch, draws, chunk, action)`, *optional*):
             Predicted velocity `noise - action`.
-        past_key_values (`Cache`, *optional*):
+        prefix ([`PrefixCache`]):
             The backbone's keys and values.
+        token_log_probs (`torch.FloatTensor` of shape `(batch, length)`, *optional*, returned when `answer_index` is given):
+            Log-probability of each supervised token, 0 elsewhere.
     """
 
     loss: torch.FloatTensor | None = None
@@ -75,7 +83,8 @@ class Nora15Output(ModelOutput):
     flow_loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     velocity: torch.FloatTensor | None = None
-    past_key_values: DynamicCache | None = None
+    prefix: "PrefixCache | None" = None
+    token_log_probs: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -88,11 +97,14 @@ class PrefixCache:
             Per layer `(batch, key/value heads, length, head dimension)`; keys are rotated already.
         mask (`torch.BoolTensor` of shape `(batch, length)`):
             True where the expert may look.
+        state (`torch.Tensor` of shape `(batch, state_dim)`, *optional*):
+            Normalised robot state, for policies with a state input.
     """
 
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
     mask: torch.Tensor
+    state: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.mask.shape[0]
@@ -103,6 +115,16 @@ class PrefixCache:
             keys=tuple(key[rows] for key in self.keys),
             values=tuple(value[rows] for value in self.values),
             mask=self.mask[rows],
+            state=None if self.state is None else self.state[rows],
+        )
+
+    def detach(self) -> "PrefixCache":
+        """The same prefix without a way back for gradients."""
+        return PrefixCache(
+            keys=tuple(key.detach() for key in self.keys),
+            values=tuple(value.detach() for value in self.values),
+            mask=self.mask,
+            state=self.state,
         )
 
 
@@ -284,7 +306,8 @@ class Nora15PreTrainedModel(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
-    _no_split_modules = ["Nora15ExpertLayer", "Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"]
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Nora15BackboneLayer", "Nora15ExpertLayer", "Qwen2_5_VLVisionBlock"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -328,39 +351,50 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
         self.norm = Qwen2_5_VLRMSNorm(expert.hidden_size, eps=expert.rms_norm_eps)
         self.post_init()
 
-    def forward(self, inputs_embeds: torch.Tensor, prefix: PrefixCache, chunks: int = 1) -> torch.Tensor:
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        prefix: PrefixCache,
+        chunks: int = 1,
+        state_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
         Args:
             inputs_embeds (`torch.Tensor` of shape `(batch, chunks * chunk_size, hidden_size)`): Action tokens.
             prefix ([`PrefixCache`]): The backbone's keys and values of the same batch.
             chunks (`int`): How many chunks lie side by side in a row; they do not see one another.
+            state_embeds (`torch.Tensor` of shape `(batch, 1, hidden_size)`, *optional*):
+                A token that every chunk of the row sees, and that sees none of them.
 
         Returns:
             `torch.Tensor` of the shape of `inputs_embeds`.
         """
-        batch, length, _ = inputs_embeds.shape
         device, dtype = inputs_embeds.device, inputs_embeds.dtype
-        chunk = torch.arange(chunks, device=device).repeat_interleave(length // chunks)
-        visible = torch.cat(
-            [prefix.mask[:, None, :].expand(-1, length, -1), (chunk[:, None] == chunk).expand(batch, -1, -1)], dim=-1
-        )
+        chunk_size = inputs_embeds.shape[1] // chunks
+        chunk = torch.arange(chunks, device=device).repeat_interleave(chunk_size)
+        position = torch.arange(chunk_size, device=device).repeat(chunks)
+        hidden_states = inputs_embeds
+        if state_embeds is not None:
+            hidden_states = torch.cat([state_embeds, hidden_states], dim=1)
+            chunk = F.pad(chunk, (1, 0), value=-1)
+            position = F.pad(position + 1, (1, 0))
+        batch, length, _ = hidden_states.shape
+        own = (chunk[:, None] == chunk) | (chunk == -1)
+        visible = torch.cat([prefix.mask[:, None, :].expand(-1, length, -1), own.expand(batch, -1, -1)], dim=-1)
         # Additive: the eager path adds the mask to the scores, so that a bool mask would not hide anything there.
         attention_mask = torch.zeros(visible.shape, dtype=dtype, device=device)
         attention_mask = attention_mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-        position_embeddings = self.rotary_embedding(length // chunks, chunks, device)
-        hidden_states = inputs_embeds
+        position_embeddings = self.rotary_embedding(position)
         for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
             hidden_states = layer(hidden_states, key, value, attention_mask, position_embeddings)
-        return self.norm(hidden_states)
+        return self.norm(hidden_states[:, -inputs_embeds.shape[1] :])
 
-    def rotary_embedding(
-        self, chunk_size: int, chunks: int, device: torch.device
-    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
-        """Cosines and sines `(1, chunks * chunk_size, head_dim)` of positions 0 ... H-1, whatever the prefix length."""
-        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+    def rotary_embedding(self, position: torch.LongTensor) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+        """Cosines and sines `(1, length, head_dim)` of the expert's own positions `(length,)`; the prefix counts none."""
+        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=position.device) / self.head_dim
         inverse_frequency = 1.0 / (self.config.action_expert_config.rope_theta**exponent)
-        angle = torch.arange(chunk_size, dtype=torch.float32, device=device)[:, None] * inverse_frequency
-        angle = torch.cat([angle, angle], dim=-1).repeat(chunks, 1)[None]
+        angle = position.float()[:, None] * inverse_frequency
+        angle = torch.cat([angle, angle], dim=-1)[None]
         return angle.cos(), angle.sin()
 
 
@@ -397,12 +431,17 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         self.vlm = Qwen2_5_VLForConditionalGeneration(config.vlm_config)
         for block in self.vlm.model.visual.blocks:
             block.attn = Nora15VisionAttention(config.vlm_config.vision_config)
+        for layer in self.vlm.model.language_model.layers:
+            # The parameters stay as they are; only the outputs differ.
+            layer.__class__ = Nora15BackboneLayer
         hidden_size = config.action_expert_config.hidden_size
         self.action_expert = Nora15ActionExpert(config)
         self.action_in_proj = nn.Linear(config.action_dim, hidden_size)
         self.action_out_proj = nn.Linear(hidden_size, config.action_dim)
         self.action_time_mlp_in = nn.Linear(2 * hidden_size, hidden_size)
         self.action_time_mlp_out = nn.Linear(hidden_size, hidden_size)
+        if config.state_dim is not None:
+            self.state_proj = nn.Linear(config.state_dim, hidden_size)
         self.generation_config = self.vlm.generation_config
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
         self.post_init()
@@ -484,8 +523,23 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 "damaged or its training diverged; take another one."
             )
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs):
-        """`PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        with_code: bool = False,
+        **kwargs,
+    ) -> None:
+        """
+        `PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Made if missing.
+            with_code (`bool`, *optional*, defaults to `False`):
+                Also write the modules that define the model, and `auto_map`, so that
+                `AutoModel.from_pretrained(..., trust_remote_code=True)` works without this package.
+        """
         if push_to_hub:
             raise ValueError(
                 "save_pretrained(push_to_hub=True) would leave out scheduler/: call push_to_hub(repo_id)."
@@ -493,9 +547,50 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         refuse_repacked_weights(self)
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
+            # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
+            self._auto_class = "AutoModel" if with_code else type(self)._auto_class
+            self.config._auto_class = "AutoConfig" if with_code else type(self.config)._auto_class
+            vars(self.config).pop("auto_map", None)
+            if with_code:
+                custom_object_save(self, save_directory, config=self.config)
         # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
         # released policy's, and Trainer, which resumes with strict=False, would silently keep a random backbone.
         super().save_pretrained(save_directory, is_main_process=is_main_process, save_original_format=False, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        with_code: bool = False,
+    ) -> CommitInfo:
+        """
+        `PreTrainedModel.push_to_hub` in one commit that also removes weights which earlier pushes were split into.
+
+        Left in the repo, an old `model.safetensors` would be loaded instead of new shards. `with_code` as in
+        `save_pretrained`.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size, with_code=with_code)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=["model*.safetensors", "model.safetensors.index.json"],
+            )
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
@@ -508,7 +603,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.LongTensor | None = None,
@@ -518,6 +613,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         action_mask: torch.BoolTensor | None = None,
         noise: torch.Tensor | None = None,
         timestep: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+        detach_prefix: bool = False,
+        answer_index: torch.LongTensor | None = None,
+        prefix: PrefixCache | None = None,
         return_logits: bool = False,
     ) -> Nora15Output:
         r"""
@@ -531,11 +630,20 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Targets; -100 is not supervised.
             prefix_mask (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
                 What the expert may look at; default: everything real in front of the first FAST token.
-            actions (`torch.Tensor` of shape `(batch, chunk_size, action_dim)`, *optional*): Normalised targets.
+            actions (`torch.Tensor` of shape `(batch, [chunks,] chunk_size, action_dim)`, *optional*):
+                Normalised targets. Several chunks of a row share its prefix and do not see one another.
             action_mask (`torch.BoolTensor` of shape `(batch, chunk_size)`, *optional*): False on padded steps.
-            noise (`torch.Tensor` of shape `(batch, [draws,] chunk_size, action_dim)`, *optional*): Drawn when absent.
+            noise (`torch.Tensor` of shape `(batch, [draws,] chunk_size, action_dim)`, *optional*):
+                Drawn when absent; of the shape of `actions` when that has several chunks.
             timestep (`torch.Tensor` of shape `(batch, [draws])`, *optional*):
                 Flow time, 1 = noise, 0 = data; drawn when absent.
+            state (`torch.Tensor` of shape `(batch, state_dim)`, *optional*): Normalised robot state.
+            detach_prefix (`bool`): Keep the flow loss's gradient out of the backbone (knowledge insulation).
+            answer_index (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                For several answers to one prompt in one row: 0 on the prompt and on padding, k on answer k. Answers do
+                not see one another, and each is scored as if it alone followed the prompt (`token_log_probs`).
+            prefix ([`PrefixCache`], *optional*):
+                Of `encode_prefix`, instead of the processor's tensors; the backbone is then not run.
             return_logits (`bool`): Also compute the scores of the whole vocabulary at every position.
 
         Returns:
@@ -546,14 +654,42 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 "forward() has nothing to compute: labels, actions and return_logits are all absent. For actions from "
                 "observations call sample_actions() or generate_actions()."
             )
+        if (input_ids is None) == (prefix is None):
+            raise ValueError("Give either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
+        if prefix is not None:
+            if labels is not None or return_logits:
+                raise ValueError(
+                    "labels and return_logits need a backbone pass, which prefix replaces: give input_ids."
+                )
+            if prefix_mask is not None or state is not None:
+                raise ValueError("prefix_mask and state are part of prefix: give them to encode_prefix().")
+            flow_loss, velocity = self.compute_flow_loss(
+                prefix.detach() if detach_prefix else prefix, actions, action_mask, noise, timestep
+            )
+            return Nora15Output(
+                loss=self.config.flow_loss_weight * flow_loss, flow_loss=flow_loss, velocity=velocity, prefix=prefix
+            )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        outputs = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
-        hidden_states, cache = outputs.last_hidden_state, outputs.past_key_values
+        if prefix_mask is None:
+            prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
+        hidden_states, keys, values = self.run_backbone(
+            input_ids, attention_mask, pixel_values, image_grid_thw, answer_index
+        )
+        prefix = PrefixCache(keys, values, prefix_mask, state)
 
         logits = self.vlm.lm_head(hidden_states) if return_logits else None
-        loss = lm_loss = flow_loss = velocity = None
-        if labels is not None:
+        loss = lm_loss = flow_loss = velocity = token_log_probs = None
+        if labels is not None and answer_index is not None:
+            supervised = labels != -100
+            columns = predicting_columns(attention_mask, answer_index)
+            rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
+            scores = self.vlm.lm_head(hidden_states[rows[supervised], columns[supervised]]).float()
+            log_probs = -F.cross_entropy(scores, labels[supervised], reduction="none")
+            token_log_probs = torch.zeros(labels.shape, device=labels.device).masked_scatter(supervised, log_probs)
+            lm_loss = -log_probs.sum() / max(len(log_probs), 1)
+            loss = lm_loss
+        elif labels is not None:
             # Scores only where a token is supervised: most of the prompt is not.
             supervised = labels[:, 1:] != -100
             targets = labels[:, 1:][supervised]
@@ -562,15 +698,19 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             lm_loss = F.cross_entropy(scores, targets, reduction="sum") / max(targets.numel(), 1)
             loss = lm_loss
         if actions is not None:
-            if prefix_mask is None:
-                prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
             flow_loss, velocity = self.compute_flow_loss(
-                self.make_prefix(cache, prefix_mask), actions, action_mask, noise, timestep
+                prefix.detach() if detach_prefix else prefix, actions, action_mask, noise, timestep
             )
             weighted = self.config.flow_loss_weight * flow_loss
             loss = weighted if loss is None else loss + weighted
         return Nora15Output(
-            loss=loss, lm_loss=lm_loss, flow_loss=flow_loss, logits=logits, velocity=velocity, past_key_values=cache
+            loss=loss,
+            lm_loss=lm_loss,
+            flow_loss=flow_loss,
+            logits=logits,
+            velocity=velocity,
+            prefix=prefix,
+            token_log_probs=token_log_probs,
         )
 
     def run_backbone(
@@ -579,8 +719,16 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         attention_mask: torch.Tensor,
         pixel_values: torch.Tensor | None,
         image_grid_thw: torch.LongTensor | None,
-    ):
-        """One pass of the backbone without its LM head; arguments as in `forward`."""
+        answer_index: torch.LongTensor | None = None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """
+        One pass of the backbone without its LM head, as `Qwen2_5_VLModel.forward`; arguments as in `forward`.
+
+        Returns:
+            The last hidden states `(batch, length, hidden_size)`, and each layer's keys and values `(batch, key/value
+            heads, length, head dimension)`.
+        """
+        language_model = self.vlm.model.language_model
         position_ids = multimodal_position_ids(
             input_ids,
             attention_mask,
@@ -588,28 +736,45 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             self.config.vlm_config.image_token_id,
             self.config.vlm_config.vision_config.spatial_merge_size,
         )
-        return self.vlm.model(
-            input_ids=input_ids,
+        hidden_states = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            visual = self.vlm.model.visual
+            image_embeds = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw).pooler_output
+            image_embeds = image_embeds.to(hidden_states.dtype)
+            is_image, _ = self.vlm.model.get_placeholder_mask(input_ids, hidden_states, image_features=image_embeds)
+            hidden_states = hidden_states.masked_scatter(is_image, image_embeds)
+        if answer_index is not None:
+            if is_flash_attention_requested(self.config):
+                raise ValueError(
+                    "answer_index needs a mask that flash attention does not know: load the policy with "
+                    'attn_implementation="sdpa".'
+                )
+            position_ids = answer_position_ids(position_ids, attention_mask, answer_index)
+            attention_mask = answer_attention_mask(attention_mask, answer_index, hidden_states.dtype)
+        causal_mask = create_causal_mask(
+            config=language_model.config,
+            inputs_embeds=hidden_states,
             attention_mask=attention_mask,
-            position_ids=position_ids,
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid_thw,
-            use_cache=True,
+            past_key_values=None,
         )
+        position_embeddings = language_model.rotary_emb(hidden_states, position_ids)
+        keys, values = [], []
+        for layer in language_model.layers:
+            hidden_states, key, value = layer(
+                hidden_states,
+                return_key_values=True,
+                attention_mask=causal_mask,
+                position_embeddings=position_embeddings,
+            )
+            keys.append(key)
+            values.append(value)
+        return language_model.norm(hidden_states), tuple(keys), tuple(values)
 
     def default_prefix_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.BoolTensor:
         """True on real tokens in front of the first FAST token of each row, `(batch, length)`."""
         start = self.config.action_token_start_id
         is_action = (input_ids >= start) & (input_ids < start + self.config.num_action_tokens)
         return attention_mask.bool() & (is_action.cumsum(-1) == 0)
-
-    def make_prefix(self, cache: DynamicCache, prefix_mask: torch.BoolTensor) -> PrefixCache:
-        """The keys and values of a backbone pass as the expert reads them."""
-        return PrefixCache(
-            keys=tuple(layer.keys for layer in cache.layers),
-            values=tuple(layer.values for layer in cache.layers),
-            mask=prefix_mask,
-        )
 
     def encode_prefix(
         self,
@@ -618,14 +783,15 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.LongTensor | None = None,
         prefix_mask: torch.BoolTensor | None = None,
+        state: torch.Tensor | None = None,
     ) -> PrefixCache:
         """One backbone pass over the prompt, for any number of `predict_velocity` calls; arguments as in `forward`."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if prefix_mask is None:
             prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
-        outputs = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
-        return self.make_prefix(outputs.past_key_values, prefix_mask)
+        _, keys, values = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
+        return PrefixCache(keys, values, prefix_mask, state)
 
     def predict_velocity(
         self, noisy_actions: torch.Tensor, timestep: torch.Tensor, prefix: PrefixCache
@@ -660,9 +826,45 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         embedding = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(torch.cat([embedding, time], dim=-1))))
         chunks = 1 if noisy_actions.ndim == 3 else noisy_actions.shape[1]
         hidden_states = self.action_expert(
-            embedding.reshape(embedding.shape[0], -1, embedding.shape[-1]), prefix, chunks
+            embedding.reshape(embedding.shape[0], -1, embedding.shape[-1]), prefix, chunks, self._embed_state(prefix)
         )
         return self.action_out_proj(hidden_states).float().view(noisy_actions.shape)
+
+    def _embed_state(self, prefix: PrefixCache) -> torch.Tensor | None:
+        """The state's token `(batch, 1, hidden_size)`, or None for a policy without a state input."""
+        expected, found = self.config.state_dim, None if prefix.state is None else tuple(prefix.state.shape)
+        if expected is None and found is None:
+            return None
+        if expected is None:
+            raise ValueError(
+                f"state has shape {found}, but this policy has no state input (config.state_dim is None) and would ignore "
+                "it. Leave state out, or give the policy one: model.add_state_input(state_dim)."
+            )
+        if found != (len(prefix), expected):
+            raise ValueError(
+                f"state is {'missing' if found is None else f'of shape {found}'}; this policy reads a normalised robot "
+                f"state of shape (batch, state_dim) = {(len(prefix), expected)}. Pass state=... to the processor."
+            )
+        return self.state_proj(prefix.state.to(self.state_proj.weight.dtype))[:, None]
+
+    def add_state_input(self, state_dim: int) -> None:
+        """
+        Gives a policy without a state input one, for further training: a new projection with random weights.
+
+        Args:
+            state_dim (`int`): Width of the robot state.
+
+        Raises:
+            ValueError: The policy has a state input already.
+        """
+        if self.config.state_dim is not None:
+            raise ValueError(f"state_dim={state_dim}: the policy already reads a state of {self.config.state_dim}.")
+        if state_dim < 1:
+            raise ValueError(f"state_dim={state_dim} must be at least 1.")
+        self.config.state_dim = state_dim
+        self.state_proj = nn.Linear(state_dim, self.config.action_expert_config.hidden_size)
+        self._init_weights(self.state_proj)
+        self.state_proj.to(self.action_in_proj.weight)
 
     def draw_flow_samples(
         self, actions: torch.Tensor, num_samples: int | None = None, generator: torch.Generator | None = None
@@ -700,17 +902,26 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
     ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """The flow-matching loss on an encoded prefix and the predicted velocity; arguments as in `forward`."""
         expected = (len(prefix), self.config.chunk_size, self.config.action_dim)
-        if tuple(actions.shape) != expected:
+        if actions.ndim not in (3, 4) or (len(actions), *actions.shape[-2:]) != expected:
             raise ValueError(
-                f"actions has shape {tuple(actions.shape)}, expected (batch, chunk_size, action_dim) = {expected}."
+                f"actions has shape {tuple(actions.shape)}, expected (batch, [chunks,] chunk_size, action_dim) with "
+                f"(batch, chunk_size, action_dim) = {expected}."
             )
         if (noise is None) != (timestep is None):
             raise ValueError("noise and timestep are drawn together: give both or neither.")
-        if noise is None:
+        if noise is None and actions.ndim == 4:
+            noise, timestep = self.draw_flow_samples(actions.flatten(0, 1))
+            noise, timestep = noise.view(actions.shape), timestep.view(actions.shape[:2])
+        elif noise is None:
             noise, timestep = self.draw_flow_samples(actions, self.config.num_flow_samples)
+        if actions.ndim == 4 and noise.shape != actions.shape:
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}, but actions {tuple(actions.shape)} has several chunks per row: "
+                "both must have the same shape."
+            )
         actions = actions.float()
         if noise.ndim == 4:
-            actions = actions[:, None]
+            actions = actions if actions.ndim == 4 else actions[:, None]
             action_mask = None if action_mask is None else action_mask[:, None]
         time = timestep[..., None, None]
         velocity = self.predict_velocity(time * noise + (1 - time) * actions, timestep, prefix)
@@ -718,7 +929,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         if action_mask is None:
             return error.mean(), velocity
         weight = action_mask[..., None].expand_as(error)
-        return error[weight].mean(), velocity
+        return (error * weight).sum() / weight.sum(), velocity
 
     @torch.no_grad()
     def sample_actions(
@@ -732,12 +943,13 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         num_samples: int = 1,
         generator: torch.Generator | None = None,
         prefix: PrefixCache | None = None,
+        state: torch.Tensor | None = None,
     ) -> torch.FloatTensor:
         r"""
         Actions by flow matching: the scheduler integrates the velocity from noise (t = 1) to data (t = 0).
 
         Args:
-            input_ids, attention_mask, pixel_values, image_grid_thw: What the processor returned.
+            input_ids, attention_mask, pixel_values, image_grid_thw, state: What the processor returned.
             noise (`torch.Tensor` of shape `(batch, [num_samples,] chunk_size, action_dim)`, *optional*):
                 Start of the integration; drawn when absent.
             num_steps (`int`, *optional*): Solver steps; default `config.num_inference_steps`.
@@ -756,7 +968,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             if not isinstance(count, Integral) or count < 1:
                 raise ValueError(f"{name}={count} must be an integer of at least 1.")
         if prefix is None:
-            prefix = self.encode_prefix(input_ids, attention_mask, pixel_values, image_grid_thw)
+            prefix = self.encode_prefix(input_ids, attention_mask, pixel_values, image_grid_thw, state=state)
         leading = (len(prefix),) if num_samples == 1 else (len(prefix), num_samples)
         shape = (*leading, self.config.chunk_size, self.config.action_dim)
         if noise is None:
@@ -783,6 +995,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.LongTensor | None = None,
         max_new_tokens: int | None = None,
+        state: torch.Tensor | None = None,
         **generation_options,
     ) -> list[list[int]]:
         r"""
@@ -793,6 +1006,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             max_new_tokens (`int`, *optional*):
                 Longest sequence; default: one token for every entry of the chunk, more than FAST ever needs, and the
                 end marker.
+            state: What the processor returned; only the flow depends on it, FAST tokens do not.
             generation_options: Passed to `generate`, for example `do_sample=True, temperature=0.7`.
 
         Returns:

@@ -1,15 +1,13 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Preferences over action chunks: candidates, rewards, pairs and the dataset that holds them."""
+"""Preferences over action chunks: candidates, rewards, pairs and the dataset that holds them.
 
-from .candidates import candidate_noise, sample_candidates
-from .preference_dataset import (
-    PairSelection,
-    build_preferences,
-    check_preferences,
-    load_preferences,
-    preference_features,
-    select_pairs,
-)
+What needs a simulator lives in `simulator_reward` and `reached_states`, which are imported by their own names.
+"""
+
+from .candidates import FastSampler, FlowSampler, candidate_noise, sample_candidates
+from .dataset_builder import build_preferences, regenerate_candidates
+from .pairs import PairSelection, select_pairs
+from .preference_dataset import check_preferences, load_preferences, preference_features
 from .rewards import (
     REWARD_PRESETS,
     GroundTruthActionReward,
@@ -19,9 +17,12 @@ from .rewards import (
     WorldModelGoalReward,
     preset_reward,
 )
+from .states import select_states
 
 __all__ = [
     "REWARD_PRESETS",
+    "FastSampler",
+    "FlowSampler",
     "GroundTruthActionReward",
     "PairSelection",
     "Reward",
@@ -34,6 +35,8 @@ __all__ = [
     "load_preferences",
     "preference_features",
     "preset_reward",
+    "regenerate_candidates",
     "sample_candidates",
     "select_pairs",
+    "select_states",
 ]

@@ -63,28 +63,55 @@ class GroundTruthActionReward:
     the demonstration's end.
 
     Args:
-        weights (`Sequence[float]`, *optional*):
-            Weight of each action dimension, the gripper's included; 0 leaves one out. All 1 by default. The mean is
-            weighted, so scaling all weights changes nothing.
+        gripper_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the gripper beside 1 for every other dimension; 0 leaves it out. The mean is weighted.
+        gripper_dim (`int`, *optional*, defaults to -1): which dimension the gripper is; the last one by default.
+        masked_dims (`Sequence[int]`, *optional*, defaults to `()`): dimensions that are left out.
 
     Raises:
-        ValueError: negative weights or none above 0; (of `score`) as many weights as the actions have not.
+        ValueError: a negative weight, or the gripper among the masked dimensions with a weight of its own; (of `score`)
+            a dimension that actions have not, or none left.
     """
 
-    def __init__(self, weights: Sequence[float] | None = None):
-        if weights is not None and (min(weights) < 0 or max(weights) == 0):
-            raise ValueError(f"weights={list(weights)} must not be negative, and one of them must be above 0.")
-        self.weights = weights
+    def __init__(self, gripper_weight: float = 1.0, gripper_dim: int = -1, masked_dims: Sequence[int] = ()):
+        if gripper_weight < 0:
+            raise ValueError(f"gripper_weight={gripper_weight} must not be negative.")
+        if gripper_dim in masked_dims and gripper_weight != 1.0:
+            raise ValueError(
+                f"gripper_weight={gripper_weight} has no effect, since masked_dims={list(masked_dims)} leaves the gripper "
+                "out. Give one of the two."
+            )
+        self.gripper_weight = gripper_weight
+        self.gripper_dim = gripper_dim
+        self.masked_dims = tuple(masked_dims)
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"type": type(self).__name__, "weights": None if self.weights is None else list(self.weights)}
+        return {
+            "type": type(self).__name__,
+            "gripper_weight": self.gripper_weight,
+            "gripper_dim": self.gripper_dim,
+            "masked_dims": list(self.masked_dims),
+        }
+
+    def weights(self, action_dim: int) -> torch.Tensor:
+        """float32 `(A,)`, the weight of every dimension."""
+        for name, dims in (("gripper_dim", [self.gripper_dim]), ("masked_dims", self.masked_dims)):
+            unknown = [dim for dim in dims if not -action_dim <= dim < action_dim]
+            if unknown:
+                raise ValueError(f"{name} names {unknown}, but an action has {action_dim} dimensions.")
+        weights = torch.ones(action_dim)
+        weights[self.gripper_dim] = self.gripper_weight
+        weights[list(self.masked_dims)] = 0.0
+        if not weights.any():
+            raise ValueError(
+                f"masked_dims={list(self.masked_dims)} and gripper_weight={self.gripper_weight} leave none of the "
+                f"{action_dim} dimensions to compare."
+            )
+        return weights
 
     def score(self, batch: RewardBatch) -> torch.Tensor:
-        action_dim = batch.actions.shape[-1]
-        if self.weights is not None and len(self.weights) != action_dim:
-            raise ValueError(f"weights has {len(self.weights)} entries, but an action has {action_dim} dimensions.")
-        weights = torch.ones(action_dim) if self.weights is None else torch.tensor(self.weights, dtype=torch.float32)
+        weights = self.weights(batch.actions.shape[-1])
         deviation = (batch.candidates - batch.actions[:, None]).abs() @ weights / weights.sum()
         valid = batch.action_mask[:, None].float()
         return -(deviation * valid).sum(-1) / valid.sum(-1)
@@ -99,14 +126,24 @@ class WorldModelGoalReward:
         world_model ([`VJEPA2ACModel`]): trained on actions that are normalised as the policy's.
         processor ([`VJEPA2ACProcessor`]): its processor.
         goal (`str`, *optional*, defaults to `"end"`):
-            `"end"`: the last frame of the episode. `"subgoal"`: the frame one chunk later, at most the last.
+            `"end"`: the last frame of the episode. `"subgoal"`: the frame to which the last imagined action leads, at
+            most the last.
+        released_horizon (`bool`, *optional*, defaults to `False`):
+            Whether to ignore the last action of every chunk, as the released labelling code does (it imagines four
+            steps of a chunk of five). By default all actions count.
 
     Raises:
         ValueError: another goal, or a world model whose actions are in physical units; (of `score`) a world model of
-            another action dimension than the candidates.
+            another action dimension than the candidates, or chunks too short for `released_horizon`.
     """
 
-    def __init__(self, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor, goal: str = "end"):
+    def __init__(
+        self,
+        world_model: VJEPA2ACModel,
+        processor: VJEPA2ACProcessor,
+        goal: str = "end",
+        released_horizon: bool = False,
+    ):
         if goal not in ("end", "subgoal"):
             raise ValueError(
                 f'goal="{goal}" must be "end" (last frame of the episode) or "subgoal" (one chunk later).'
@@ -119,6 +156,7 @@ class WorldModelGoalReward:
         self.world_model = world_model.eval()
         self.processor = processor
         self.goal = goal
+        self.released_horizon = released_horizon
         self._fingerprint = fingerprint(world_model.state_dict())
         # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
         self._end_goals: dict[tuple[LeRobotDataset, int], torch.Tensor] = {}
@@ -128,6 +166,7 @@ class WorldModelGoalReward:
         return {
             "type": type(self).__name__,
             "goal": self.goal,
+            "released_horizon": self.released_horizon,
             "world_model": artefact_name(self.world_model.config.name_or_path),
             "world_model_fingerprint": self._fingerprint,
         }
@@ -141,13 +180,20 @@ class WorldModelGoalReward:
                 f"The world model takes {model.config.action_dim} action dimensions, the candidates have {action_dim}. "
                 "Use a world model that was trained on the same dataset as the policy."
             )
+        candidates = batch.candidates
+        if self.released_horizon:
+            if num_steps < 2:
+                raise ValueError(
+                    f"released_horizon=True ignores the last action of a chunk, but the chunks have {num_steps} action(s)."
+                )
+            candidates, num_steps = candidates[:, :, :-1], num_steps - 1
         if self.goal == "end":
             goals = self._encode_end_goals(batch)
         else:
             positions = [batch.dataset.subgoal_index(index, num_steps) for index in batch.indices]
             goals = self._encode([batch.dataset.frame(position) for position in positions])
         current = self._encode([sample["images"][0] for sample in batch.samples])
-        imagined = model.rollout(current[:, None], batch.candidates.to(model.device))
+        imagined = model.rollout(current[:, None], candidates.to(model.device))
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
 
     def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:
@@ -236,7 +282,9 @@ class WeightedReward:
         return total
 
 
-def preset_reward(preset: str, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor) -> WeightedReward:
+def preset_reward(
+    preset: str, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor, released_horizon: bool = False
+) -> WeightedReward:
     """
     World-model end goal plus deviation from the demonstration, with published weights.
 
@@ -244,10 +292,14 @@ def preset_reward(preset: str, world_model: VJEPA2ACModel, processor: VJEPA2ACPr
         preset (`str`): `"paper"` (1 and 0.5) or `"released"` (1 and 0.1).
         world_model ([`VJEPA2ACModel`]): see [`WorldModelGoalReward`].
         processor ([`VJEPA2ACProcessor`]): see [`WorldModelGoalReward`].
+        released_horizon (`bool`, *optional*, defaults to `False`): see [`WorldModelGoalReward`].
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
-    rewards = {"world_model": WorldModelGoalReward(world_model, processor), "ground_truth": GroundTruthActionReward()}
+    rewards = {
+        "world_model": WorldModelGoalReward(world_model, processor, released_horizon=released_horizon),
+        "ground_truth": GroundTruthActionReward(),
+    }
     return WeightedReward({name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()})
 
 

@@ -130,7 +130,7 @@ def _preference_info(output: Path, config: QuickstartConfig) -> PreferenceCardIn
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance={
-            "solver steps": settings["num_steps"],
+            "solver steps": settings["sampler"]["num_steps"],
             "seed": settings["seed"],
             "policy fingerprint": settings["policy_fingerprint"],
             "states": counts["states"],

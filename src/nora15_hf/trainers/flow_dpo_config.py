@@ -19,9 +19,7 @@ _INAPPLICABLE = {
     "padding_free": "the processor pads the prompts",
     "pad_to_multiple_of": "the processor pads the prompts",
     "pad_token": "the processor's tokenizer knows its pad token",
-    "precompute_ref_log_probs": "a flow policy has no log-probabilities",
-    "precompute_ref_batch_size": "a flow policy has no log-probabilities",
-    "loss_weights": "there is one preference loss; sft_weight adds the flow loss on the chosen chunk",
+    "loss_weights": "there is one type of preference loss; sft_weight, proximal_weight and fast_weight add terms",
     "ld_alpha": "chunks have one length",
     "f_divergence_type": "only the reverse KL divergence is implemented",
     "f_alpha_divergence_coef": "only the reverse KL divergence is implemented",
@@ -34,6 +32,21 @@ _INAPPLICABLE = {
     "label_smoothing_factor": 'use loss_type=["robust"] with label_smoothing',
     "neftune_noise_alpha": "the prompt is not trained",
     "torch_compile": "compile the policy's expert before passing the model",
+    "bf16_full_eval": "it would round the float32 weights for good; with bf16=True evaluation computes in bfloat16 too",
+    "fp16_full_eval": "it would round the float32 weights for good; with fp16=True evaluation computes in float16 too",
+    "parallelism_config": "prompts are too short to be split over devices; use DDP or FSDP2",
+}
+
+# Options of this class that do nothing unless another one has a value that uses them.
+_NEEDS = {
+    "fast_beta": ("objective", ("fast", "joint")),
+    "fast_weight": ("objective", ("joint",)),
+    "num_draws": ("objective", ("flow", "joint")),
+    "shared_draws": ("objective", ("flow", "joint")),
+    "antithetic_noise": ("objective", ("flow", "joint")),
+    "freeze_backbone": ("objective", ("flow",)),
+    "precompute_ref_batch_size": ("precompute_ref_log_probs", (True,)),
+    "precompute_ref_folder": ("precompute_ref_log_probs", (True,)),
 }
 
 
@@ -41,8 +54,8 @@ _INAPPLICABLE = {
 class FlowDPOConfig(DPOConfig):
     r"""
     Configuration of [`FlowDPOTrainer`]: direct preference optimisation of a flow-matching policy (arXiv 2511.14659,
-    Eq. 9). Only what is added to or differs from [`~trl.DPOConfig`] is listed; options of the parent that cannot
-    apply are refused by name.
+    Eq. 9), of its FAST tokens, or of both. Only what is added to or differs from [`~trl.DPOConfig`] is listed; options
+    that cannot apply, or that nothing uses, are refused by name.
 
     The defaults are the released setting, for the 3 B model. A policy of a few million parameters needs a higher
     learning rate (1e-5); the learning rate decides between improvement and collapse, beta much less.
@@ -50,15 +63,27 @@ class FlowDPOConfig(DPOConfig):
     Parameters:
         > Parameters that control the preference loss
 
+        objective (`str`, *optional*, defaults to `"flow"`):
+            What stands for the log-likelihood of a chunk: `"flow"`, minus the velocity error of the action expert;
+            `"fast"`, the backbone's log-likelihood of the chunk's FAST tokens; `"joint"`, a loss for each.
         beta (`float`, *optional*, defaults to `250.0`):
             Strength of the preference. It multiplies velocity errors, so its scale depends on `reduction`: 250 on the
             mean of a 5 x 7 chunk equals 250 / 35 = 7.14 on the sum.
         loss_type (`list[str]`, *optional*, defaults to `["sigmoid"]`):
             One of `"sigmoid"`, `"ipo"`, `"hinge"`, `"robust"` (sigmoid for labels that are wrong with probability
             `label_smoothing`). `beta` is the margin's inverse scale for `"ipo"`.
+        fast_beta (`float`, *optional*, defaults to `0.1`):
+            Strength of the preference between FAST tokens; it multiplies log-likelihoods summed over a chunk's tokens.
+        fast_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the loss on FAST tokens beside that on velocity errors, with `objective="joint"`.
         sft_weight (`float`, *optional*, defaults to `0.0`):
-            Weight of the flow-matching loss on the chosen chunk, an anchor against both errors rising together. It is
-            reduced as `reduction` says.
+            Weight of minus the (surrogate) log-likelihood of the chosen chunk, an anchor against both halves becoming
+            less likely: the velocity error, reduced as `reduction` says, and the FAST tokens' summed cross-entropy.
+        proximal_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the squared distance by which implicit rewards leave `[-proximal_bound, proximal_bound]`, an
+            anchor for both halves that needs no demonstrations.
+        proximal_bound (`float`, *optional*, defaults to `5.0`):
+            Bound of the implicit rewards, which are log-ratios times `beta` or `fast_beta`.
 
         > Parameters that control the likelihood surrogate
 
@@ -71,6 +96,15 @@ class FlowDPOConfig(DPOConfig):
             more.
         antithetic_noise (`bool`, *optional*, defaults to `False`):
             Whether every second draw takes the negated noise of the one before it; needs an even `num_draws`.
+
+        > Parameters that control the reference
+
+        precompute_ref_log_probs (`bool`, *optional*, defaults to `False`):
+            Whether to ask the reference once per row before training instead of at every step. A row then keeps its
+            draws of noise and time for the whole run, and no reference is held in memory.
+        precompute_ref_folder (`str`, *optional*):
+            Folder of the precomputed values, `<output_dir>/reference` by default. Values found there are used when they
+            belong to the same reference, rows and draws, and refused otherwise.
 
         > Parameters that control what is trained
 
@@ -111,8 +145,20 @@ class FlowDPOConfig(DPOConfig):
     prediction_loss_only: bool = field(default=True, metadata={"help": "Must stay on: there are no logits."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Whether to hide NaN losses in the log."})
 
+    objective: str = field(
+        default="flow",
+        metadata={"help": "What stands for a chunk's log-likelihood.", "choices": ["flow", "fast", "joint"]},
+    )
     beta: float = field(default=250.0, metadata={"help": "Strength of the preference, times velocity errors."})
-    sft_weight: float = field(default=0.0, metadata={"help": "Weight of the flow loss on the chosen chunk."})
+    fast_beta: float = field(default=0.1, metadata={"help": "Strength of the preference between FAST tokens."})
+    fast_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the FAST tokens' loss in the joint objective."}
+    )
+    sft_weight: float = field(default=0.0, metadata={"help": "Weight of minus the chosen chunk's log-likelihood."})
+    proximal_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the penalty on implicit rewards outside proximal_bound."}
+    )
+    proximal_bound: float = field(default=5.0, metadata={"help": "Bound of the implicit rewards."})
     num_draws: int = field(default=1, metadata={"help": "Draws of noise and time per pair and step."})
     reduction: str = field(
         default="mean",
@@ -123,6 +169,9 @@ class FlowDPOConfig(DPOConfig):
     )
     antithetic_noise: bool = field(
         default=False, metadata={"help": "Whether every second draw takes the negated noise of the one before."}
+    )
+    precompute_ref_folder: str | None = field(
+        default=None, metadata={"help": "Folder of the precomputed reference values."}
     )
     freeze_backbone: bool = field(default=False, metadata={"help": "Whether only the action expert learns."})
     collapse_factor: float = field(
@@ -145,10 +194,14 @@ class FlowDPOConfig(DPOConfig):
                 f"label_smoothing={self.label_smoothing} has no effect with loss_type={self.loss_type}. "
                 'Set loss_type=["robust"] or leave label_smoothing at 0.'
             )
-        if not self.beta > 0:
-            raise ValueError(f"beta={self.beta} must be greater than 0: it multiplies the preference margin.")
-        if self.sft_weight < 0:
-            raise ValueError(f"sft_weight={self.sft_weight} must not be negative.")
+        for name in ("beta", "fast_beta", "proximal_bound", "fast_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
+        for name in ("sft_weight", "proximal_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+        if self.objective not in ("flow", "fast", "joint"):
+            raise ValueError(f'objective="{self.objective}" must be "flow", "fast" or "joint".')
         if self.num_draws < 1 or (self.antithetic_noise and self.num_draws % 2):
             raise ValueError(
                 f"num_draws={self.num_draws} must be at least 1, and even with antithetic_noise=True "
@@ -172,6 +225,18 @@ class FlowDPOConfig(DPOConfig):
             # The parent turns "auto" into None, which a copy of a config then starts from.
             if value != defaults[name] and value is not None:
                 raise ValueError(f"{name}={value!r} does not apply to FlowDPOTrainer: {reason}. Remove it.")
+        for name, (user, values) in _NEEDS.items():
+            if getattr(self, name) != defaults[name] and getattr(self, user) not in values:
+                needed = " or ".join(repr(value) for value in values)
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with {user}={getattr(self, user)!r}. Remove it, or set "
+                    f"{user} to {needed}."
+                )
+        if self.proximal_bound != defaults["proximal_bound"] and not self.proximal_weight:
+            raise ValueError(
+                f"proximal_bound={self.proximal_bound} has no effect with proximal_weight=0. Remove it, or set "
+                "proximal_weight."
+            )
 
 
 __all__ = ["FlowDPOConfig"]

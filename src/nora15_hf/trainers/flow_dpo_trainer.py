@@ -2,68 +2,75 @@
 """Direct preference optimisation of a flow-matching policy on TRL."""
 
 import copy
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from datasets import Dataset
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from datasets import Dataset, concatenate_datasets
 from peft import PeftConfig, PeftModel
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers import ProcessorMixin, TrainerCallback
 from trl import DPOTrainer
+from trl.trainer.utils import use_adapter
 
-from ..nora15.modeling_nora15 import Nora15ForActionPrediction
+from ..nora15.alternative_answers import answer_log_probs
+from ..nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
+from ..preferences.fingerprint import fingerprint
 from ..preferences.preference_dataset import check_preferences
 from .flow_dpo_config import FlowDPOConfig
-from .flow_surrogate import FlowErrors, flow_errors, sample_flow_draws
-from .preference_collator import PreferenceCollator
+from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
+from .preference_collator import (
+    REFERENCE_COLUMNS,
+    ROW_INDEX,
+    SIDES,
+    PreferenceCollator,
+    check_action_tokens,
+)
+from .preference_loss import preference_loss, proximal_penalty
+from .preference_reference import load_reference_values, rows_fingerprint, save_reference_values
 
 logger = logging.getLogger(__name__)
 
+# First numbers of the keys that draws of noise and time depend on.
+_TRAIN, _EVAL, _PRECOMPUTED = range(3)
+# What of a batch is not an input of the policy.
+_PAIR_KEYS = {*SIDES, "action_mask", ROW_INDEX, *REFERENCE_COLUMNS}
 
-def preference_loss(delta: torch.Tensor, loss_type: str, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
-    """
-    The loss of each pair.
 
-    Args:
-        delta (`torch.Tensor`): `(B,)`, log-ratio of chosen minus that of rejected, each policy against reference.
-        loss_type (`str`):
-            `"sigmoid"` (DPO, arXiv 2305.18290), `"robust"` (arXiv 2403.00409), `"hinge"` (SLiC, arXiv 2309.06657) or
-            `"ipo"` (arXiv 2310.12036).
-        beta (`float`): strength of the preference.
-        label_smoothing (`float`, *optional*, defaults to 0.0): share of wrong labels that `"robust"` assumes.
+@dataclass(frozen=True)
+class Surrogate:
+    """What stands for a chunk's log-likelihood: names of its metrics, strength of the preference, share of the loss."""
 
-    Returns:
-        `torch.Tensor` `(B,)`.
-    """
-    logits = beta * delta
-    match loss_type:
-        case "sigmoid":
-            return -F.logsigmoid(logits)
-        case "robust":
-            expected = label_smoothing * F.logsigmoid(-logits) - (1 - label_smoothing) * F.logsigmoid(logits)
-            return expected / (1 - 2 * label_smoothing)
-        case "hinge":
-            return torch.relu(1 - logits)
-        case "ipo":
-            return (delta - 1 / (2 * beta)) ** 2
-        case _:
-            raise ValueError(f'loss_type="{loss_type}" must be one of "sigmoid", "robust", "hinge", "ipo".')
+    rewards: str
+    error: str
+    beta: float
+    weight: float
 
 
 class FlowDPOTrainer(DPOTrainer):
     r"""
     Trains a [`Nora15ForActionPrediction`] on preferences between action chunks (arXiv 2511.14659, Eq. 9).
 
+    All passes go through the `forward` of the (wrapped) policy, in one or several processes, with DDP or FSDP2.
+
     The loss of a pair is, for `loss_type=["sigmoid"]`,
 
     `-log sigmoid(beta * [(error_ref(chosen) - error(chosen)) - (error_ref(rejected) - error(rejected))])`
 
     with the velocity errors of [`~nora15_hf.trainers.flow_surrogate.flow_errors`] under the same noise and times for
-    all four. It is ln 2 at the first step. The reference is complete and never changes: a frozen copy of the policy,
-    the base model under freshly added adapters (`peft_config`), or the adapters as they came (a `PeftModel`).
+    all four, which depend on `seed`, step and row alone. It is ln 2 at the first step. With `objective="fast"` the errors
+    are those of the FAST tokens, minus their log-likelihood; `"joint"` adds both losses. The reference is complete and
+    never changes: a frozen copy of the policy, the base model under freshly added adapters (`peft_config`), the adapters
+    as they came (a `PeftModel`), or values computed before training (`precompute_ref_log_probs`).
 
     Args:
         model ([`Nora15ForActionPrediction`] or [`~peft.PeftModel`]):
@@ -78,12 +85,15 @@ class FlowDPOTrainer(DPOTrainer):
         peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
         callbacks, optimizers: As in [`~transformers.Trainer`].
 
-    Logged besides the loss and the gradient norm, as means since the last log (`eval_` in front in evaluation):
+    Logged besides the loss and the gradient norm, as means over all processes since the last log (`eval_` in front in
+    evaluation). For FAST tokens the first word is `token_rewards` and `token_error`, an error being minus the summed
+    log-likelihood of the chunk's tokens.
 
     | key | meaning |
     |---|---|
     | `rewards/chosen`, `rewards/rejected` | implicit reward: beta times the error's fall against the reference |
     | `rewards/margins`, `rewards/accuracies` | their difference, and how often it is positive |
+    | `rewards/out_of_bounds` | share of implicit rewards beyond `proximal_bound`, with `proximal_weight` |
     | `flow_error/chosen`, `flow_error/rejected` | velocity error of the policy; both rising is collapse |
     | `flow_error/reference_chosen`, `flow_error/reference_rejected` | velocity error of the reference |
     | `reference_distance` | mean squared difference of the two velocities |
@@ -124,41 +134,31 @@ class FlowDPOTrainer(DPOTrainer):
                 f"model is a {type(policy).__name__}, expected a Nora15ForActionPrediction. Load it with "
                 "Nora15ForActionPrediction.from_pretrained(..., dtype=torch.float32)."
             )
-        if args.world_size > 1:
-            raise ValueError(
-                f"FlowDPOTrainer was launched in {args.world_size} processes, but it trains in one. Launch it with "
-                "--num_processes 1 and raise per_device_train_batch_size or gradient_accumulation_steps."
-            )
-        for name, dataset in self._name_datasets(train_dataset, eval_dataset):
-            check_preferences(dataset, policy.config, processing_class, name=name)
-
+        named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
+        for name, dataset in {"train_dataset": train_dataset, **named}.items():
+            if dataset is not None:
+                check_preferences(dataset, policy.config, processing_class, name=name)
+                if args.objective != "flow":
+                    check_action_tokens(dataset, processing_class, name=name)
         if args.freeze_backbone:
-            adapted = [name for name, p in policy.vlm.named_parameters() if has_adapters and p.requires_grad]
-            if adapted:
-                raise ValueError(
-                    f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
-                    f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
-                )
-            policy.vlm.requires_grad_(False)
-        if ref_model is None and not has_adapters and peft_config is None:
-            # A frozen backbone is the reference's own too: the copy shares its memory.
-            shared = {id(policy.vlm): policy.vlm} if args.freeze_backbone else {}
-            ref_model = copy.deepcopy(policy, shared)
-        elif ref_model is not None and args.freeze_backbone:
-            own, given = policy.vlm.state_dict(), ref_model.vlm.state_dict()
-            if not all(torch.equal(own[name], given[name]) for name in own):
-                raise ValueError(
-                    "freeze_backbone=True encodes the prompt once for policy and reference, but the backbones of model "
-                    "and ref_model differ. Set freeze_backbone=False, or give no ref_model."
-                )
+            _freeze_backbone(policy, ref_model, has_adapters)
+        precompute = args.precompute_ref_log_probs
+        self._reference_fingerprint = fingerprint((ref_model or model).state_dict()) if precompute else None
         if ref_model is not None:
             ref_model.requires_grad_(False)
+        elif not has_adapters and peft_config is None:
+            ref_model = _initial_reference(policy, args)
+        adapters = {
+            name: p.detach().clone() for name, p in model.named_parameters() if has_adapters and p.requires_grad
+        }
 
+        # The parent refuses precomputed values for images, which it would have to tokenise first; ours come below.
+        args.precompute_ref_log_probs = False
         super().__init__(
             model=model,
             ref_model=ref_model,
             args=args,
-            data_collator=PreferenceCollator(processing_class, policy.config),
+            data_collator=PreferenceCollator(processing_class, policy.config, action_tokens=args.objective != "flow"),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -166,17 +166,19 @@ class FlowDPOTrainer(DPOTrainer):
             optimizers=optimizers,
             peft_config=peft_config,
         )
+        args.precompute_ref_log_probs = precompute
+        if hasattr(policy.config, "quantization_config"):
+            _restore_float32(self.model, adapters)
         self._check_trainable_parameters()
-        self._eval_generator = torch.Generator()
-        self._flow_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
-
-    @staticmethod
-    def _name_datasets(train_dataset, eval_dataset) -> Iterator[tuple[str, Dataset]]:
-        yield "train_dataset", train_dataset
-        if isinstance(eval_dataset, dict):
-            yield from ((f"eval_dataset[{key!r}]", dataset) for key, dataset in eval_dataset.items())
-        elif eval_dataset is not None:
-            yield "eval_dataset", eval_dataset
+        self._surrogates = _surrogates(args)
+        self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self.train_dataset = self._with_reference(self.train_dataset, "train")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: self._with_reference(rows, name) for name, rows in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = self._with_reference(self.eval_dataset, "eval")
+        if precompute:
+            self.ref_model = None
 
     def _check_trainable_parameters(self):
         trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -191,119 +193,298 @@ class FlowDPOTrainer(DPOTrainer):
                     "rounded away. Load the policy with dtype=torch.float32; bf16=True still computes in bfloat16."
                 )
 
+    # The reference
+
     @contextmanager
-    def _reference_policy(self) -> Iterator[Nora15ForActionPrediction]:
+    def _reference(self, model: nn.Module) -> Iterator[nn.Module]:
+        """What the reference's passes go through: a model of its own, or the policy without what it has learnt."""
         if self.ref_model is not None:
-            yield self.accelerator.unwrap_model(self.ref_model)
+            yield self.ref_model
             return
-        policy = self.accelerator.unwrap_model(self.model)
-        # The parent keeps a copy of adapters that came with the model under this name.
-        if "ref" in policy.peft_config:
-            policy.set_adapter("ref")
-            try:
-                yield policy
-            finally:
-                policy.set_adapter("default")
-        else:
-            with policy.disable_adapter():
-                yield policy
+        adapted = self.accelerator.unwrap_model(model)
+        # The parent keeps a copy of adapters that came with the model under the name "ref".
+        with use_adapter(adapted, "ref" if "ref" in adapted.peft_config else None):
+            yield model
+
+    def _with_reference(self, dataset: Dataset, name: str) -> Dataset:
+        """Numbers the rows and, with precomputation, adds the reference's values."""
+        if ROW_INDEX in dataset.column_names:
+            return dataset
+        numbered = dataset.add_column(ROW_INDEX, list(range(len(dataset))))
+        if not self.args.precompute_ref_log_probs:
+            return numbered
+        values = self._reference_values(numbered, name)
+        return concatenate_datasets(
+            [numbered, Dataset.from_dict({key: value.numpy() for key, value in values.items()})], axis=1
+        )
+
+    def _reference_values(self, dataset: Dataset, name: str) -> dict[str, torch.Tensor]:
+        args = self.args
+        folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "reference")
+        path = folder / f"{name}.safetensors"
+        config = self.accelerator.unwrap_model(self.model).config
+        draws = {key: getattr(args, key) for key in ("seed", "num_draws", "antithetic_noise", "shared_draws")}
+        draws |= {key: getattr(args, key) for key in ("objective", "bf16", "fp16")}
+        draws |= {key: value for key, value in config.to_dict().items() if key.startswith("time_sampling_")}
+        fingerprints = {
+            "reference": self._reference_fingerprint,
+            "set of rows": rows_fingerprint(dataset),
+            "set of draws": json.dumps(draws, sort_keys=True),
+        }
+        # One process decides, since another may look when the file is half there.
+        [exists] = broadcast_object_list([path.is_file()])
+        if exists:
+            return load_reference_values(path, fingerprints)
+        if self.ref_model is None and not isinstance(self.accelerator.unwrap_model(self.model), PeftModel):
+            raise ValueError(
+                f"The reference's values of dataset {name!r} were not computed before training, and with "
+                "precompute_ref_log_probs=True no reference is left. Give the dataset to the trainer as eval_dataset."
+            )
+        batch_size = args.precompute_ref_batch_size or args.per_device_train_batch_size
+        loader = self.accelerator.prepare(
+            DataLoader(dataset, batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers)
+        )
+        collected = defaultdict(list)
+        for inputs in tqdm(loader, desc=f"Reference values, {name}", disable=args.disable_tqdm):
+            draws = self._draws(inputs, _PRECOMPUTED)
+            with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as reference:
+                values, _ = self._predict(reference, inputs, draws)
+            for key, value in self.accelerator.gather_for_metrics(values).items():
+                collected[f"reference_{key}"].append(value.flatten(1).float().cpu())
+        values = {key: torch.cat(parts) for key, parts in collected.items()}
+        if self.accelerator.is_main_process:
+            save_reference_values(path, values, fingerprints)
+        self.accelerator.wait_for_everyone()
+        return values
+
+    # The loss
+
+    def _draws(self, inputs: dict[str, torch.Tensor], purpose: int) -> FlowDraws:
+        args = self.args
+        step = self.state.global_step if purpose == _TRAIN else 0
+        return sample_row_draws(
+            self.accelerator.unwrap_model(self.model).config,
+            inputs[ROW_INDEX].tolist(),
+            (args.seed, purpose, step),
+            num_draws=args.num_draws,
+            num_chunks=1 if args.shared_draws else 2,
+            antithetic=args.antithetic_noise,
+        )
+
+    def _predict(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], draws: FlowDraws, prefix: PrefixCache | None = None
+    ) -> tuple[dict[str, torch.Tensor], PrefixCache]:
+        """One pass: velocities `(B, 2 * K, H, A)`, the chunks' log-likelihoods `(B, 2)`, and the prefix to share."""
+        request = {}
+        if self.args.objective != "fast":
+            request.update(flow_inputs(_chunks(inputs), draws))
+        if prefix is None:
+            request.update((key, value) for key, value in inputs.items() if key not in _PAIR_KEYS)
+        outputs = model(prefix=prefix, **request)
+        values = {}
+        if self.args.objective != "fast":
+            values["velocity"] = outputs.velocity
+        if self.args.objective != "flow":
+            values["log_probs"] = answer_log_probs(outputs.token_log_probs, inputs["answer_index"], len(SIDES))
+        return values, outputs.prefix
 
     def compute_loss(
         self,
-        model: torch.nn.Module,
+        model: nn.Module,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, FlowErrors]:
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
         The mean loss of a batch of [`PreferenceCollator`].
 
         Args:
-            model (`torch.nn.Module`): the policy, wrapped or not.
+            model (`nn.Module`): the policy, wrapped or not.
             inputs (`dict[str, torch.Tensor]`): the batch.
-            return_outputs (`bool`, *optional*, defaults to `False`): whether to return the policy's errors too.
+            return_outputs (`bool`, *optional*, defaults to `False`): whether to return the policy's predictions too.
             num_items_in_batch (`torch.Tensor`, *optional*): not used, every pair counts the same.
 
         Returns:
-            The loss, or `(loss, FlowErrors)` with errors `(B, 2)` of chosen and rejected.
+            The loss, or the loss and the predictions: `velocity` `(B, 2 * K, H, A)` and `log_probs` `(B, 2)`, as far as
+            the objective has them.
         """
         args = self.args
-        policy = self.accelerator.unwrap_model(model)
-        prompt = {key: value for key, value in inputs.items() if key not in ("chosen", "rejected", "action_mask")}
-        chunks = torch.stack([inputs["chosen"], inputs["rejected"]], dim=1)
-        draws = sample_flow_draws(
-            policy.config,
-            len(chunks),
-            num_draws=args.num_draws,
-            num_chunks=1 if args.shared_draws else 2,
-            antithetic=args.antithetic_noise,
-            generator=None if model.training else self._eval_generator,
-        )
-        surrogate = {"draws": draws, "action_mask": inputs["action_mask"], "reduction": args.reduction}
-
+        if args.precompute_ref_log_probs:
+            purpose = _PRECOMPUTED
+        else:
+            purpose = _TRAIN if model.training else _EVAL
+        draws = self._draws(inputs, purpose)
         with self.accelerator.autocast():
-            with torch.no_grad(), self._reference_policy() as reference:
-                # A frozen backbone is common to both.
-                reference_prefix = (policy if args.freeze_backbone else reference).encode_prefix(**prompt)
-                reference_errors = flow_errors(reference, reference_prefix, chunks, **surrogate)
-            prefix = reference_prefix if args.freeze_backbone else policy.encode_prefix(**prompt)
-            errors = flow_errors(policy, prefix, chunks, **surrogate)
+            prefix = None
+            if args.precompute_ref_log_probs:
+                reference = {
+                    name.removeprefix("reference_"): inputs[name] for name in REFERENCE_COLUMNS if name in inputs
+                }
+            else:
+                with torch.no_grad(), self._reference(model) as reference_model:
+                    reference, prefix = self._predict(reference_model, inputs, draws)
+            # A frozen backbone is common to both.
+            values, _ = self._predict(model, inputs, draws, prefix if args.freeze_backbone else None)
 
-        chosen_logratio, rejected_logratio = (reference_errors.error - errors.error).unbind(1)
-        delta = chosen_logratio - rejected_logratio
-        loss = preference_loss(delta, args.loss_type[0], args.beta, args.label_smoothing).mean()
+        loss = torch.zeros((), device=self.accelerator.device)
+        metrics = {}
+        for surrogate in self._surrogates:
+            error, reference_error = (self._error(surrogate, source, inputs, draws) for source in (values, reference))
+            rewards = surrogate.beta * (reference_error - error)
+            loss = loss + surrogate.weight * self._pair_loss(error, reference_error, rewards, surrogate.beta)
+            metrics |= self._metrics_of(surrogate, error, reference_error, rewards)
+        if "velocity" in values:
+            difference = values["velocity"] - reference["velocity"].view_as(values["velocity"])
+            metrics["reference_distance"] = difference.square().flatten(1).mean(1)
+        self._record("train" if model.training else "eval", metrics)
+        return (loss, values) if return_outputs else loss
+
+    def _error(
+        self, surrogate: Surrogate, values: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], draws: FlowDraws
+    ) -> torch.Tensor:
+        """Minus the (surrogate) log-likelihood of chosen and rejected, `(B, 2)`."""
+        if surrogate.error == "token_error":
+            return -values["log_probs"]
+        return flow_errors(
+            values["velocity"],
+            _chunks(inputs),
+            draws,
+            action_mask=inputs["action_mask"],
+            reduction=self.args.reduction,
+        )
+
+    def _pair_loss(
+        self, error: torch.Tensor, reference_error: torch.Tensor, rewards: torch.Tensor, beta: float
+    ) -> torch.Tensor:
+        args = self.args
+        chosen, rejected = (reference_error - error).unbind(1)
+        loss = preference_loss(chosen - rejected, args.loss_type[0], beta, args.label_smoothing).mean()
         if args.sft_weight:
-            loss = loss + args.sft_weight * errors.error[:, 0].mean()
-        self._record("train" if model.training else "eval", errors, reference_errors)
-        return (loss, errors) if return_outputs else loss
+            loss = loss + args.sft_weight * error[:, 0].mean()
+        if args.proximal_weight:
+            loss = loss + args.proximal_weight * proximal_penalty(rewards, args.proximal_bound).mean()
+        return loss
+
+    # The log
+
+    def _metrics_of(
+        self, surrogate: Surrogate, error: torch.Tensor, reference_error: torch.Tensor, rewards: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """One value per pair, `(B,)` each."""
+        margins = rewards[:, 0] - rewards[:, 1]
+        metrics = {
+            f"{surrogate.rewards}/margins": margins,
+            f"{surrogate.rewards}/accuracies": (margins > 0).float(),
+        }
+        for side, name in enumerate(SIDES):
+            metrics[f"{surrogate.rewards}/{name}"] = rewards[:, side]
+            metrics[f"{surrogate.error}/{name}"] = error[:, side]
+            metrics[f"{surrogate.error}/reference_{name}"] = reference_error[:, side]
+        if self.args.proximal_weight:
+            outside = rewards.abs() > self.args.proximal_bound
+            metrics[f"{surrogate.rewards}/out_of_bounds"] = outside.float().mean(1)
+        return metrics
 
     @torch.no_grad()
-    def _record(self, mode: str, errors: FlowErrors, reference_errors: FlowErrors):
-        rewards = self.args.beta * (reference_errors.error - errors.error)
-        margins = rewards[:, 0] - rewards[:, 1]
-        distance = (errors.velocity - reference_errors.velocity).square().flatten(1).mean(1)
-        for key, value in {
-            "rewards/chosen": rewards[:, 0],
-            "rewards/rejected": rewards[:, 1],
-            "rewards/margins": margins,
-            "rewards/accuracies": (margins > 0).float(),
-            "flow_error/chosen": errors.error[:, 0],
-            "flow_error/rejected": errors.error[:, 1],
-            "flow_error/reference_chosen": reference_errors.error[:, 0],
-            "flow_error/reference_rejected": reference_errors.error[:, 1],
-            "reference_distance": distance,
-        }.items():
-            self._flow_metrics[mode][key].append(value.detach())
+    def _record(self, mode: str, metrics: dict[str, torch.Tensor]):
+        # One exchange between the processes for all of them.
+        values = torch.stack([value.detach().float() for value in metrics.values()], dim=1)
+        gathered = self.accelerator.gather_for_metrics(values)
+        for name, column in zip(metrics, gathered.unbind(1), strict=True):
+            self._preference_metrics[mode][name].append(column)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | str | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
         """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
-        self._eval_generator.manual_seed(self.args.seed)
-        return super().evaluate(*args, **kwargs)
+        if isinstance(eval_dataset, Dataset):
+            eval_dataset = self._with_reference(eval_dataset, metric_key_prefix)
+        self._metric_key_prefix = metric_key_prefix
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the metrics since the last log, and watches for collapse."""
         mode = "train" if self.model.training else "eval"
-        metrics = {key: torch.cat(values).mean().item() for key, values in self._flow_metrics[mode].items()}
-        self._flow_metrics[mode].clear()
+        metrics = {key: torch.cat(values).mean().item() for key, values in self._preference_metrics[mode].items()}
+        self._preference_metrics[mode].clear()
         if mode == "train" and metrics:
             self._guard_against_collapse(metrics)
         # In place: the caller returns this dictionary as the result of an evaluation.
-        logs.update({key if mode == "train" else f"eval_{key}": value for key, value in metrics.items()})
+        prefix = "" if mode == "train" else f"{self._metric_key_prefix}_"
+        logs.update({f"{prefix}{key}": value for key, value in metrics.items()})
         super().log(logs, start_time)
 
     def _guard_against_collapse(self, metrics: dict[str, float]):
-        chosen, reference = metrics["flow_error/chosen"], metrics["flow_error/reference_chosen"]
-        if chosen > self.args.collapse_factor * reference:
-            logger.warning(
-                "Step %d: the velocity error on the chosen chunks is %.4g, above %g times the reference's %.4g. The "
-                "policy is forgetting, whatever the margin says. Lower learning_rate, or set sft_weight.",
-                self.state.global_step,
-                chosen,
-                self.args.collapse_factor,
-                reference,
+        for name in (surrogate.error for surrogate in self._surrogates):
+            chosen, reference = metrics[f"{name}/chosen"], metrics[f"{name}/reference_chosen"]
+            if chosen > self.args.collapse_factor * reference:
+                logger.warning(
+                    "Step %d: %s on the chosen chunks is %.4g, above %g times the reference's %.4g. The policy is "
+                    "forgetting, whatever the margin says. Lower learning_rate, or set sft_weight or proximal_weight.",
+                    self.state.global_step,
+                    name,
+                    chosen,
+                    self.args.collapse_factor,
+                    reference,
+                )
+                self.control.should_training_stop |= self.args.stop_on_collapse
+
+
+def _surrogates(args: FlowDPOConfig) -> list[Surrogate]:
+    flow = Surrogate("rewards", "flow_error", args.beta, 1.0)
+    tokens = Surrogate("token_rewards", "token_error", args.fast_beta, args.fast_weight)
+    return {"flow": [flow], "fast": [tokens], "joint": [flow, tokens]}[args.objective]
+
+
+def _chunks(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`(B, 2, H, A)`."""
+    return torch.stack([inputs[side] for side in SIDES], dim=1)
+
+
+def _freeze_backbone(
+    policy: Nora15ForActionPrediction, ref_model: Nora15ForActionPrediction | None, has_adapters: bool
+) -> None:
+    adapted = [name for name, p in policy.vlm.named_parameters() if has_adapters and p.requires_grad]
+    if adapted:
+        raise ValueError(
+            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
+            f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
+        )
+    policy.vlm.requires_grad_(False)
+    if ref_model is not None:
+        own, given = policy.vlm.state_dict(), ref_model.vlm.state_dict()
+        if not all(torch.equal(own[name], given[name]) for name in own):
+            raise ValueError(
+                "freeze_backbone=True encodes the prompt once for policy and reference, but the backbones of model "
+                "and ref_model differ. Set freeze_backbone=False, or give no ref_model."
             )
-            if self.args.stop_on_collapse:
-                self.control.should_training_stop = True
 
 
-__all__ = ["FlowDPOTrainer", "preference_loss"]
+def _initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
+    """The policy as it is now; it stays so, unless its values are precomputed and it goes before training begins."""
+    # FSDP shards every model by itself, so that two cannot share a part.
+    is_sharded = bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
+    if args.precompute_ref_log_probs and not is_sharded:
+        # All parameters shared: another object only because the parent asks for one.
+        return copy.copy(policy)
+    # A frozen backbone is the reference's own too: the copy shares its memory.
+    shared = {id(policy.vlm): policy.vlm} if args.freeze_backbone and not is_sharded else {}
+    return copy.deepcopy(policy, shared).requires_grad_(False)
+
+
+def _restore_float32(model: PeftModel, adapters: dict[str, torch.Tensor]) -> None:
+    """Undoes the parent's rounding to bfloat16 of what learns on a quantised policy: masters are float32 here."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = adapters[name] if name in adapters else parameter.data.float()
+    if not adapters:
+        # Fresh copies of whole modules were rounded; fresh LoRA matrices have no earlier value to return to.
+        for module in model.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.modules_to_save["default"].load_state_dict(module.original_module.state_dict())
+
+
+__all__ = ["FlowDPOTrainer"]

@@ -6,8 +6,10 @@ instead: `l(a) = -error(a)` with `error(a) = reduce((v(x_t, t, observation) - (e
 `x_t = t e + (1 - t) a`, where t = 1 is noise and t = 0 is data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..nora15.configuration_nora15 import Nora15Config
@@ -25,20 +27,6 @@ class FlowDraws:
 
     noise: torch.Tensor
     timestep: torch.Tensor
-
-
-@dataclass(frozen=True)
-class FlowErrors:
-    """
-    What [`flow_errors`] returns.
-
-    Attributes:
-        error (`torch.Tensor`): float32 `(B, C)`, reduced over valid steps and dimensions, averaged over the draws.
-        velocity (`torch.Tensor`): float32 `(B, C, K, H, A)`, the predictions behind it.
-    """
-
-    error: torch.Tensor
-    velocity: torch.Tensor
 
 
 def sample_flow_draws(
@@ -87,40 +75,92 @@ def sample_flow_draws(
     return FlowDraws(noise=noise, timestep=timestep)
 
 
+def sample_row_draws(
+    config: Nora15Config,
+    rows: Sequence[int],
+    key: tuple[int, ...],
+    *,
+    num_draws: int = 1,
+    num_chunks: int = 1,
+    antithetic: bool = False,
+) -> FlowDraws:
+    """
+    The draws of some rows of a dataset: functions of the key and the row alone.
+
+    So they depend neither on how rows are spread over batches and processes nor on what was drawn before, and a
+    continued run draws what the uninterrupted one would have drawn.
+
+    Args:
+        config ([`Nora15Config`]): as for [`sample_flow_draws`].
+        rows (`Sequence[int]`): numbers of the rows, not negative.
+        key (`tuple[int, ...]`): for example seed and step, not negative.
+        num_draws, num_chunks, antithetic: as for [`sample_flow_draws`].
+
+    Returns:
+        [`FlowDraws`] with one entry per row.
+    """
+    draws = []
+    for row in rows:
+        seed = int(np.random.SeedSequence([*key, row]).generate_state(1, np.uint64)[0])
+        generator = torch.Generator().manual_seed(seed)
+        draws.append(
+            sample_flow_draws(
+                config,
+                1,
+                num_draws=num_draws,
+                num_chunks=num_chunks,
+                antithetic=antithetic,
+                generator=generator,
+            )
+        )
+    return FlowDraws(
+        noise=torch.cat([draw.noise for draw in draws]), timestep=torch.cat([draw.timestep for draw in draws])
+    )
+
+
+def flow_inputs(chunks: torch.Tensor, draws: FlowDraws) -> dict[str, torch.Tensor]:
+    """
+    What the policy's `forward` takes to predict the velocities behind [`flow_errors`], in one expert pass.
+
+    Args:
+        chunks (`torch.Tensor`): `(B, C, H, A)`, normalised actions.
+        draws ([`FlowDraws`]): noise `(B, C or 1, K, H, A)` and times `(B, C or 1, K)`.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `actions` and `noise` `(B, C * K, H, A)`, `timestep` `(B, C * K)`.
+    """
+    shape = _velocity_shape(chunks, draws)
+    return {
+        "actions": chunks[:, :, None].expand(shape).flatten(1, 2),
+        "noise": draws.noise.to(chunks).expand(shape).flatten(1, 2),
+        "timestep": draws.timestep.to(chunks).expand(shape[:3]).flatten(1, 2),
+    }
+
+
 def flow_errors(
-    policy,
-    prefix,
+    velocity: torch.Tensor,
     chunks: torch.Tensor,
     draws: FlowDraws,
     *,
     action_mask: torch.Tensor | None = None,
     reduction: str = "mean",
-) -> FlowErrors:
+) -> torch.Tensor:
     """
-    Squared velocity error of several chunks of one state, in one expert pass on one shared prefix.
+    Squared velocity error of several chunks of one state.
 
     Args:
-        policy ([`Nora15ForActionPrediction`]): the model to ask.
-        prefix ([`PrefixCache`]): its `encode_prefix` of the B states.
-        chunks (`torch.Tensor`): `(B, C, H, A)`, normalised actions.
-        draws ([`FlowDraws`]): noise `(B, C or 1, K, H, A)` and times `(B, C or 1, K)`.
+        velocity (`torch.Tensor`): `(B, C * K, H, A)`, predicted for [`flow_inputs`].
+        chunks, draws: as for [`flow_inputs`].
         action_mask (`torch.Tensor`, *optional*): bool `(B, H)`, False where a chunk runs past its episode's end.
         reduction (`str`, *optional*, defaults to `"mean"`):
             `"mean"` over valid steps and dimensions (released code) or `"sum"` over them (paper, Eq. 9).
 
     Returns:
-        [`FlowErrors`], float32.
+        `torch.Tensor`: float32 `(B, C)`, reduced over valid steps and dimensions, averaged over the draws.
     """
-    batch_size, num_chunks, chunk_size, action_dim = chunks.shape
-    shape = (batch_size, num_chunks, draws.noise.shape[2], chunk_size, action_dim)
-    noise = draws.noise.to(chunks).expand(shape)
-    timestep = draws.timestep.to(chunks).expand(shape[:3])
-    time = timestep[..., None, None]
-    actions = chunks[:, :, None]
-    noisy_actions = time * noise + (1 - time) * actions
-    velocity = policy.predict_velocity(noisy_actions.flatten(1, 2), timestep.flatten(1, 2), prefix)
-    velocity = velocity.float().view(shape)
-    squared = (velocity - (noise - actions)) ** 2
+    velocity = velocity.float().view(_velocity_shape(chunks, draws))
+    chunk_size, action_dim = chunks.shape[2:]
+    squared = (velocity - (draws.noise.to(chunks) - chunks[:, :, None])) ** 2
     if action_mask is None:
         error = squared.sum((-2, -1))
         num_valid = chunk_size
@@ -130,7 +170,12 @@ def flow_errors(
         num_valid = action_mask.sum(-1)[:, None, None]
     if reduction == "mean":
         error = error / (num_valid * action_dim)
-    return FlowErrors(error=error.mean(-1), velocity=velocity)
+    return error.mean(-1)
 
 
-__all__ = ["FlowDraws", "FlowErrors", "flow_errors", "sample_flow_draws"]
+def _velocity_shape(chunks: torch.Tensor, draws: FlowDraws) -> tuple[int, int, int, int, int]:
+    batch_size, num_chunks, chunk_size, action_dim = chunks.shape
+    return batch_size, num_chunks, draws.noise.shape[2], chunk_size, action_dim
+
+
+__all__ = ["FlowDraws", "flow_errors", "flow_inputs", "sample_flow_draws", "sample_row_draws"]

@@ -1,0 +1,76 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The reference's values of preference rows on disk, tied to what they were computed from."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, Image, List
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+
+def rows_fingerprint(dataset: Dataset) -> str:
+    """
+    Hexadecimal digest of what a reference sees of preference rows: their images, instructions, chunks and order.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): preference rows.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    names = [name for name in ("images", "instruction", "chosen", "rejected") if name in dataset.column_names]
+    stored = dataset.select_columns(names).cast_column("images", List(Image(decode=False)))
+    for row in stored:
+        for image in row["images"]:
+            digest.update(image["bytes"] or Path(image["path"]).read_bytes())
+        digest.update(row["instruction"].encode())
+        for side in ("chosen", "rejected"):
+            digest.update(np.asarray(row[side], dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def load_reference_values(path: Path, fingerprints: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """
+    Reads what [`save_reference_values`] wrote.
+
+    Args:
+        path (`Path`): the file.
+        fingerprints (`Mapping[str, str]`): of what the values must belong to.
+
+    Returns:
+        `dict[str, torch.Tensor]`: one row per row of the dataset.
+
+    Raises:
+        ValueError: the values belong to something else; names what differs.
+    """
+    with safe_open(path, framework="pt") as file:
+        found = json.loads(file.metadata()["fingerprints"])
+    differing = [name for name in fingerprints if found.get(name) != fingerprints[name]]
+    if differing:
+        details = "; ".join(f"{name}: stored {found.get(name)}, now {fingerprints[name]}" for name in differing)
+        raise ValueError(
+            f"The reference values in {path} were computed for another {', another '.join(differing)} ({details}). Delete "
+            "the file, or name another precompute_ref_folder."
+        )
+    return load_file(path)
+
+
+def save_reference_values(path: Path, values: Mapping[str, torch.Tensor], fingerprints: Mapping[str, str]) -> None:
+    """
+    Writes the reference's values, whole or not at all.
+
+    Args:
+        path (`Path`): the file, `.safetensors`.
+        values (`Mapping[str, torch.Tensor]`): float32, one row per row of the dataset.
+        fingerprints (`Mapping[str, str]`): of what they were computed from.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(dict(values), part, metadata={"fingerprints": json.dumps(dict(fingerprints))})
+    part.replace(path)
+
+
+__all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values"]
