@@ -5,8 +5,8 @@ What it takes to open a LeRobot dataset of many frames and to compute its statis
     python benchmarks/dataset_index.py --frames 1000000
 
 Writes a dataset in layout v3.0 to a temporary folder, with a video camera (no video is opened for this) or with images
-in its data files, and opens it in a fresh process. Memory is the
- process's peak less what it held before, which is a little more than what was needed.
+in its data files, and opens it in a fresh process. Memory is the process's peak less what it held before, which is a
+little more than what was needed.
 """
 
 import json
