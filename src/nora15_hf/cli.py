@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .data.statistics_table import dataset_statistics
 from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
 from .hub import AuthorFacts, plan_push, push_folder, read_evaluation, write_card
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_push(commands)
     _add_card(commands)
     _add_imagine(commands)
+    _add_stats(commands)
     return parser
 
 
@@ -263,6 +265,56 @@ def _run_push(arguments: argparse.Namespace) -> int:
         with_code=arguments.with_code,
     )
     print(commit.commit_url)
+    return 0
+
+
+def _add_stats(commands) -> None:
+    command = commands.add_parser(
+        "stats",
+        help="action and state statistics of a LeRobot dataset",
+        description=(
+            "Computes exact quantiles, means and ranges from the dataset's rows, without its images, prints them and writes "
+            "them in the layout of a processor's norm_stats.json."
+        ),
+    )
+    command.add_argument("dataset", help="LeRobot dataset: Hub id or folder")
+    command.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    command.add_argument("--revision", help="branch, tag or commit of the dataset's repo")
+    command.add_argument("--action-key", help="feature that holds the action (default: action)")
+    command.add_argument("--state-key", help="feature that holds the state (default: observation.state)")
+    command.add_argument("--dataset-key", help="key in the file (default: last part of the dataset's name)")
+    command.add_argument(
+        "--action-mask", type=_flags, metavar="FLAGS", help="1 for normalised dimensions, 0 for others: 1,1,1,0"
+    )
+    command.add_argument(
+        "--delta-mask", type=_flags, metavar="FLAGS", help="1 where actions are trained as differences from the state"
+    )
+    command.add_argument(
+        "--angle-mask", type=_flags, metavar="FLAGS", help="1 where such a difference is one of angles in radians"
+    )
+    command.add_argument("--chunk-size", type=int, default=5, help="actions per chunk, for differences (default: 5)")
+    command.add_argument("--sample-episodes", type=int, metavar="N", help="use only N episodes, drawn at random")
+    command.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
+    command.add_argument(
+        "--skip-bad-episodes",
+        action="store_true",
+        help="leave out and count inconsistent episodes instead of stopping",
+    )
+    command.set_defaults(run=_run_stats)
+
+
+def _flags(text: str) -> list[bool]:
+    flags = [part.strip() for part in text.split(",")]
+    if set(flags) - {"0", "1"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of 0 and 1, for example 1,1,1,0")
+    return [flag == "1" for flag in flags]
+
+
+def _run_stats(arguments: argparse.Namespace) -> int:
+    options = {
+        key: value for key, value in vars(arguments).items() if key not in ("command", "run", "dataset", "output")
+    }
+    print(dataset_statistics(arguments.dataset, arguments.output, **options))
     return 0
 
 
