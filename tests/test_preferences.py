@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FlowSampler,
@@ -35,31 +35,14 @@ from nora15_hf.preferences import (
     select_pairs,
 )
 from nora15_hf.vjepa2_ac import tiny_world_model
+from small_demonstrations import write_demonstrations
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LENGTHS = (7, 9)
 
 
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "demonstrations"
-    features = {
-        "observation.image": {"dtype": "image", "shape": (56, 56, 3)},
-        "observation.state": {"dtype": "float32", "shape": (4,)},
-        "action": {"dtype": "float32", "shape": (4,)},
-    }
-    writer = LeRobotWriter(root, fps=80, features=features, robot_type="test")
-    rng = np.random.default_rng(0)
-    for length in LENGTHS:
-        writer.add_episode(
-            "open the faucet",
-            {
-                "observation.image": rng.integers(0, 256, (length, 56, 56, 3), dtype=np.uint8),
-                "observation.state": rng.normal(size=(length, 4)).astype(np.float32),
-                "action": rng.uniform(-1, 1, size=(length, 4)).astype(np.float32),
-            },
-        )
-    return writer.finalize()
+    return write_demonstrations(tmp_path_factory.mktemp("data") / "demonstrations")
 
 
 @pytest.fixture(scope="module")
