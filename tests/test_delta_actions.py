@@ -143,5 +143,5 @@ def test_control_loop_adds_the_state(policy, dataset):
     control.reset()
     moved = control.predict_chunk({**observation, "state": np.array([1.0, 2.0, 3.0, 4.0, 5.0])})
     np.testing.assert_allclose(moved - still, np.broadcast_to([1.0, 2.0, 3.0, 0.0], (3, 4)), atol=1e-5)
-    with pytest.raises(ValueError, match="'state', from which"):
+    with pytest.raises(ValueError, match="'state', which this policy reads or from which"):
         control.predict_chunk({key: value for key, value in observation.items() if key != "state"})

@@ -35,7 +35,7 @@ from nora15_hf.preferences import (
     select_pairs,
 )
 from nora15_hf.vjepa2_ac import tiny_world_model
-from small_demonstrations import write_demonstrations
+from preference_demonstrations import write_demonstrations
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -26,7 +26,7 @@ from nora15_hf.preferences import (
     select_states,
 )
 from nora15_hf.preferences.token_sampling import encode_prompts, sample_action_tokens
-from small_demonstrations import write_demonstrations
+from preference_demonstrations import write_demonstrations
 
 INSTRUCTIONS = ("open the faucet", "press the button")
 GROUND_TRUTH = WeightedReward({"ground_truth": (GroundTruthActionReward(), 1.0)})

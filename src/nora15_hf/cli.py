@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
+from .hub import plan_push, push_folder
 from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
 
@@ -20,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_quickstart(commands)
     _add_doctor(commands)
     _add_convert(commands)
+    _add_push(commands)
     return parser
 
 
@@ -157,6 +159,47 @@ def _run_convert(arguments: argparse.Namespace) -> int:
         **hub_options,
     )
     print(report)
+    return 0
+
+
+def _add_push(commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="a model, adapter or dataset folder to its repo on the Hub",
+        description=(
+            "Uploads a folder in one commit and removes weights or data files of an earlier push that it replaces. Only "
+            "safetensors, JSON, parquet, videos, pictures and text are sent; the state of a training stays out, and a "
+            "pickle or an access token in the folder is an error. Log in with `hf auth login` first."
+        ),
+    )
+    command.add_argument(
+        "folder", type=Path, help="policy, world model, adapter, preference dataset or demonstrations"
+    )
+    command.add_argument("repo", help="Hub id; made if missing")
+    command.add_argument("--private", action="store_true", default=None, help="make a new repo private")
+    command.add_argument("--revision", help="branch, made from main if missing (default: main)")
+    command.add_argument("--message", help="title of the commit")
+    command.add_argument(
+        "--with-code", action="store_true",
+        help="add the model's code, so that others can load it with trust_remote_code=True and without this package",
+    )  # fmt: skip
+    command.add_argument("--dry-run", action="store_true", help="list the files and their sizes, and send nothing")
+    command.set_defaults(run=_run_push)
+
+
+def _run_push(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        print(plan_push(arguments.folder, arguments.repo, with_code=arguments.with_code))
+        return 0
+    commit = push_folder(
+        arguments.folder,
+        arguments.repo,
+        private=arguments.private,
+        revision=arguments.revision,
+        commit_message=arguments.message,
+        with_code=arguments.with_code,
+    )
+    print(commit.commit_url)
     return 0
 
 

@@ -149,8 +149,8 @@ class Nora15ControlPolicy:
         in either case. A changed instruction counts from the next prediction on; `reset` makes it count at once.
 
         Args:
-            observation (`Mapping`): `{"image" or "images", "instruction"}`, and `"state"` for a policy whose actions are
-                differences from it; see [`check_observation`].
+            observation (`Mapping`): `{"image" or "images", "instruction"}`, and `"state"` for a policy that reads it or whose
+                actions are differences from it; see [`check_observation`].
 
         Returns:
             `np.ndarray` of shape `(A,)`, float32, physical units of `dataset_key`.
@@ -222,7 +222,7 @@ class Nora15ControlPolicy:
         self._timings.append(self.last_timing)
 
     def _check(self, observation: Mapping[str, Any]) -> tuple[list[ImageLike], str, np.ndarray | None]:
-        return check_observation(observation, needs_state=self.processor.delta_action_mask is not None)
+        return check_observation(observation, needs_state=self.processor.needs_state)
 
     def _predict_next(
         self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
@@ -241,7 +241,12 @@ class Nora15ControlPolicy:
         self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
     ) -> np.ndarray:
         """A chunk `(H, A)` in physical units."""
-        inputs = self.processor(images=[images], text=[instruction]).to(self.model.device)
+        inputs = self.processor(
+            images=[images],
+            text=[instruction],
+            state=None if state is None else state[None],
+            dataset_key=self.dataset_key,
+        ).to(self.model.device)
         watch.lap("preprocess")
         if self.decoder == "flow":
             prefix = self.model.encode_prefix(**inputs)

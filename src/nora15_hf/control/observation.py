@@ -26,7 +26,7 @@ def check_observation(
             `"instruction"` (`str`) and either `"image"` (one camera) or `"images"` (a list of them). An image is
             uint8 RGB `(height, width, 3)`, as NumPy array or torch tensor, or a PIL image. With `needs_state` also
             `"state"`, numbers of shape `(S,)` in physical units.
-        needs_state (`bool`): The policy's actions are differences from the state.
+        needs_state (`bool`): The policy reads the state, or its actions are differences from it.
 
     Returns:
         `tuple[list, str, np.ndarray or None]`: the images, at least one, the instruction and the state.
@@ -51,7 +51,7 @@ def check_observation(
         [] if "instruction" in observation else ["'instruction'"]
     )
     if needs_state and "state" not in observation:
-        missing.append("'state', from which this policy's actions are differences")
+        missing.append("'state', which this policy reads or from which its actions are differences")
     if missing:
         raise ValueError(f"observation lacks {' and '.join(missing)}; {_EXPECTED}.")
 

@@ -114,9 +114,11 @@ def examine_policy(
             compute_statistics(recorded, delta_mask=processor.delta_action_mask)["action"],
             "the dataset's statistics",
         )
-    if processor.delta_action_mask is not None:
+    if processor.needs_state:
         # From a state of zeros: the predicted differences themselves, as the statistics describe them.
         state = np.zeros(processor.action_dim, dtype=np.float32)
+        if processor.state_dim is not None:
+            state = (processor.state_stats[key].q01 + processor.state_stats[key].q99) / 2
         observations = [{**observation, "state": state} for observation in observations]
     policy = Nora15ControlPolicy(model, processor, dataset_key=key, num_steps=num_steps, seed=seed)
     try:

@@ -68,6 +68,7 @@ class PolicyCardInfo:
         action_space (`str`): meaning and unit of each action dimension.
         gripper (`str`): meaning of the gripper's sign.
         normalization (`str`): which statistics map which dimensions to which range.
+        state_dim (`int`, *optional*): width of the robot state that the policy reads; `None` when it reads none.
         statistics_keys (`tuple[str, ...]`): dataset keys with statistics in the checkpoint.
         decoder (`str`): how actions are sampled, with the number of steps.
         example_instruction (`str`): an instruction of the training data, used in the usage snippet.
@@ -95,6 +96,7 @@ class PolicyCardInfo:
     decoder: str
     example_instruction: str
     training: Mapping[str, Setting]
+    state_dim: int | None = None
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
     rewards: Mapping[str, float] = field(default_factory=dict)

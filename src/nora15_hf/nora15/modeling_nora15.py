@@ -6,6 +6,8 @@ The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter 
 
 import copy
 import math
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import (
     LogitsProcessor,
@@ -21,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -519,8 +523,23 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 "damaged or its training diverged; take another one."
             )
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, push_to_hub: bool = False, **kwargs):
-        """`PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        with_code: bool = False,
+        **kwargs,
+    ) -> None:
+        """
+        `PreTrainedModel.save_pretrained`, with the flow scheduler in `scheduler/`.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Made if missing.
+            with_code (`bool`, *optional*, defaults to `False`):
+                Also write the modules that define the model, and `auto_map`, so that
+                `AutoModel.from_pretrained(..., trust_remote_code=True)` works without this package.
+        """
         if push_to_hub:
             raise ValueError(
                 "save_pretrained(push_to_hub=True) would leave out scheduler/: call push_to_hub(repo_id)."
@@ -528,9 +547,50 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         refuse_repacked_weights(self)
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
+            # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
+            self._auto_class = "AutoModel" if with_code else type(self)._auto_class
+            self.config._auto_class = "AutoConfig" if with_code else type(self.config)._auto_class
+            vars(self.config).pop("auto_map", None)
+            if with_code:
+                custom_object_save(self, save_directory, config=self.config)
         # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
         # released policy's, and Trainer, which resumes with strict=False, would silently keep a random backbone.
         super().save_pretrained(save_directory, is_main_process=is_main_process, save_original_format=False, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        with_code: bool = False,
+    ) -> CommitInfo:
+        """
+        `PreTrainedModel.push_to_hub` in one commit that also removes weights which earlier pushes were split into.
+
+        Left in the repo, an old `model.safetensors` would be loaded instead of new shards. `with_code` as in
+        `save_pretrained`.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size, with_code=with_code)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=["model*.safetensors", "model.safetensors.index.json"],
+            )
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()

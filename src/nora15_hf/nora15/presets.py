@@ -75,6 +75,8 @@ def tiny_policy(
     action_dim: int = 4,
     action_codec: FastActionTokenizer | None = None,
     norm_stats: dict[str, ActionStatistics] | None = None,
+    state_dim: int | None = None,
+    state_stats: dict[str, ActionStatistics] | None = None,
     normalization_mode: NormalizationMode = "min_max",
     conventions: dict[str, dict[str, Any]] | None = None,
     num_flow_samples: int = 4,
@@ -89,6 +91,8 @@ def tiny_policy(
         chunk_size, action_dim (`int`): H and A.
         action_codec ([`FastActionTokenizer`], *optional*): Default: fitted on smooth random chunks.
         norm_stats (`dict[str, ActionStatistics]`, *optional*): Default: one dataset key `"default"`, range [-1, 1].
+        state_dim (`int`, *optional*): Width of the robot state that the policy reads; it reads none by default.
+        state_stats (`dict[str, ActionStatistics]`, *optional*): Of the state; default: range [-1, 1] for every key.
         normalization_mode (`str`, *optional*, defaults to `"min_max"`): See [`Nora15Processor`].
         conventions (`dict`, *optional*): See [`Nora15Processor`].
         num_flow_samples (`int`, *optional*, defaults to 4): Noise draws per training sample.
@@ -98,8 +102,9 @@ def tiny_policy(
         [`Nora15ForActionPrediction`] in float32 and [`Nora15Processor`].
     """
     if norm_stats is None:
-        ends = np.stack([-np.ones(action_dim), np.ones(action_dim)]).astype(np.float32)
-        norm_stats = {"default": ActionStatistics.from_actions(ends)}
+        norm_stats = {"default": _unit_range(action_dim)}
+    if state_dim is not None and state_stats is None:
+        state_stats = {key: _unit_range(state_dim) for key in norm_stats}
     if action_codec is None:
         steps = np.random.default_rng(0).normal(scale=0.4, size=(512, chunk_size, action_dim))
         action_codec = FastActionTokenizer.fit(np.clip(steps.cumsum(1), -1, 1), vocab_size=256)
@@ -138,6 +143,7 @@ def tiny_policy(
         action_expert_config={"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4},
         chunk_size=chunk_size,
         action_dim=action_dim,
+        state_dim=state_dim,
         num_flow_samples=num_flow_samples,
         action_token_start_id=token_id("<robot_action_0>"),
         num_action_tokens=action_codec.vocab_size,
@@ -153,10 +159,16 @@ def tiny_policy(
         image_size=image_size,
         chunk_size=chunk_size,
         action_dim=action_dim,
+        state_dim=state_dim,
+        state_stats=state_stats,
         normalization_mode=normalization_mode,
         conventions=conventions,
     )
     return model.eval(), processor
+
+
+def _unit_range(width: int) -> ActionStatistics:
+    return ActionStatistics.from_actions(np.stack([-np.ones(width), np.ones(width)]).astype(np.float32))
 
 
 __all__ = ["tiny_policy", "tiny_tokenizer"]

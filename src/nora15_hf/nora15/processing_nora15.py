@@ -56,6 +56,11 @@ class Nora15Processor(ProcessorMixin):
             Dimensions whose actions are trained as differences from the state at the start of the chunk (NORA-1.5's
             LeRobot training: all but the gripper). The statistics are then those of the differences, and `state` is
             needed wherever actions are normalised or un-normalised. By default no state is used.
+        state_dim (`int`, *optional*):
+            Width of the robot state that the policy reads (`config.state_dim`); `state` is then needed in every call. The
+            released model reads none.
+        state_stats (`dict[str, ActionStatistics]`, *optional*):
+            State statistics per dataset key, which normalise the state as `norm_stats` do the actions.
         lowercase_instruction (`bool`, *optional*, defaults to `False`): As NORA's RLDS pipeline does.
         conventions (`dict`, *optional*):
             Per dataset key, what else the data was recorded with (camera, renderer, control rate, gripper sign ...).
@@ -78,6 +83,8 @@ class Nora15Processor(ProcessorMixin):
         normalization_mode: NormalizationMode = "q01_q99",
         clip_actions: bool = False,
         delta_action_mask: Sequence[bool] | None = None,
+        state_dim: int | None = None,
+        state_stats: dict[str, ActionStatistics] | None = None,
         lowercase_instruction: bool = False,
         conventions: dict[str, dict[str, Any]] | None = None,
         chat_template: str | None = None,
@@ -98,22 +105,55 @@ class Nora15Processor(ProcessorMixin):
                 f"delta_action_mask has {len(delta_action_mask)} entries for action_dim={action_dim}; expected one each."
             )
         self.delta_action_mask = None if delta_action_mask is None else list(delta_action_mask)
+        self.state_dim = state_dim
         self.lowercase_instruction = lowercase_instruction
         self.conventions = conventions or {}
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
-        self.set_norm_stats(norm_stats or {})
+        self.set_norm_stats(norm_stats or {}, state_stats)
         # Token ids of a prompt and of what follows the FAST tokens, by instruction and number of images.
         self._prompts: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
 
-    def set_norm_stats(self, norm_stats: dict[str, ActionStatistics]) -> None:
-        """Replaces the action statistics of all dataset keys; each must describe `action_dim` dimensions."""
-        for key, statistics in norm_stats.items():
-            if len(statistics) != self.action_dim:
-                raise ValueError(
-                    f"norm_stats[{key!r}] describes {len(statistics)} dimensions, but action_dim={self.action_dim}. "
-                    "Statistics of another robot? Pass those of the dataset this policy is for."
-                )
+    def set_norm_stats(
+        self, norm_stats: dict[str, ActionStatistics], state_stats: dict[str, ActionStatistics] | None = None
+    ) -> None:
+        """
+        Replaces the statistics of all dataset keys.
+
+        Args:
+            norm_stats (`dict[str, ActionStatistics]`): Of the actions, `action_dim` dimensions each.
+            state_stats (`dict[str, ActionStatistics]`, *optional*):
+                Of the state, `state_dim` dimensions each; for a processor with `state_dim`, and the same keys.
+
+        Raises:
+            ValueError: Statistics of another width, or a key with only one of the two.
+        """
+        if self.state_dim is None and state_stats:
+            raise ValueError(
+                f"state_stats has {sorted(state_stats)}, but state_dim is None: this policy reads no state. Leave them out."
+            )
+        for name, stats_by_key, width in (
+            ("norm_stats", norm_stats, self.action_dim),
+            ("state_stats", state_stats or {}, self.state_dim),
+        ):
+            for key, statistics in stats_by_key.items():
+                if len(statistics) != width:
+                    raise ValueError(
+                        f"{name}[{key!r}] describes {len(statistics)} dimensions, but "
+                        f"{'action_dim' if name == 'norm_stats' else 'state_dim'}={width}. "
+                        "Statistics of another robot? Pass those of the dataset this policy is for."
+                    )
+        if self.state_dim is not None and set(state_stats or {}) != set(norm_stats):
+            raise ValueError(
+                f"state_stats has the keys {sorted(state_stats or {})} and norm_stats {sorted(norm_stats)}; with "
+                f"state_dim={self.state_dim} every dataset needs statistics of its actions and of its state."
+            )
         self.norm_stats = dict(norm_stats)
+        self.state_stats = dict(state_stats or {})
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether `state` has to be given where a chunk is predicted: the policy reads it or counts actions from it."""
+        return self.delta_action_mask is not None or self.state_dim is not None
 
     def __call__(
         self,
@@ -124,6 +164,7 @@ class Nora15Processor(ProcessorMixin):
         state: np.ndarray | torch.Tensor | None = None,
         dataset_key: str | Sequence[str] | None = None,
         action_tokens: bool = True,
+        pad_to_multiple_of: int | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         r"""
@@ -138,16 +179,19 @@ class Nora15Processor(ProcessorMixin):
             action_mask (bool array of shape `(batch, chunk_size)`, *optional*):
                 False on padded steps. Chunks with padding get no FAST tokens, which have no way to leave a step out.
             state (`np.ndarray` or `torch.Tensor` of shape `(batch, S)`, *optional*):
-                Robot state at the start of each chunk, physical units; needed and used with `delta_action_mask` only.
+                Robot state at the start of each chunk, physical units; needed with `state_dim`, and with
+                `delta_action_mask` where `actions` are given. Otherwise it is not used.
             dataset_key (`str` or `list[str]`, *optional*):
-                Whose statistics normalise `actions`; may be omitted when the checkpoint has only one.
+                Whose statistics normalise `actions` and `state`; may be omitted when the checkpoint has only one.
             action_tokens (`bool`, *optional*, defaults to `True`):
                 Append the FAST tokens of `actions` and their `labels`; False for training by flow matching alone.
+            pad_to_multiple_of (`int`, *optional*):
+                Pad the prompts to a multiple of this length, so that training meets few different shapes.
             return_tensors (`str`): Only `"pt"`.
 
         Returns:
             `BatchFeature` with `input_ids`, `attention_mask` (left-padded), `pixel_values`, `image_grid_thw`, and with
-            `actions` also `labels`, `actions` (normalised) and `action_mask`.
+            `actions` also `labels`, `actions` (normalised) and `action_mask`; with `state_dim` `state` (normalised).
         """
         if return_tensors != "pt":
             raise ValueError(f'return_tensors={return_tensors!r}: the policy takes PyTorch tensors, pass "pt".')
@@ -155,14 +199,16 @@ class Nora15Processor(ProcessorMixin):
         flat_images = [camera for row in cameras for camera in row]
         pixel_values, image_grid_thw = self._process_camera_images(flat_images)
         rows = [self.prompt_ids(instruction, len(row)) for instruction, row in zip(texts, cameras, strict=True)]
-        if actions is None:
-            features = self._pad([prompt for prompt, _ in rows])
-        else:
+        answers = None
+        features = {}
+        if actions is not None:
             chunks, mask = self._normalized_chunks(actions, action_mask, state, dataset_key, len(texts))
-            features = (
-                self._with_action_tokens(rows, chunks, mask) if action_tokens else self._pad([p for p, _ in rows])
-            )
             features.update(actions=chunks, action_mask=mask)
+            if action_tokens:
+                answers = self._action_token_answers(rows, chunks, mask)
+        features.update(self._pad_prompts([prompt for prompt, _ in rows], answers, pad_to_multiple_of))
+        if self.state_dim is not None:
+            features["state"] = self._normalized_state(state, dataset_key, len(texts))
         features.update(pixel_values=pixel_values, image_grid_thw=image_grid_thw)
         return BatchFeature(features)
 
@@ -234,8 +280,8 @@ class Nora15Processor(ProcessorMixin):
     def _required_state(state: np.ndarray | torch.Tensor | None) -> np.ndarray | torch.Tensor:
         if state is None:
             raise ValueError(
-                "state is missing: this policy's actions are differences from the state at the start of the chunk "
-                "(delta_action_mask), so that its physical units are known only with it. Pass state=..., (batch, S)."
+                "state is missing: this policy reads the robot's state (state_dim), or its actions are differences from "
+                "the state at the start of the chunk (delta_action_mask). Pass state=..., (batch, S), in physical units."
             )
         return state
 
@@ -316,35 +362,67 @@ class Nora15Processor(ProcessorMixin):
             )
         if dataset_key is None or isinstance(dataset_key, str):
             return self.normalize_actions(actions, dataset_key, state), mask
-        if len(dataset_key) != batch:
-            raise ValueError(f"dataset_key has {len(dataset_key)} entries for {batch} texts; expected one each.")
         normalized = torch.empty_like(actions)
-        for key in dict.fromkeys(dataset_key):
-            rows = torch.tensor([row_key == key for row_key in dataset_key])
+        for key, rows in self._rows_by_key(dataset_key, batch).items():
             row_state = None if state is None else torch.as_tensor(state)[rows]
             normalized[rows] = self.normalize_actions(actions[rows], key, row_state)
         return normalized, mask
 
-    def _with_action_tokens(
-        self, rows: list[tuple[list[int], list[int]]], actions: torch.FloatTensor, mask: torch.BoolTensor
-    ) -> dict[str, torch.Tensor]:
-        """Prompts followed by their FAST tokens, with labels on everything from the first FAST token on."""
-        sequences, labels = [], []
-        encoded = self.action_codec.encode(actions)
-        for (prompt, closing), tokens, complete in zip(rows, encoded, mask.all(-1).tolist(), strict=True):
-            answer = [token + self.first_action_token_id for token in tokens] + closing if complete else []
-            sequences.append(prompt + answer)
-            labels.append([-100] * len(prompt) + answer)
-        features = self._pad(sequences)
-        features["labels"] = self._pad_to(labels, features["input_ids"].shape[1], -100)
-        return features
+    def _normalized_state(self, state, dataset_key, batch: int) -> torch.FloatTensor:
+        state = torch.as_tensor(np.asarray(self._required_state(state), dtype=np.float32))
+        if state.ndim == 1:
+            state = state[None]
+        if tuple(state.shape) != (batch, self.state_dim):
+            raise ValueError(
+                f"state has shape {tuple(state.shape)}, expected (batch, state_dim) = {(batch, self.state_dim)}."
+            )
+        if not state.isfinite().all():
+            raise ValueError("state holds NaN or infinity, which every action would become.")
+        if dataset_key is None or isinstance(dataset_key, str):
+            dataset_key = [select_dataset_key(self.state_stats, dataset_key)] * batch
+        normalized = torch.empty_like(state)
+        for key, rows in self._rows_by_key(dataset_key, batch).items():
+            key = select_dataset_key(self.state_stats, key)
+            normalized[rows] = normalize(state[rows], self.state_stats[key], self.normalization_mode)
+        return normalized
 
-    def _pad(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
+    @staticmethod
+    def _rows_by_key(dataset_key: Sequence[str], batch: int) -> dict[str, torch.BoolTensor]:
+        """Which rows of a batch belong to each dataset key."""
+        if len(dataset_key) != batch:
+            raise ValueError(f"dataset_key has {len(dataset_key)} entries for {batch} texts; expected one each.")
+        return {key: torch.tensor([row_key == key for row_key in dataset_key]) for key in dict.fromkeys(dataset_key)}
+
+    def _action_token_answers(
+        self, rows: list[tuple[list[int], list[int]]], actions: torch.FloatTensor, mask: torch.BoolTensor
+    ) -> list[list[int]]:
+        """What the assistant answers: the FAST tokens and what closes its turn; nothing for a chunk with padding."""
+        encoded = self.action_codec.encode(actions)
+        return [
+            [token + self.first_action_token_id for token in tokens] + closing if complete else []
+            for (_, closing), tokens, complete in zip(rows, encoded, mask.all(-1).tolist(), strict=True)
+        ]
+
+    def _pad_prompts(
+        self, prompts: list[list[int]], answers: list[list[int]] | None, multiple: int | None
+    ) -> dict[str, torch.Tensor]:
+        """Prompts and, when there are any, answers in one row each; labels on everything from the answer on."""
+        if multiple is not None and multiple < 1:
+            raise ValueError(f"pad_to_multiple_of={multiple} must be at least 1.")
+        sequences = prompts
+        if answers is not None:
+            sequences = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         length = max(map(len, sequences))
-        return {
+        if multiple is not None:
+            length = -(-length // multiple) * multiple
+        features = {
             "input_ids": self._pad_to(sequences, length, self.tokenizer.pad_token_id),
             "attention_mask": self._pad_to([[1] * len(sequence) for sequence in sequences], length, 0),
         }
+        if answers is not None:
+            labels = [[-100] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
+            features["labels"] = self._pad_to(labels, length, -100)
+        return features
 
     @staticmethod
     def _pad_to(sequences: list[list[int]], length: int, value: int) -> torch.LongTensor:
@@ -353,7 +431,8 @@ class Nora15Processor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels", "actions", "action_mask"]
+        names = ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels", "actions", "action_mask"]
+        return names if self.state_dim is None else [*names, "state"]
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds: everything but tokenizer, codec and statistics, which have own files."""
@@ -362,16 +441,28 @@ class Nora15Processor(ProcessorMixin):
             output = super().to_dict()
         finally:
             self.action_codec = codec
-        return {key: value for key, value in output.items() if key not in ("action_codec", "norm_stats")}
+        return {
+            key: value for key, value in output.items() if key not in ("action_codec", "norm_stats", "state_stats")
+        }
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
-        """`ProcessorMixin.save_pretrained`, with the FAST codec in `action_codec/` and `norm_stats.json`."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, with_code: bool = False, **kwargs
+    ) -> list[str]:
+        """
+        `ProcessorMixin.save_pretrained`, with the FAST codec in `action_codec/` and `norm_stats.json`.
+
+        `with_code=True` also writes the modules that define the processor, and `auto_map`, so that
+        `AutoProcessor.from_pretrained(..., trust_remote_code=True)` works without this package.
+        """
         if push_to_hub:
             raise ValueError("save_pretrained(push_to_hub=True) would leave out the FAST codec: call push_to_hub().")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.action_codec.save_pretrained(folder / ACTION_CODEC_FOLDER)
-        save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats)
+        save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats, self.state_stats)
+        # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
+        self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
+        vars(self).pop("auto_map", None)
         return super().save_pretrained(str(folder), **kwargs)
 
     def push_to_hub(
@@ -384,12 +475,19 @@ class Nora15Processor(ProcessorMixin):
         token: str | bool | None = None,
         revision: str | None = None,
         create_pr: bool = False,
+        with_code: bool = False,
     ) -> CommitInfo:
-        """`ProcessorMixin.push_to_hub`; transformers' own cannot upload a folder inside a folder, as the codec's is."""
+        """
+        `ProcessorMixin.push_to_hub`; transformers' own cannot upload a folder inside a folder, as the codec's is.
+
+        `with_code` as in `save_pretrained`.
+        """
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            self.save_pretrained(folder, with_code=with_code)
             return api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
@@ -450,11 +548,12 @@ class Nora15Processor(ProcessorMixin):
             **{key: value for key, value in hub_options.items() if key not in ("force_download", "subfolder")},
             subfolder=ACTION_CODEC_FOLDER,
         )
-        norm_stats = load_norm_stats(cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **hub_options))
+        stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **hub_options)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         # Not as arguments: ProcessorMixin would hand them on to the tokenizer, which then cannot be saved.
         processor.action_codec = codec
-        processor.set_norm_stats(norm_stats)
+        state_stats = None if processor.state_dim is None else load_norm_stats(stats_file, "proprio")
+        processor.set_norm_stats(load_norm_stats(stats_file), state_stats)
         return processor
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Image, IterableDataset, List, Value, load_dataset
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from transformers import ProcessorMixin
 
 from ..nora15.configuration_nora15 import Nora15Config
@@ -66,8 +68,10 @@ def preference_features(
 
 
 def load_preferences(
-    folder: str | Path,
+    folder_or_repo: str | Path,
     *,
+    revision: str | None = None,
+    token: str | None = None,
     policy: Nora15ForActionPrediction | None = None,
     processor: ProcessorMixin | None = None,
 ) -> Dataset:
@@ -75,7 +79,9 @@ def load_preferences(
     Reads what [`~nora15_hf.preferences.build_preferences`] wrote.
 
     Args:
-        folder (`str` or `Path`): the folder.
+        folder_or_repo (`str` or `Path`): the folder, or a dataset repo on the Hub.
+        revision (`str`, *optional*): branch, tag or commit of the repo.
+        token (`str`, *optional*): Hub token for private repos.
         policy ([`Nora15ForActionPrediction`], *optional*):
             What will be trained. The rows are checked against it, and a warning is given when the candidates are
             another policy's.
@@ -87,9 +93,9 @@ def load_preferences(
 
     Raises:
         FileNotFoundError: no preference set there, or an unfinished one.
-        ValueError: see [`check_preferences`].
+        ValueError: see [`check_preferences`], or a revision of a folder.
     """
-    folder = Path(folder)
+    folder = _local_folder(folder_or_repo, revision, token)
     if not (folder / PROVENANCE_FILE).is_file():
         raise FileNotFoundError(f"{folder} holds no {PROVENANCE_FILE}. Make a preference set with build_preferences.")
     record = json.loads((folder / PROVENANCE_FILE).read_text())
@@ -102,19 +108,44 @@ def load_preferences(
     dataset = load_dataset("parquet", data_files={"train": str(folder / DATA_FILES)}, split="train")
     description = {key: record[key] for key in ("settings", "provenance", "counts")}
     if policy is not None:
-        check_preferences(dataset, policy.config, processor, name=str(folder))
+        check_preferences(dataset, policy.config, processor, name=str(folder_or_repo))
         is_sampler = fingerprint(policy.state_dict()) == record["settings"]["policy_fingerprint"]
         description["sampled_by_this_policy"] = is_sampler
         if not is_sampler:
             logger.warning(
                 "The candidates in %s were sampled from other weights (%r) than those of the policy (%r). DPO assumes "
                 "that they are its own.",
-                folder,
+                folder_or_repo,
                 record["settings"]["policy"],
                 policy.config.name_or_path,
             )
     dataset.info.description = json.dumps(description)
     return dataset
+
+
+def _local_folder(folder_or_repo: str | Path, revision: str | None, token: str | None) -> Path:
+    folder = Path(folder_or_repo)
+    if folder.is_dir() and revision is not None:
+        raise ValueError(
+            f"revision={revision!r} was given for the local folder {folder}, which has none. Leave it out."
+        )
+    if folder.is_dir() or isinstance(folder_or_repo, Path):
+        return folder
+    try:
+        return Path(
+            snapshot_download(
+                folder_or_repo,
+                repo_type="dataset",
+                revision=revision,
+                token=token,
+                allow_patterns=[PROVENANCE_FILE, DATA_FILES],
+            )
+        )
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{folder_or_repo!r} is neither a folder nor a dataset repo that can be read. Check the spelling; a private "
+            "repo also needs `token`."
+        ) from error
 
 
 def check_preferences(

@@ -4,20 +4,18 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import Subset
 from transformers import set_seed
 
-from ..data import LeRobotDataset, PolicyCollator, compute_statistics
+from ..data import LeRobotDataset, PolicyCollator
 from ..evaluation.metaworld_tasks import get_task
-from ..nora15 import FastActionTokenizer, Nora15ForActionPrediction, Nora15Processor
-from ..nora15.normalization import normalize
-from ..nora15.presets import tiny_policy
+from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences.preference_dataset import load_preferences
 from ..trainers.flow_dpo_config import FlowDPOConfig
 from ..trainers.flow_dpo_trainer import FlowDPOTrainer
+from ..trainers.policy_setup import complete_chunk_indices, tiny_policy_for
 from ..trainers.progress import show_losses
 from ..trainers.sft_config import Nora15SFTConfig
 from ..trainers.sft_trainer import Nora15SFTTrainer
@@ -26,24 +24,11 @@ from .stage_runner import STATE_FOLDER
 
 DATASET_KEY = "metaworld"
 CHUNK_SIZE = 5
-NORMALIZATION_MODE = "min_max"
-FAST_VOCABULARY = 256
 
 
 def open_demonstrations(output: Path) -> LeRobotDataset:
     """The recorded demonstrations, with chunks as the policy takes them."""
     return LeRobotDataset(output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=DATASET_KEY)
-
-
-def complete_chunk_indices(dataset: LeRobotDataset) -> np.ndarray:
-    """Positions whose chunk ends within its episode: the others would teach the padding."""
-    episodes = dataset.episodes
-    return np.concatenate(
-        [
-            np.arange(start, stop - dataset.chunk_size + 1)
-            for start, stop in zip(episodes["from"], episodes["to"], strict=True)
-        ]
-    )
 
 
 def demonstrated_states(dataset: LeRobotDataset, preferences: Dataset) -> list[int]:
@@ -63,19 +48,10 @@ def load_policy(folder: Path) -> tuple[Nora15ForActionPrediction, Nora15Processo
 
 def initial_policy(output: Path, config: QuickstartConfig) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
     """The policy before training: random weights; codec and statistics fitted on the demonstrations."""
-    dataset = open_demonstrations(output)
-    statistics = compute_statistics(dataset)["action"]
-    actions = normalize(dataset.all_actions(), statistics, NORMALIZATION_MODE)
-    chunks = actions[complete_chunk_indices(dataset)[:, None] + np.arange(CHUNK_SIZE)]
-    return tiny_policy(
+    return tiny_policy_for(
+        open_demonstrations(output),
         [get_task(task).instruction for task in config.tasks],
         image_size=config.image_size,
-        chunk_size=CHUNK_SIZE,
-        action_dim=dataset.action_dim,
-        action_codec=FastActionTokenizer.fit(chunks, vocab_size=FAST_VOCABULARY),
-        norm_stats={DATASET_KEY: statistics},
-        normalization_mode=NORMALIZATION_MODE,
-        conventions={DATASET_KEY: dataset.conventions},
         seed=config.seed,
     )
 
@@ -200,8 +176,6 @@ def curves(log_history: list[dict[str, Any]], names: tuple[str, ...]) -> dict[st
 __all__ = [
     "CHUNK_SIZE",
     "DATASET_KEY",
-    "NORMALIZATION_MODE",
-    "complete_chunk_indices",
     "curves",
     "demonstrated_states",
     "initial_policy",

@@ -9,9 +9,10 @@ import torch
 
 from ..preferences.dataset_builder import build_preferences
 from ..preferences.rewards import preset_reward
+from ..trainers.policy_setup import complete_chunk_indices
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .config import QuickstartConfig
-from .policy_stages import complete_chunk_indices, load_policy, open_demonstrations
+from .policy_stages import load_policy, open_demonstrations
 
 REWARD_PRESET = "paper"
 

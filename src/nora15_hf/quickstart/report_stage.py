@@ -14,12 +14,12 @@ import torch
 
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
+from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
 from .camera_projection import action_axes_on_picture, hand_on_picture
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS, rollouts_file
 from .policy_stages import (
     DATASET_KEY,
-    NORMALIZATION_MODE,
     demonstrated_states,
     load_policy,
     open_demonstrations,
@@ -121,7 +121,7 @@ def run_conventions(
         "policy": {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "chunk size": model.config.chunk_size,
-            "normalisation": NORMALIZATION_MODE,
+            "normalisation": TINY_NORMALIZATION_MODE,
             "supervised steps x batch": f"{config.sft_steps} x {config.sft_batch_size}",
             "learning rate": config.sft_learning_rate,
         },

@@ -1,9 +1,12 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Trainers on transformers and TRL, one configuration class each."""
 
+from .adapters import load_merged_policy, nf4_config, policy_lora_config
 from .encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_trainer import FlowDPOTrainer
+from .policy_setup import load_policy_for, tiny_policy_for
+from .resume import find_checkpoint
 from .sft_config import Nora15SFTConfig
 from .sft_trainer import Nora15SFTTrainer
 from .world_model_config import WorldModelConfig
@@ -18,4 +21,10 @@ __all__ = [
     "Nora15SFTTrainer",
     "WorldModelConfig",
     "WorldModelTrainer",
+    "find_checkpoint",
+    "load_merged_policy",
+    "load_policy_for",
+    "nf4_config",
+    "policy_lora_config",
+    "tiny_policy_for",
 ]

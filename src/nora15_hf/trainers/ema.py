@@ -1,11 +1,14 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Exponential moving average of the trained weights, as a callback of transformers' Trainer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
 
 EMA_FILE = "ema.safetensors"
@@ -16,7 +19,8 @@ class EmaCallback(TrainerCallback):
     Averages the trainable parameters after every optimizer step and puts the average into the model when training ends.
 
     The decay ramps up as `min(decay, (1 + step) / (10 + step))`, so that a short run does not remember its random start.
-    Checkpoints hold the average in `ema.safetensors`; a resumed run continues it.
+    Checkpoints hold the average in `ema.safetensors`; a resumed run continues it. Parameters that FSDP2 has sharded are
+    averaged in shards and saved whole.
 
     Args:
         decay (`float`): In (0, 1).
@@ -32,23 +36,19 @@ class EmaCallback(TrainerCallback):
     def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    @staticmethod
-    def _checkpoint_file(args, state) -> Path:
-        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
-
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         parameters = self._trainable(model)
         if state.global_step == 0:
             self.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
             return
-        file = self._checkpoint_file(args, state)
+        file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
         if not file.exists():
             raise FileNotFoundError(
                 f"Training resumes at step {state.global_step} with ema_decay={self.decay}, but {file} is missing: the "
                 "checkpoint was written without a moving average. Resume without ema_decay or start anew."
             )
         saved = load_file(file)
-        self.average = {name: saved[name].to(parameter.device) for name, parameter in parameters.items()}
+        self.average = {name: _placed_as(parameter, saved[name]) for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -59,13 +59,46 @@ class EmaCallback(TrainerCallback):
         )
 
     def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            save_file(self.average, self._checkpoint_file(args, state))
+        self.save(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.is_world_process_zero)
 
-    @torch.no_grad()
+    def save(self, folder: Path, is_main_process: bool = True) -> None:
+        """Writes the average into a checkpoint's folder; every process must call it, the main one writes."""
+        whole = {name: _whole(value) for name, value in self.average.items()}
+        if is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(whole, folder / EMA_FILE)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The model with the average in place of its weights, for evaluation."""
+        parameters = self._trainable(model)
+        trained = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self._put(self.average, parameters)
+        try:
+            yield
+        finally:
+            self._put(trained, parameters)
+
     def on_train_end(self, args, state, control, model=None, **kwargs):
-        for name, parameter in self._trainable(model).items():
-            parameter.copy_(self.average[name])
+        self._put(self.average, self._trainable(model))
+
+    @staticmethod
+    @torch.no_grad()
+    def _put(values: dict[str, torch.Tensor], parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
 
 
-__all__ = ["EmaCallback"]
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _placed_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A loaded tensor on the device of a parameter, and sharded as it is."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value
+
+
+__all__ = ["EMA_FILE", "EmaCallback"]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 RUN_FILE = "run.json"
 
@@ -27,7 +28,9 @@ _FREE = {
 
 def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> str | None:
     """
-    The checkpoint to continue from: the newest in `args.output_dir`, if the same run wrote it.
+    The checkpoint to continue from: the newest complete one in `args.output_dir`, if the same run wrote it.
+
+    A checkpoint is complete with its trainer state, which is written last; an interrupted run may leave one without.
 
     A run is known by `options` and by those training arguments that change what is learnt. The first call writes them
     to `run.json` in the output folder; later calls compare.
@@ -47,7 +50,7 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
     run = {"options": dict(options), "arguments": _defining_arguments(args)}
     run = json.loads(json.dumps(run, sort_keys=True, default=str))
     output_dir = Path(args.output_dir)
-    checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    checkpoint = _newest_checkpoint(output_dir)
     record = output_dir / RUN_FILE
     if checkpoint is None:
         if args.should_save:
@@ -73,6 +76,16 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
             "same."
         )
     return checkpoint
+
+
+def _newest_checkpoint(output_dir: Path) -> str | None:
+    complete = {}
+    for state in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}"):
+        try:
+            complete[json.loads(state.read_text())["global_step"]] = str(state.parent)
+        except json.JSONDecodeError:
+            continue
+    return complete[max(complete)] if complete else None
 
 
 def _defining_arguments(args: TrainingArguments) -> dict[str, object]:

@@ -2,12 +2,17 @@
 """V-JEPA 2-AC: a frozen image encoder and a frame-causal predictor of the next frame's latents."""
 
 import math
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
@@ -324,6 +329,59 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
                 "`backbone.`) has to be converted first."
             )
         return (model, info) if output_loading_info else model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, with_code: bool = False, **kwargs
+    ) -> None:
+        """
+        As [`~transformers.PreTrainedModel.save_pretrained`].
+
+        `with_code=True` also writes the modules that define the model, and `auto_map`, so that
+        `AutoModel.from_pretrained(..., trust_remote_code=True)` works without this package.
+        """
+        if is_main_process:
+            # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
+            self._auto_class = "AutoModel" if with_code else type(self)._auto_class
+            self.config._auto_class = "AutoConfig" if with_code else type(self.config)._auto_class
+            vars(self.config).pop("auto_map", None)
+            if with_code:
+                Path(save_directory).mkdir(parents=True, exist_ok=True)
+                custom_object_save(self, save_directory, config=self.config)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        with_code: bool = False,
+    ) -> CommitInfo:
+        """
+        As [`~transformers.PreTrainedModel.push_to_hub`], in one commit that also removes weights which earlier pushes
+        were split into: left in the repo, an old `model.safetensors` would be loaded instead of new shards. `with_code`
+        as in `save_pretrained`.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size, with_code=with_code)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=["model*.safetensors", "model.safetensors.index.json"],
+            )
 
 
 class VJEPA2ACModel(VJEPA2ACPreTrainedModel):

@@ -1,6 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Image preprocessing of V-JEPA 2-AC in plain torch."""
 
+import os
+
 import numpy as np
 import torch
 from torch import nn
@@ -108,6 +110,20 @@ class VJEPA2ACProcessor(ProcessorMixin):
         std = 255 * torch.tensor(self.image_std, device=images.device)
         images = (images - mean[:, None, None]) / std[:, None, None]
         return BatchFeature({"pixel_values": images.unflatten(0, clips.shape[:2])})
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, with_code: bool = False, **kwargs
+    ) -> list[str]:
+        """
+        As [`~transformers.ProcessorMixin.save_pretrained`].
+
+        `with_code=True` also writes the module that defines the processor, and `auto_map`, so that
+        `AutoProcessor.from_pretrained(..., trust_remote_code=True)` works without this package.
+        """
+        # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
+        self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
+        vars(self).pop("auto_map", None)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
 __all__ = ["VJEPA2ACProcessor"]

@@ -1,0 +1,111 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Supervised training of a policy on a LeRobot dataset.
+
+    accelerate launch examples/sft.py --config examples/configs/sft_tiny.yaml
+
+Every option of `SFTArguments` and `Nora15SFTConfig` can stand in the YAML file or on the command line. The same command
+continues a run that was interrupted.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from trl import TrlParser
+
+from nora15_hf.data import LeRobotDataset
+from nora15_hf.trainers import (
+    Nora15SFTConfig,
+    Nora15SFTTrainer,
+    find_checkpoint,
+    load_policy_for,
+    nf4_config,
+    policy_lora_config,
+    tiny_policy_for,
+)
+
+__all__ = ["SFTArguments", "main"]
+
+
+@dataclass
+class SFTArguments:
+    """What the script needs besides `Nora15SFTConfig`."""
+
+    dataset: str = field(metadata={"help": "Folder or Hub id of a LeRobot dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
+    dataset_key: str | None = field(
+        default=None, metadata={"help": "Name of its statistics; default: the last part of its name."}
+    )
+    image_keys: list[str] | None = field(default=None, metadata={"help": "Cameras, in order; default: all."})
+    cache_images: bool = field(default=False, metadata={"help": "Keep decoded images in memory."})
+    validation_fraction: float | None = field(
+        default=None, metadata={"help": "Share of the episodes that are held out for evaluation."}
+    )
+    policy: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id to start from; default: a tiny policy with random weights."}
+    )
+    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    chunk_size: int = field(
+        default=5, metadata={"help": "Actions per chunk; must be the policy's own where one is given."}
+    )
+    image_size: int = field(default=84, metadata={"help": "Image side of the tiny policy."})
+    state_input: bool = field(default=False, metadata={"help": "Let the policy read the robot's state."})
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "Train adapters of this rank in the backbone instead of all its weights."}
+    )
+    quantize_backbone: bool = field(
+        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options, config = TrlParser((SFTArguments, Nora15SFTConfig)).parse_args_and_config(arguments)
+    if options.quantize_backbone and options.lora_rank is None:
+        raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+    dataset = LeRobotDataset(
+        options.dataset,
+        revision=options.dataset_revision,
+        dataset_key=options.dataset_key,
+        image_keys=options.image_keys,
+        chunk_size=options.chunk_size,
+        cache_images=options.cache_images,
+    )
+    train_dataset, eval_dataset = dataset, None
+    if options.validation_fraction is not None:
+        train_dataset, eval_dataset = dataset.split_by_episode(options.validation_fraction, config.seed)
+    # Ranges and codec come from all episodes: an action outside of them could not be written in FAST tokens.
+    if options.policy is None:
+        instructions = sorted({task for tasks in dataset.episodes["tasks"] for task in tasks})
+        model, processor = tiny_policy_for(
+            dataset,
+            instructions,
+            image_size=options.image_size,
+            state_input=options.state_input,
+            seed=config.seed,
+        )
+    else:
+        compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
+        model, processor = load_policy_for(
+            options.policy,
+            dataset,
+            state_input=options.state_input,
+            quantization_config=nf4_config(compute_dtype) if options.quantize_backbone else None,
+            revision=options.policy_revision,
+        )
+    trainer = Nora15SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
+        peft_config=None if options.lora_rank is None else policy_lora_config(model.config, options.lora_rank),
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(config, dataclasses.asdict(options)))
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        trainer.create_model_card()
+
+
+if __name__ == "__main__":
+    main()

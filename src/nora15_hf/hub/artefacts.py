@@ -1,0 +1,78 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Which artefact a folder holds, told from its files."""
+
+import json
+from enum import Enum
+from pathlib import Path
+
+from ..data.lerobot_metadata import INFO_PATH
+from ..nora15.configuration_nora15 import Nora15Config
+from ..preferences.preference_dataset import PROVENANCE_FILE
+from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
+
+__all__ = ["Artefact", "find_artefact", "read_json"]
+
+
+class Artefact(Enum):
+    """What this package writes to folders and repos."""
+
+    POLICY = "policy"
+    WORLD_MODEL = "world model"
+    ADAPTER = "LoRA adapter"
+    PROCESSOR = "processor"
+    ACTION_CODEC = "FAST codec"
+    SCHEDULER = "scheduler"
+    PREFERENCES = "preference dataset"
+    DEMONSTRATIONS = "demonstrations"
+
+    @property
+    def repo_type(self) -> str:
+        """`"dataset"` or `"model"`."""
+        return "dataset" if self in (Artefact.PREFERENCES, Artefact.DEMONSTRATIONS) else "model"
+
+
+def find_artefact(folder: str | Path) -> Artefact:
+    """
+    The artefact that a folder holds.
+
+    Args:
+        folder (`str` or `Path`): What `save_pretrained`, `build_preferences` or `LeRobotWriter` wrote.
+
+    Raises:
+        NotADirectoryError: `folder` is no folder.
+        ValueError: It holds none of the artefacts, or a damaged one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"`folder` is {str(folder)!r}, which is not an existing folder.")
+    if (folder / INFO_PATH).is_file():
+        return Artefact.DEMONSTRATIONS
+    if (folder / PROVENANCE_FILE).is_file():
+        return Artefact.PREFERENCES
+    if (folder / "adapter_config.json").is_file():
+        return Artefact.ADAPTER
+    model_types = {Nora15Config.model_type: Artefact.POLICY, VJEPA2ACConfig.model_type: Artefact.WORLD_MODEL}
+    if (folder / "config.json").is_file():
+        model_type = read_json(folder / "config.json").get("model_type")
+        if model_type in model_types:
+            return model_types[model_type]
+    elif (folder / "processor_config.json").is_file():
+        settings = read_json(folder / "processor_config.json")
+        return Artefact.ACTION_CODEC if "min_token" in settings else Artefact.PROCESSOR
+    elif (folder / "scheduler_config.json").is_file():
+        return Artefact.SCHEDULER
+    raise ValueError(
+        f"`folder` {str(folder)!r} holds no artefact of this package. Expected config.json of a {' or '.join(model_types)} "
+        f"model, adapter_config.json, processor_config.json, scheduler_config.json, {INFO_PATH} or {PROVENANCE_FILE}."
+    )
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file, or a `ValueError` that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a JSON object.")
+    return content

@@ -1,0 +1,107 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Uploads a folder to its repo in one commit."""
+
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx
+
+from ..data.lerobot_metadata import INFO_PATH
+from .artefacts import Artefact, read_json
+from .push_plan import PushPlan, plan_push
+
+__all__ = ["push_folder"]
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_DATA = ("data/*", "meta/*", "videos/*")
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    with_code: bool = False,
+) -> CommitInfo:
+    """
+    Uploads a model, a processor, an adapter or a dataset, complete or not at all.
+
+    All files arrive in one commit, which also removes weights or data files of an earlier push that have no
+    counterpart in the folder: an old `model.safetensors` beside new shards would be loaded instead of them. Files that
+    the repo already has are not sent again, so that an interrupted upload is repeated with the same call.
+
+    Args:
+        folder (`str` or `Path`): What `save_pretrained`, `build_preferences` or `LeRobotWriter` wrote. The state of a
+            training (`checkpoint-*`, optimiser, random numbers) stays out.
+        repo_id (`str`): The repo, made if missing; without a namespace, in that of the token's user.
+        private (`bool`, *optional*): Visibility of a new repo; the namespace's default otherwise.
+        revision (`str`, *optional*): Branch, made from `main` if missing. Default: `main`.
+        token (`str` or `bool`, *optional*): Default: the one that `hf auth login` saved, or `HF_TOKEN`.
+        commit_message (`str`, *optional*): Default: names the artefact.
+        with_code (`bool`, *optional*, defaults to `False`): For policies and world models: add their code and
+            `auto_map`, so that `trust_remote_code=True` works without this package.
+
+    Returns:
+        [`~huggingface_hub.CommitInfo`]: The commit; the present one when nothing has changed.
+
+    Raises:
+        NotADirectoryError, ValueError: See [`plan_push`].
+        ConnectionError: The Hub refused or was lost; nothing of the push is visible unless the answer alone was lost.
+    """
+    plan = plan_push(folder, repo_id, with_code=with_code)
+    api = HfApi(token=token)
+    try:
+        return _push(api, plan, private, revision, commit_message or f"Upload {plan.artefact.value}")
+    except (HfHubHTTPError, httpx.HTTPError, ConnectionError, RuntimeError) as error:
+        # RuntimeError is what the client makes of a failed upload of one file; its cause tells why.
+        reason = f"{error} {error.__cause__}" if isinstance(error, RuntimeError) and error.__cause__ else str(error)
+        raise ConnectionError(
+            f"{plan.folder} could not be pushed to {plan.artefact.repo_type} repo {repo_id!r}: {reason}\nRun the same "
+            "command again: files that have arrived are not sent twice, and without a commit nothing of them is visible."
+        ) from error
+
+
+def _push(api: HfApi, plan: PushPlan, private: bool | None, revision: str | None, commit_message: str) -> CommitInfo:
+    repo_type = plan.artefact.repo_type
+    repo_id = api.create_repo(plan.repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+    if revision is not None:
+        api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
+    present = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+    operations = [CommitOperationDelete(path) for path in _stale([file.rfilename for file in present.siblings], plan)]
+    operations += [CommitOperationAdd(path, source) for path, source in plan.files.items()]
+    commit = api.create_commit(
+        repo_id,
+        operations,
+        repo_type=repo_type,
+        revision=revision,
+        commit_message=commit_message,
+        # What was decided above holds for this state of the repo only.
+        parent_commit=present.sha,
+    )
+    if plan.artefact is Artefact.DEMONSTRATIONS and revision is None:
+        # LeRobot looks a dataset up under the tag of its format.
+        version = read_json(plan.folder / INFO_PATH)["codebase_version"]
+        if any(tag.name == version for tag in api.list_repo_refs(repo_id, repo_type=repo_type).tags):
+            api.delete_tag(repo_id, repo_type=repo_type, tag=version)
+        api.create_tag(repo_id, repo_type=repo_type, tag=version, revision=commit.oid)
+    return commit
+
+
+def _stale(present: list[str], plan: PushPlan) -> list[str]:
+    """Files of an earlier push that a loader would take together with the new ones, or instead of them."""
+    if plan.artefact.repo_type == "dataset":
+        replaced = [path for path in present if _matches(path, _DATA)]
+    else:
+        # Weights elsewhere in the repo belong to something else, as an adapter in a folder of its own.
+        folders = {PurePosixPath(path).parent for path in plan.files if _matches(path, _WEIGHTS)}
+        replaced = [path for path in present if _matches(path, _WEIGHTS) and PurePosixPath(path).parent in folders]
+    return [path for path in replaced if path not in plan.files]
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in patterns)
