@@ -112,10 +112,14 @@ def sample_candidates(
         raise ValueError(f"num_candidates={num_candidates} must be at least 2: a pair needs two candidates.")
     was_training = policy.training
     policy.eval()
+    state = {}
+    if processor.needs_state:
+        state = {
+            "state": np.stack([sample["state"] for sample in samples]),
+            "dataset_key": [sample["dataset_key"] for sample in samples],
+        }
     inputs = processor(
-        images=[sample["images"] for sample in samples],
-        text=[sample["instruction"] for sample in samples],
-        return_tensors="pt",
+        images=[sample["images"] for sample in samples], text=[sample["instruction"] for sample in samples], **state
     ).to(policy.device)
     indices = [sample["index"] for sample in samples]
     sampler = sampler or FlowSampler()

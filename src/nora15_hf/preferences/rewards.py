@@ -263,19 +263,34 @@ class WeightedReward:
         return total
 
 
-def preset_reward(preset: str, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor) -> WeightedReward:
+def preset_reward(
+    preset: str,
+    world_model: VJEPA2ACModel,
+    processor: VJEPA2ACProcessor,
+    *,
+    goal: str = "end",
+    standardize: bool = False,
+    ground_truth: GroundTruthActionReward | None = None,
+) -> WeightedReward:
     """
-    World-model end goal plus deviation from the demonstration, with published weights.
+    World-model goal plus deviation from the demonstration, with published weights.
 
     Args:
         preset (`str`): `"paper"` (1 and 0.5) or `"released"` (1 and 0.1).
         world_model ([`VJEPA2ACModel`]): see [`WorldModelGoalReward`].
         processor ([`VJEPA2ACProcessor`]): see [`WorldModelGoalReward`].
+        goal (`str`, *optional*, defaults to `"end"`): see [`WorldModelGoalReward`].
+        standardize (`bool`, *optional*, defaults to `False`): see [`WeightedReward`].
+        ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
-    rewards = {"world_model": WorldModelGoalReward(world_model, processor), "ground_truth": GroundTruthActionReward()}
-    return WeightedReward({name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()})
+    rewards = {
+        "world_model": WorldModelGoalReward(world_model, processor, goal),
+        "ground_truth": ground_truth or GroundTruthActionReward(),
+    }
+    weighted = {name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()}
+    return WeightedReward(weighted, standardize)
 
 
 __all__ = [
