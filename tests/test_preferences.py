@@ -358,7 +358,7 @@ def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, option
     assert "/tmp" not in card
     # The same command finds the run finished; another one is told what differs.
     main([*config, *run, "--max_steps", "2"])
-    with pytest.raises(ValueError, match=r"beta was 50\.0, is 60\.0"):
+    with pytest.raises(ValueError, match=r"beta was 50, is 60\.0"):
         main([*config, *run, "--max_steps", "2", "--beta", "60"])
 
 
