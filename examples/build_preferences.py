@@ -54,6 +54,9 @@ class BuildArguments:
     goal: str = field(
         default="end", metadata={"help": "The world model's goal: end or subgoal.", "choices": ["end", "subgoal"]}
     )
+    released_horizon: bool = field(
+        default=False, metadata={"help": "Ignore the last action of every chunk, as the released labelling code does."}
+    )
     standardize: bool = field(
         default=False, metadata={"help": "Bring each reward to mean 0 and deviation 1 among a state's candidates."}
     )
@@ -107,6 +110,7 @@ def make_reward(
         VJEPA2ACModel.from_pretrained(options.world_model).to(device),
         VJEPA2ACProcessor.from_pretrained(options.world_model),
         goal=options.goal,
+        released_horizon=options.released_horizon,
         standardize=options.standardize,
         ground_truth=ground_truth,
     )

@@ -26,7 +26,15 @@ SHARDS = {
         {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     ).encode(),
 }
-STATE = ("checkpoint-5/optimizer.pt", "training_args.bin", "run.json", ".cache/x", "runs/events", "__pycache__/m.pyc")
+STATE = (
+    "checkpoint-5/optimizer.pt",
+    "_latents/cache.json",
+    "training_args.bin",
+    "run.json",
+    ".cache/x",
+    "runs/events",
+    "__pycache__/m.pyc",
+)
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:

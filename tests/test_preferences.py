@@ -167,6 +167,27 @@ def test_world_model_reward_is_the_goal_energy(dataset, world_model, goal):
         torch.testing.assert_close(scores[row], -energy, atol=3e-6, rtol=0)
 
 
+@pytest.mark.parametrize("goal", ["end", "subgoal"])
+def test_released_horizon_ignores_the_last_action(dataset, world_model, goal):
+    # The tiny model starts by repeating the frame, whatever the actions: let it listen to them.
+    model, processor = copy.deepcopy(world_model[0]), world_model[1]
+    for block in model.predictor.predictor_blocks:
+        torch.nn.init.normal_(block.attn.proj.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    candidates = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    other_end = candidates.clone()
+    other_end[:, :, -1] += 1
+    first, second = batch_of(dataset, [0, 10], candidates), batch_of(dataset, [0, 10], other_end)
+    shorter = batch_of(dataset, [0, 10], candidates[:, :, :4])
+    released = WorldModelGoalReward(model, processor, goal, released_horizon=True)
+    assert torch.equal(released.score(first), released.score(second))
+    assert torch.equal(released.score(first), WorldModelGoalReward(model, processor, goal).score(shorter))
+    every = WorldModelGoalReward(model, processor, goal)
+    assert not torch.equal(every.score(first), every.score(second))
+    assert released.settings["released_horizon"] != every.settings["released_horizon"]
+    with pytest.raises(ValueError, match="ignores the last action"):
+        released.score(batch_of(dataset, [0], candidates[:1, :, :1]))
+
+
 def test_end_goals_are_encoded_once_per_episode(dataset, world_model, monkeypatch):
     model, processor = world_model
     reward = WorldModelGoalReward(model, processor)

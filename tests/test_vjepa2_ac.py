@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from nora15_hf.trainers.world_model_trainer import world_model_losses
 from nora15_hf.vjepa2_ac import (
     VJEPA2ACConfig,
     VJEPA2ACModel,
     VJEPA2ACProcessor,
     integrate_pose,
     normalize_latents,
+    pose_difference,
     tiny_world_model,
 )
-from nora15_hf.vjepa2_ac.modeling_vjepa2_ac import frame_causal_mask, rotary_tables, rotate
+from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables, rotate
 
 FIXTURES = Path(__file__).parent / "fixtures" / "vjepa2_ac"
 PARITY = {"rtol": 0, "atol": 2e-6}
@@ -122,12 +122,6 @@ def test_rotary_tables_leave_the_rest_of_a_head_alone_and_condition_tokens_in_th
     torch.testing.assert_close(sin[2:5, 8], torch.tensor([0.0, 2 / 3, 4 / 3]).sin())
 
 
-def test_mask_is_causal_over_frames_and_full_inside():
-    mask = frame_causal_mask(3, 2, torch.float32, torch.device("cpu"))[0, 0]
-    frame = torch.tensor([0, 0, 1, 1, 2, 2])
-    assert ((mask == 0) == (frame[None] <= frame[:, None])).all()
-
-
 def test_encoder_matches_reference():
     model = small_model()
     load_reference_encoder(model)
@@ -172,9 +166,9 @@ def test_nora_rollout_and_energies_match_reference():
 def test_losses_and_gradients_match_reference(case):
     io = fixture(f"train_{case}_auto2_T8")
     model = small_model(action_convention="metric" if case == "droid" else "normalized")
-    losses = world_model_losses(model, io["h"].unflatten(1, (8, 16)), io["actions"], io["states"], auto_steps=2)
-    torch.testing.assert_close(losses.teacher_forcing, io["jloss"][0], **PARITY)
-    torch.testing.assert_close(losses.autoregressive, io["sloss"][0], **PARITY)
+    losses = model.clip_losses(io["h"].unflatten(1, (8, 16)), io["actions"], io["states"], auto_steps=2)
+    torch.testing.assert_close(losses.teacher_forcing_loss, io["jloss"][0], **PARITY)
+    torch.testing.assert_close(losses.autoregressive_loss, io["sloss"][0], **PARITY)
     torch.testing.assert_close(losses.teacher_forced_latents.flatten(1, 2), io["z_tf"], **PARITY)
     torch.testing.assert_close(losses.imagined_latents.flatten(1, 2), io["z_ar"], **PARITY)
     losses.loss.backward()
@@ -190,6 +184,8 @@ def test_losses_and_gradients_match_reference(case):
 def test_pose_integration_matches_reference():
     io = fixture("pose_ops")
     assert torch.equal(integrate_pose(io["pose"], io["action"]), io["new_pose"])
+    difference = pose_difference(io["pose"][:, 0], io["new_pose"][:, 0])
+    torch.testing.assert_close(difference.double(), io["diff_back"], **PARITY)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -258,8 +254,8 @@ def test_gradients_with_and_without_checkpointing_are_equal():
     for checkpointing in (False, True):
         model.zero_grad()
         if checkpointing:
-            model.gradient_checkpointing_enable()
-        world_model_losses(model, latents, actions[:, 0]).loss.backward()
+            model.activation_checkpointing_enable()
+        model.clip_losses(latents, actions[:, 0]).loss.backward()
         gradients.append([p.grad.clone() for p in model.predictor.parameters() if p.grad is not None])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-7)
@@ -369,7 +365,7 @@ def test_config_refuses(changes, message):
         (lambda m, z, a: m.rollout(z[:, :1], a[:, :, :0]), "nothing to imagine"),
         (lambda m, z, a: m.rollout(z[:, :1], a[0, 0]), "`actions` has shape"),
         (lambda m, z, a: m.goal_energy(z, z[:1]), "`goal_latents` has shape"),
-        (lambda m, z, a: world_model_losses(m, z, a[:, 0, :2], auto_steps=3), "`auto_steps`=3"),
+        (lambda m, z, a: m.clip_losses(z, a[:, 0, :2], auto_steps=3), "`auto_steps`=3"),
     ],
 )
 def test_model_refuses(call, message):

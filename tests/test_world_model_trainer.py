@@ -1,57 +1,26 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Training the world model on clips of a blob that actions push around."""
 
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, AutoProcessor, TrainerCallback
 
+import train_blobs
+from blobs import SIZE, blob_clips, blob_model, write_blobs
+from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.data.clip_conventions import ClipConventions
 from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.trainers.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
 from nora15_hf.trainers.world_model_config import WorldModelConfig
-from nora15_hf.trainers.world_model_metrics import action_sensitivity, latent_statistics
+from nora15_hf.trainers.world_model_metrics import ActionSensitivity, action_sensitivity, latent_statistics
 from nora15_hf.trainers.world_model_trainer import WorldModelTrainer
-from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, VJEPA2ACProcessor, normalize_latents
-
-SIZE = 28
-
-
-def blob_episodes(count: int, length: int = 16, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Episodes of a bright disc that a 2-D action moves by up to three pixels per frame."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:SIZE, :SIZE]
-    episodes = []
-    for _ in range(count):
-        position, frames = rng.uniform(6, SIZE - 6, 2), []
-        actions = rng.uniform(-1, 1, (length, 2)).astype(np.float32)
-        for action in actions:
-            disc = np.clip(5 - np.hypot(rows - position[0], columns - position[1]), 0, 1)
-            frames.append(np.stack([40 + 200 * disc, 40 + 100 * disc, np.full(disc.shape, 90.0)], axis=-1))
-            position = np.clip(position + 3 * action, 3, SIZE - 3)
-        episodes.append((np.stack(frames).astype(np.uint8), actions))
-    return episodes
-
-
-def blob_model() -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
-    torch.manual_seed(0)
-    config = VJEPA2ACConfig(
-        encoder_config={
-            "hidden_size": 48,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "mlp_ratio": 2.0,
-            "crop_size": SIZE,
-            "patch_size": 7,
-            "tubelet_size": 1,
-            "frames_per_clip": 1,
-        },
-        predictor_hidden_size=48,
-        predictor_num_hidden_layers=2,
-        predictor_num_attention_heads=2,
-        predictor_identity_init=True,
-        action_dim=2,
-        state_dim=2,
-    )
-    return VJEPA2ACModel(config), VJEPA2ACProcessor(size=SIZE)
+from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, normalize_latents
+from two_processes import accelerate_launch
 
 
 def arguments(tmp_path, **changes) -> dict:
@@ -76,12 +45,10 @@ def logged(trainer, name: str) -> list[float]:
 
 def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     model, processor = blob_model()
-    train, held_out = blob_episodes(60), blob_episodes(12, seed=1)
+    demonstrations = write_blobs(tmp_path / "blobs", 72)
+    pairs, _ = blob_clips(demonstrations, num_frames=2, held_out=12)
     pretrainer = EncoderPretrainingTrainer(
-        model,
-        EncoderPretrainingConfig(**arguments(tmp_path, max_steps=120)),
-        train_dataset=EpisodeClips(train, num_frames=2),
-        processor=processor,
+        model, EncoderPretrainingConfig(**arguments(tmp_path, max_steps=120)), train_dataset=pairs, processor=processor
     )
     pretrainer.train()
     assert logged(pretrainer, "reconstruction_loss")[-1] < 0.5 * logged(pretrainer, "reconstruction_loss")[0]
@@ -89,11 +56,12 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     assert logged(pretrainer, "latent_rank")[-1] > 2  # one disc on a plain ground
 
     encoder_before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    training, held_out = blob_clips(demonstrations, num_frames=5, held_out=12)
     trainer = WorldModelTrainer(
         model,
         WorldModelConfig(**arguments(tmp_path, max_steps=160), auto_steps=3, sensitivity_horizon=3),
-        train_dataset=EpisodeClips(train, num_frames=5),
-        eval_dataset=EpisodeClips(held_out, num_frames=5),
+        train_dataset=training,
+        eval_dataset=held_out,
         processor=processor,
     )
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
@@ -102,27 +70,48 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     after = trainer.evaluate()
     assert after["eval_loss"] < 0.8 * before["eval_loss"]
     assert logged(trainer, "autoregressive_loss")[-1] < logged(trainer, "autoregressive_loss")[0]
+    # Predictions that shrink to a mean would deviate less than the truth does.
+    assert logged(trainer, "predicted_latent_std")[-1] > 0.8 * logged(trainer, "latent_std")[-1] > 0.1
     assert after["eval_beats_other_chunk"] > 0.75
     assert after["eval_beats_noise_1"] > 0.6  # 0.5 without any notion of actions
+    assert after["eval_noise_monotone"] == 1
     assert after["eval_energy_demonstrated"] < after["eval_energy_still"]
     assert all(torch.equal(value, encoder_before[name]) for name, value in model.encoder.state_dict().items())
 
 
-def test_an_untrained_or_deaf_model_shows_no_action_sensitivity():
+def test_a_deaf_model_shows_no_action_sensitivity(tmp_path):
     model, processor = blob_model()
     model.predictor.action_encoder.weight.data.zero_()
+    clips, _ = blob_clips(write_blobs(tmp_path / "blobs", 4), num_frames=4)
     with torch.no_grad():
-        episodes = [
-            (model.encode(processor(frames)["pixel_values"])[0], torch.from_numpy(actions))
-            for frames, actions in blob_episodes(4)
-        ]
-    metrics = action_sensitivity(model, episodes, torch.ones(2), horizon=3, noise_levels=(0.5, 1))
+        latents = [model.encode(processor(clips.episode_frames(e))["pixel_values"])[0] for e in range(4)]
+    episodes = clips.with_latents(latents).latent_episodes()
+    sensitivity = action_sensitivity(model, episodes, torch.ones(2), horizon=3, noise_levels=(0.5, 1))
+    metrics = sensitivity.metrics()
     assert metrics["beats_other_chunk"] == metrics["beats_noise_0.5"] == metrics["beats_noise_1"] == 0.5
+    assert metrics["noise_monotone"] == 0
+    # The starts are the cases': each is the position of an episode and a frame with `horizon` successors in it.
+    assert set(sensitivity.starts) == {(episode, frame) for episode in range(4) for frame in range(13)}
+    with pytest.raises(ValueError, match="0 frames with `horizon`=16 successors"):
+        action_sensitivity(model, episodes, torch.ones(2), horizon=16)
 
 
-def test_collapse_metric_reacts_to_a_collapsed_encoder():
+def test_sensitivity_counts_wins_and_ties_and_sees_a_dip():
+    def sensitivity(*noise_means: float) -> ActionSensitivity:
+        noise = {0.5 * (1 + i): torch.tensor([float(mean)] * 2) for i, mean in enumerate(noise_means)}
+        return ActionSensitivity([(0, 0), (0, 1)], torch.ones(2), torch.tensor([1.0, 3.0]), noise, torch.ones(2))
+
+    assert sensitivity(2, 3).wins("other_chunk") == 1.5
+    assert sensitivity(2, 3).metrics()["beats_other_chunk"] == 0.75
+    assert sensitivity(2, 3).is_monotone
+    assert not sensitivity(3, 2).is_monotone
+    assert not sensitivity(0.5, 2).is_monotone  # a little noise must not improve on the demonstration
+
+
+def test_collapse_metric_reacts_to_a_collapsed_encoder(tmp_path):
     model, processor = blob_model()
-    frames = torch.from_numpy(np.concatenate([frames for frames, _ in blob_episodes(6)]))
+    clips, _ = blob_clips(write_blobs(tmp_path / "blobs", 6), num_frames=4)
+    frames = torch.cat([clips.episode_frames(episode) for episode in range(6)])
     with torch.no_grad():
         healthy = latent_statistics(model.encode(processor(frames)["pixel_values"])[0])
         model.encoder.embeddings.patch_embeddings.proj.weight.zero_()
@@ -139,51 +128,181 @@ def test_effective_rank_of_known_latents():
     assert latent_statistics(torch.ones(5, 2, 8)) == {"latent_std": 0.0, "latent_rank": 1.0}
 
 
-def test_precomputed_latents_change_nothing(tmp_path):
-    weights = []
-    for precompute in (True, False):
-        model, processor = blob_model()
-        WorldModelTrainer(
-            model,
-            WorldModelConfig(**arguments(tmp_path, max_steps=3), precompute_latents=precompute),
-            train_dataset=EpisodeClips(blob_episodes(3), num_frames=4),
-            processor=processor,
-        ).train()
-        weights.append(model.predictor.predictor_proj.weight.detach().clone())
-    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory):
+    return write_blobs(tmp_path_factory.mktemp("demonstrations") / "blobs", 5)
 
 
-def test_clips_never_cross_episodes():
-    episodes = [(np.full((5, 4, 4, 3), index, np.uint8), np.full((5, 2), index)) for index in range(3)]
-    clips = EpisodeClips([*episodes, (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 2)))], num_frames=3, stride=2)
-    assert len(clips) == 6
-    for index in range(len(clips)):
-        item = clips[index]
-        assert item["frames"].shape == (3, 4, 4, 3)
-        assert item["actions"].shape == (2, 2)
-        assert (item["frames"] == index // 2).all()
-        assert (item["actions"] == index // 2).all()
-    encoded = clips.encoded(lambda frames: frames.float().mean((1, 2, 3))[:, None, None])
-    assert set(encoded[3]) == {"latents", "actions"}
-    assert (encoded[3]["latents"] == 1).all()
-    assert "frames" in clips[3]
+def make_trainer(blobs, tmp_path, num_frames: int = 4, **changes) -> WorldModelTrainer:
+    model, processor = blob_model()
+    training, held_out = blob_clips(blobs, num_frames, held_out=2)
+    return WorldModelTrainer(
+        model, WorldModelConfig(**arguments(tmp_path, **changes)), training, processor, eval_dataset=held_out
+    )
 
 
-@pytest.mark.parametrize(
-    ("episodes", "arguments", "message"),
-    [
-        ([(np.zeros((5, 4, 4, 3), np.uint8), np.zeros((4, 2)))], {}, "one action per frame"),
-        ([(np.zeros((5, 4, 4, 3), np.float32), np.zeros((5, 2)))], {}, "expected uint8"),
-        ([(np.zeros((5, 4, 4, 3), np.uint8), np.full((5, 2), np.nan))], {}, "NaN"),
-        ([(np.zeros((5, n, 4, 3), np.uint8), np.zeros((5, 2))) for n in (4, 5)], {}, "must have one size"),
-        ([(np.zeros((5, 4, 4, 3), np.uint8), np.zeros((5, 2)))], {"num_frames": 6}, "the longest has 5"),
-        ([(np.zeros((5, 4, 4, 3), np.uint8), np.zeros((5, 2)))], {"num_frames": 1}, "at least 2"),
-        ([], {}, "None of the 0"),
-    ],
-)
-def test_clips_refuse(episodes, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        EpisodeClips(episodes, **{"num_frames": 3} | arguments)
+def predictor_weights(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.predictor.parameters()])
+
+
+def test_precomputed_latents_change_nothing(blobs, tmp_path):
+    runs = {}
+    for name, changes in {
+        "disk": {},
+        "on_the_fly": {"precompute_latents": False},
+        "halved": {"latent_dtype": "bfloat16"},
+    }.items():
+        trainer = make_trainer(blobs, tmp_path / name, max_steps=3, **changes)
+        trainer.train()
+        runs[name] = predictor_weights(trainer), trainer.evaluate()
+    torch.testing.assert_close(runs["disk"][0], runs["on_the_fly"][0], rtol=0, atol=1e-5)
+    for metric in ("eval_loss", "eval_energy_demonstrated", "eval_latent_std"):
+        assert runs["on_the_fly"][1][metric] == pytest.approx(runs["disk"][1][metric], rel=1e-4)
+        assert runs["halved"][1][metric] == pytest.approx(runs["disk"][1][metric], rel=1e-2)
+    assert not (tmp_path / "on_the_fly" / "_latents").exists()
+    sizes = {
+        name: sum(file.stat().st_size for file in (tmp_path / name / "_latents").iterdir())
+        for name in ("disk", "halved")
+    }
+    assert sizes["halved"] < 0.55 * sizes["disk"]
+
+
+def test_schedules(blobs, tmp_path):
+    def rates(**changes) -> list[float]:
+        trainer = make_trainer(blobs, tmp_path, max_steps=8, warmup_steps=2, logging_steps=1, **changes)
+        trainer.train()
+        return [rate / 3e-3 for rate in logged(trainer, "learning_rate")]
+
+    decay = [math.cos(math.pi / 2 * step / 6) ** 2 for step in range(6)]
+    assert rates() == pytest.approx([0, 0.5, *decay], abs=1e-9)
+    wsd = rates(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 2})
+    assert wsd == pytest.approx([0, 0.5, 1, 1, 1, 1, 1, 0.5], abs=1e-9)
+
+
+def test_bf16_keeps_float32_masters_and_the_same_loss(blobs, tmp_path):
+    losses = {}
+    for bf16 in (False, True):
+        trainer = make_trainer(blobs, tmp_path / str(bf16), max_steps=4, logging_steps=1, bf16=bf16)
+        trainer.train()
+        losses[bf16] = logged(trainer, "teacher_forcing_loss")
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+        assert {s["exp_avg"].dtype for s in trainer.optimizer.state.values()} == {torch.float32}
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    assert losses[True] != losses[False]
+
+
+def test_gradient_checkpointing_changes_no_gradient(blobs, tmp_path):
+    gradients = {}
+    for checkpointing in (False, True):
+        trainer = make_trainer(blobs, tmp_path / "run", num_frames=5, auto_steps=3, max_steps=1)
+        if checkpointing:
+            trainer.model.activation_checkpointing_enable()
+        assert all(block.gradient_checkpointing == checkpointing for block in trainer.model.predictor.predictor_blocks)
+        batch = torch.utils.data.default_collate([trainer.train_dataset[index] for index in range(4)])
+        trainer.compute_loss(trainer.model.train(), batch).backward()
+        gradients[checkpointing] = [p.grad for p in trainer.model.predictor.parameters() if p.requires_grad]
+    for plain, checkpointed in zip(*gradients.values(), strict=True):
+        torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-7)
+
+
+def test_resumed_training_ends_with_the_same_bits(blobs, tmp_path):
+    whole = make_trainer(blobs, tmp_path / "whole", max_steps=6)
+    whole.train()
+    interrupted = make_trainer(blobs, tmp_path / "parts", max_steps=6, save_strategy="steps", save_steps=3)
+    interrupted.add_callback(StopAt(3))
+    interrupted.train()
+    resumed = make_trainer(blobs, tmp_path / "parts", max_steps=6)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6
+    assert torch.equal(predictor_weights(resumed), predictor_weights(whole))
+    assert not torch.equal(predictor_weights(interrupted), predictor_weights(whole))
+
+
+class StopAt(TrainerCallback):
+    """Ends training after a step, as an interruption would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+def test_two_processes_learn_as_one_does(tmp_path):
+    blobs = write_blobs(tmp_path / "blobs", 4)
+    train_blobs.main(blobs, tmp_path / "1", 8)
+    accelerate_launch(Path(train_blobs.__file__), blobs, tmp_path / "2", 4)
+    losses = [json.loads((tmp_path / processes / "losses.json").read_text()) for processes in "12"]
+    for name in ("loss", "teacher_forcing_loss", "autoregressive_loss"):
+        assert len(losses[0][name]) == 20
+        assert losses[1][name] == pytest.approx(losses[0][name], rel=1e-4)
+    assert losses[0]["loss"][-1] < losses[0]["loss"][0]
+    assert len(list((tmp_path / "2" / "_latents").glob("episode-*.safetensors"))) == 4
+
+
+def test_saved_folder_loads_with_auto_classes(blobs, tmp_path):
+    trainer = make_trainer(blobs, tmp_path / "world-model", max_steps=1, sensitivity_horizon=3)
+    trainer.train()
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    model = AutoModel.from_pretrained(tmp_path / "world-model")
+    assert torch.equal(model.predictor.predictor_proj.weight, trainer.model.predictor.predictor_proj.weight)
+    assert AutoProcessor.from_pretrained(tmp_path / "world-model").size == trainer.processor.size
+    assert ClipConventions.from_pretrained(tmp_path / "world-model").held_out_episodes == (3, 4)
+    card = (tmp_path / "world-model" / "README.md").read_text()
+    assert f"| beats_noise_1 | {metrics['eval_beats_noise_1']:g} |" in card
+    assert "| schedule | cosine |" in card
+    assert str(tmp_path) not in card
+
+
+def test_push_holds_the_model_and_nothing_of_the_run(hub, blobs, tmp_path):
+    changes = {"push_to_hub": True, "hub_model_id": "robots/world", "hub_strategy": "every_save"}
+    trainer = make_trainer(blobs, tmp_path / "run", max_steps=2, save_strategy="steps", save_steps=1, **changes)
+    trainer.train()
+    trainer.save_model()
+    pushed = hub.files("robots/world")
+    assert {"config.json", "model.safetensors", "processor_config.json", "clips.json", "README.md"} <= set(pushed)
+    assert not [path for path in pushed if path.startswith(("_latents", "checkpoint"))]
+    assert b"# world" in pushed["README.md"]
+    assert b"robots/world" in pushed["README.md"]
+    model = AutoModel.from_pretrained("robots/world")
+    assert torch.equal(model.predictor.predictor_proj.weight, trainer.model.predictor.predictor_proj.weight)
+    assert ClipConventions.from_pretrained("robots/world").held_out_episodes == (3, 4)
+
+
+def test_metric_convention_learns_from_poses(tmp_path):
+    rng = np.random.default_rng(0)
+    features = {
+        "observation.image": {"dtype": "image", "shape": (SIZE, SIZE, 3)},
+        "observation.state": {"dtype": "float32", "shape": (7,)},
+        "action": {"dtype": "float32", "shape": (3,)},
+    }
+    writer = LeRobotWriter(tmp_path / "arm", fps=4, features=features, robot_type="arm")
+    frames = {
+        "observation.image": rng.integers(0, 255, (8, SIZE, SIZE, 3), dtype=np.uint8),
+        "observation.state": rng.uniform(0, 1, (8, 7)).astype(np.float32),
+        "action": np.zeros((8, 3), np.float32),
+    }
+    writer.add_episode("reach", frames)
+    dataset = LeRobotDataset(writer.finalize())
+    clips = EpisodeClips(dataset, ClipConventions.metric(dataset), num_frames=4)
+    model, processor = blob_model()
+    with pytest.raises(ValueError, match=r"actions are metric, the model's config.action_convention is 'normalized'"):
+        WorldModelTrainer(resized(model, 7), WorldModelConfig(**arguments(tmp_path / "run")), clips, processor)
+    model = resized(model, 7, action_convention="metric")
+    args = WorldModelConfig(**arguments(tmp_path / "run", max_steps=2), sensitivity_horizon=2)
+    trainer = WorldModelTrainer(model, args, clips, processor, eval_dataset=clips)
+    before = model.predictor.state_encoder.weight.detach().clone()
+    trainer.train()
+    assert not torch.equal(before, model.predictor.state_encoder.weight)
+    assert trainer.evaluate()["eval_energy_demonstrated"] > 0
+
+
+def resized(model: VJEPA2ACModel, width: int, **changes) -> VJEPA2ACModel:
+    """A model of random weights like `model`, with other actions and states."""
+    return VJEPA2ACModel(
+        VJEPA2ACConfig(**model.config.to_dict() | {"action_dim": width, "state_dim": width} | changes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,6 +310,11 @@ def test_clips_refuse(episodes, arguments, message):
     [
         (lambda d: WorldModelConfig(output_dir=d, use_cpu=True, auto_steps=0), "auto_steps=0"),
         (lambda d: WorldModelConfig(output_dir=d, use_cpu=True, loss_exponent=0.5), "loss_exponent=0.5"),
+        (lambda d: WorldModelConfig(output_dir=d, use_cpu=True, latent_dtype="int4"), "latent_dtype='int4'"),
+        (
+            lambda d: WorldModelConfig(output_dir=d, use_cpu=True, latent_cache_dir=d, precompute_latents=False),
+            "is not used with precompute_latents=False",
+        ),
         (lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, reconstruction_weight=0), "must be positive"),
     ],
 )
@@ -199,17 +323,17 @@ def test_configs_refuse(tmp_path, make, message):
         make(str(tmp_path))
 
 
-def test_trainers_refuse_what_does_not_fit(tmp_path):
+def test_trainers_refuse_what_does_not_fit(blobs, tmp_path):
     model, processor = blob_model()
-    args = WorldModelConfig(**arguments(tmp_path))
-    clips = EpisodeClips(blob_episodes(2), num_frames=2)
+    args = WorldModelConfig(**arguments(tmp_path / "run"))
+    clips, _ = blob_clips(blobs, num_frames=2)
     with pytest.raises(ValueError, match="auto_steps=2 needs clips"):
         WorldModelTrainer(model, args, clips, processor)
-    wide = EpisodeClips([(frames, np.zeros((16, 3))) for frames, _ in blob_episodes(2)], num_frames=4)
-    with pytest.raises(ValueError, match="actions of 3 dimensions"):
-        WorldModelTrainer(model, args, wide, processor)
-    encoded = clips.encoded(lambda frames: normalize_latents(torch.randn(len(frames), 16, 48)))
+    longer, _ = blob_clips(blobs, num_frames=4)
+    with pytest.raises(ValueError, match=r"actions of 2 dimensions, the model's config.action_dim is 3"):
+        WorldModelTrainer(resized(model, 3), args, longer, processor)
+    encoded = clips.with_latents([normalize_latents(torch.randn(16, 16, 48))] * 5)
     with pytest.raises(ValueError, match="holds latents"):
         EncoderPretrainingTrainer(model, EncoderPretrainingConfig(**arguments(tmp_path)), encoded, processor)
     with pytest.raises(ValueError, match="small updates would be rounded"):
-        WorldModelTrainer(model.to(torch.bfloat16), args, EpisodeClips(blob_episodes(2), num_frames=4), processor)
+        WorldModelTrainer(model.to(torch.bfloat16), args, longer, processor)

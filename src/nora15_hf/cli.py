@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .data.statistics_table import dataset_statistics
 from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
 from .hub import plan_push, push_folder
@@ -22,6 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_convert(commands)
     _add_push(commands)
+    _add_imagine(commands)
+    _add_stats(commands)
     return parser
 
 
@@ -162,6 +165,67 @@ def _run_convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_imagine(commands) -> None:
+    command = commands.add_parser(
+        "imagine",
+        help="what a world model imagines: film strips, energy curves, ranking accuracy",
+        description=(
+            "Lets a world model imagine episodes of a dataset, by default those that were held out from its training, and "
+            "writes film strips of the nearest frames, distance against action noise and how often the demonstrated "
+            "actions are ranked first: PNG files, one self-contained index.html, and imagine.json."
+        ),
+    )
+    command.add_argument("--model", required=True, help="folder or repo of a world model with its clips.json")
+    command.add_argument("--dataset", required=True, help="folder or repo of a LeRobot dataset")
+    command.add_argument("--output", type=Path, required=True, help="folder to write to")
+    command.add_argument(
+        "--episodes", type=_episode_indices, default=None,
+        help="comma-separated episode indices (default: those held out from training, or all of another dataset)",
+    )  # fmt: skip
+    command.add_argument("--strips", type=int, default=4, help="episodes shown as film strips (default: 4)")
+    command.add_argument(
+        "--steps", type=int, default=5, help="frames to imagine, actions per ranked chunk (default: 5)"
+    )
+    command.add_argument("--cases", type=int, default=256, help="frames from which chunks are ranked (default: 256)")
+    command.add_argument(
+        "--gallery", type=int, default=2000,
+        help="frames among which the nearest to an imagined one is searched (default: 2000)",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of frames, other chunks and noise (default: 0)")
+    command.add_argument("--device", help="for example cpu or cuda:0 (default: a GPU where there is one)")
+    command.add_argument("--revision", help="branch, tag or commit of the model's repo")
+    command.add_argument("--dataset-revision", help="branch, tag or commit of the dataset's repo")
+    command.set_defaults(run=_run_imagine)
+
+
+def _episode_indices(text: str) -> list[int]:
+    return [int(part) for part in _comma_separated(text)]
+
+
+def _run_imagine(arguments: argparse.Namespace) -> int:
+    # Imported here: TRL and matplotlib take seconds to load, which other commands do without.
+    from .imagine import imagine
+    from .imagine.page import PAGE_FILE
+
+    result = imagine(
+        arguments.model,
+        arguments.dataset,
+        arguments.output,
+        revision=arguments.revision,
+        dataset_revision=arguments.dataset_revision,
+        episodes=arguments.episodes,
+        num_strips=arguments.strips,
+        steps=arguments.steps,
+        gallery_size=arguments.gallery,
+        num_cases=arguments.cases,
+        seed=arguments.seed,
+        device=arguments.device,
+    )
+    print(result.summary())
+    print(f"Look at {arguments.output / PAGE_FILE}")
+    return 0
+
+
 def _add_push(commands) -> None:
     command = commands.add_parser(
         "push",
@@ -200,6 +264,56 @@ def _run_push(arguments: argparse.Namespace) -> int:
         with_code=arguments.with_code,
     )
     print(commit.commit_url)
+    return 0
+
+
+def _add_stats(commands) -> None:
+    command = commands.add_parser(
+        "stats",
+        help="action and state statistics of a LeRobot dataset",
+        description=(
+            "Computes exact quantiles, means and ranges from the dataset's rows, without its images, prints them and writes "
+            "them in the layout of a processor's norm_stats.json."
+        ),
+    )
+    command.add_argument("dataset", help="LeRobot dataset: Hub id or folder")
+    command.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    command.add_argument("--revision", help="branch, tag or commit of the dataset's repo")
+    command.add_argument("--action-key", help="feature that holds the action (default: action)")
+    command.add_argument("--state-key", help="feature that holds the state (default: observation.state)")
+    command.add_argument("--dataset-key", help="key in the file (default: last part of the dataset's name)")
+    command.add_argument(
+        "--action-mask", type=_flags, metavar="FLAGS", help="1 for normalised dimensions, 0 for others: 1,1,1,0"
+    )
+    command.add_argument(
+        "--delta-mask", type=_flags, metavar="FLAGS", help="1 where actions are trained as differences from the state"
+    )
+    command.add_argument(
+        "--angle-mask", type=_flags, metavar="FLAGS", help="1 where such a difference is one of angles in radians"
+    )
+    command.add_argument("--chunk-size", type=int, default=5, help="actions per chunk, for differences (default: 5)")
+    command.add_argument("--sample-episodes", type=int, metavar="N", help="use only N episodes, drawn at random")
+    command.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
+    command.add_argument(
+        "--skip-bad-episodes",
+        action="store_true",
+        help="leave out and count inconsistent episodes instead of stopping",
+    )
+    command.set_defaults(run=_run_stats)
+
+
+def _flags(text: str) -> list[bool]:
+    flags = [part.strip() for part in text.split(",")]
+    if set(flags) - {"0", "1"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of 0 and 1, for example 1,1,1,0")
+    return [flag == "1" for flag in flags]
+
+
+def _run_stats(arguments: argparse.Namespace) -> int:
+    options = {
+        key: value for key, value in vars(arguments).items() if key not in ("command", "run", "dataset", "output")
+    }
+    print(dataset_statistics(arguments.dataset, arguments.output, **options))
     return 0
 
 

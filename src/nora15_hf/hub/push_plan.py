@@ -23,7 +23,7 @@ _TEXT_SUFFIXES = {".json", ".jsonl", ".md", ".txt", ".jinja", ".yaml", ".yml", "
 
 # What a run keeps beside its result to be continued: no part of the artefact, and partly pickles.
 _TRAINING_STATE = (
-    "checkpoint-*/*", "runs/*", "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt",
+    "checkpoint-*/*", "_*/*", "runs/*", "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt",
     "rng_state*.pth", "trainer_state.json", "run.json", "*.part",
 )  # fmt: skip
 _HIDDEN = (".*", "*/.*", "__pycache__/*", "*/__pycache__/*")

@@ -126,14 +126,24 @@ class WorldModelGoalReward:
         world_model ([`VJEPA2ACModel`]): trained on actions that are normalised as the policy's.
         processor ([`VJEPA2ACProcessor`]): its processor.
         goal (`str`, *optional*, defaults to `"end"`):
-            `"end"`: the last frame of the episode. `"subgoal"`: the frame one chunk later, at most the last.
+            `"end"`: the last frame of the episode. `"subgoal"`: the frame to which the last imagined action leads, at
+            most the last.
+        released_horizon (`bool`, *optional*, defaults to `False`):
+            Whether to ignore the last action of every chunk, as the released labelling code does (it imagines four
+            steps of a chunk of five). By default all actions count.
 
     Raises:
         ValueError: another goal, or a world model whose actions are in physical units; (of `score`) a world model of
-            another action dimension than the candidates.
+            another action dimension than the candidates, or chunks too short for `released_horizon`.
     """
 
-    def __init__(self, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor, goal: str = "end"):
+    def __init__(
+        self,
+        world_model: VJEPA2ACModel,
+        processor: VJEPA2ACProcessor,
+        goal: str = "end",
+        released_horizon: bool = False,
+    ):
         if goal not in ("end", "subgoal"):
             raise ValueError(
                 f'goal="{goal}" must be "end" (last frame of the episode) or "subgoal" (one chunk later).'
@@ -146,6 +156,7 @@ class WorldModelGoalReward:
         self.world_model = world_model.eval()
         self.processor = processor
         self.goal = goal
+        self.released_horizon = released_horizon
         self._fingerprint = fingerprint(world_model.state_dict())
         # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
         self._end_goals: dict[tuple[LeRobotDataset, int], torch.Tensor] = {}
@@ -155,6 +166,7 @@ class WorldModelGoalReward:
         return {
             "type": type(self).__name__,
             "goal": self.goal,
+            "released_horizon": self.released_horizon,
             "world_model": artefact_name(self.world_model.config.name_or_path),
             "world_model_fingerprint": self._fingerprint,
         }
@@ -168,13 +180,20 @@ class WorldModelGoalReward:
                 f"The world model takes {model.config.action_dim} action dimensions, the candidates have {action_dim}. "
                 "Use a world model that was trained on the same dataset as the policy."
             )
+        candidates = batch.candidates
+        if self.released_horizon:
+            if num_steps < 2:
+                raise ValueError(
+                    f"released_horizon=True ignores the last action of a chunk, but the chunks have {num_steps} action(s)."
+                )
+            candidates, num_steps = candidates[:, :, :-1], num_steps - 1
         if self.goal == "end":
             goals = self._encode_end_goals(batch)
         else:
             positions = [batch.dataset.subgoal_index(index, num_steps) for index in batch.indices]
             goals = self._encode([batch.dataset.frame(position) for position in positions])
         current = self._encode([sample["images"][0] for sample in batch.samples])
-        imagined = model.rollout(current[:, None], batch.candidates.to(model.device))
+        imagined = model.rollout(current[:, None], candidates.to(model.device))
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
 
     def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:
@@ -269,6 +288,7 @@ def preset_reward(
     processor: VJEPA2ACProcessor,
     *,
     goal: str = "end",
+    released_horizon: bool = False,
     standardize: bool = False,
     ground_truth: GroundTruthActionReward | None = None,
 ) -> WeightedReward:
@@ -280,13 +300,14 @@ def preset_reward(
         world_model ([`VJEPA2ACModel`]): see [`WorldModelGoalReward`].
         processor ([`VJEPA2ACProcessor`]): see [`WorldModelGoalReward`].
         goal (`str`, *optional*, defaults to `"end"`): see [`WorldModelGoalReward`].
+        released_horizon (`bool`, *optional*, defaults to `False`): see [`WorldModelGoalReward`].
         standardize (`bool`, *optional*, defaults to `False`): see [`WeightedReward`].
         ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
     rewards = {
-        "world_model": WorldModelGoalReward(world_model, processor, goal),
+        "world_model": WorldModelGoalReward(world_model, processor, goal, released_horizon),
         "ground_truth": ground_truth or GroundTruthActionReward(),
     }
     weighted = {name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()}

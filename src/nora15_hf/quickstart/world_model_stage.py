@@ -1,13 +1,14 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The quickstart's stage that trains the world model, encoder included, on the demonstrations."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import set_seed
 
 from ..data import LeRobotDataset
+from ..data.clip_conventions import ClipConventions
 from ..data.clips import EpisodeClips
 from ..nora15 import Nora15Processor
 from ..trainers.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
@@ -17,6 +18,7 @@ from ..trainers.world_model_trainer import WorldModelTrainer
 from ..vjepa2_ac.presets import tiny_world_model
 from .config import QuickstartConfig
 from .policy_stages import CHUNK_SIZE, DATASET_KEY, curves, trainer_arguments
+from .stage_runner import STATE_FOLDER
 
 # What moved the robot: the demonstrations' labels are what the expert wanted, before the disturbance.
 EXECUTED_ACTION_KEY = "action.executed"
@@ -32,8 +34,10 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     dataset = LeRobotDataset(
         output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=DATASET_KEY, action_key=EXECUTED_ACTION_KEY
     )
-    training, validation = (
-        _episodes(part, processor) for part in dataset.split_by_episode(VALIDATION_SHARE, config.seed)
+    # Chosen before anything is trained; written down beside the model.
+    training, validation = dataset.split_by_episode(VALIDATION_SHARE, config.seed)
+    conventions = ClipConventions.of_policy(
+        training, processor, DATASET_KEY, held_out_episodes=validation.episodes["index"].tolist()
     )
     set_seed(config.seed)
     world_model, world_model_processor = tiny_world_model(config.image_size, dataset.action_dim)
@@ -45,31 +49,35 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
             warmup_steps=config.encoder_steps // 10,
         ),
         # Two frames suffice to learn what changes; longer clips hold more of the same picture.
-        EpisodeClips(training, num_frames=2),
+        EpisodeClips(training, conventions, num_frames=2),
         world_model_processor,
     )
     show_losses(encoder_trainer, "Encoder", ("prediction_loss", "reconstruction_loss"))
     encoder_trainer.train()
-    predictor_trainer = WorldModelTrainer(
-        world_model,
-        WorldModelConfig(
-            **trainer_arguments(output, "predictor", config, config.predictor_steps, config.predictor_batch_size),
-            learning_rate=config.predictor_learning_rate,
-            warmup_steps=config.predictor_steps // 10,
-            weight_decay=0.01,
-            auto_steps=AUTOREGRESSIVE_STEPS,
-            adam_beta2=0.95,
-            sensitivity_horizon=CHUNK_SIZE,
-        ),
-        EpisodeClips(training, CLIP_FRAMES),
-        world_model_processor,
-        eval_dataset=EpisodeClips(validation, CLIP_FRAMES),
-    )
-    show_losses(predictor_trainer, "Predictor", ("teacher_forcing_loss", "autoregressive_loss"))
-    predictor_trainer.train()
-    metrics = predictor_trainer.evaluate()
+    # A tenth of a gigabyte that no later stage reads.
+    with tempfile.TemporaryDirectory(dir=output / STATE_FOLDER) as latents:
+        predictor_trainer = WorldModelTrainer(
+            world_model,
+            WorldModelConfig(
+                **trainer_arguments(output, "predictor", config, config.predictor_steps, config.predictor_batch_size),
+                learning_rate=config.predictor_learning_rate,
+                warmup_steps=config.predictor_steps // 10,
+                weight_decay=0.01,
+                auto_steps=AUTOREGRESSIVE_STEPS,
+                adam_beta2=0.95,
+                sensitivity_horizon=CHUNK_SIZE,
+                latent_cache_dir=latents,
+            ),
+            EpisodeClips(training, conventions, CLIP_FRAMES),
+            world_model_processor,
+            eval_dataset=EpisodeClips(validation, conventions, CLIP_FRAMES),
+        )
+        show_losses(predictor_trainer, "Predictor", ("teacher_forcing_loss", "autoregressive_loss"))
+        predictor_trainer.train()
+        metrics = predictor_trainer.evaluate()
     world_model.save_pretrained(output / "world-model")
     world_model_processor.save_pretrained(output / "world-model")
+    conventions.save_pretrained(output / "world-model")
     names = ("prediction_loss", "reconstruction_loss", "latent_std", "latent_rank")
     return {
         "encoder_curves": curves(encoder_trainer.state.log_history, names),
@@ -78,12 +86,6 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
         ),
         "metrics": {name.removeprefix("eval_"): value for name, value in metrics.items() if isinstance(value, float)},
     }
-
-
-def _episodes(dataset: LeRobotDataset, processor: Nora15Processor) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames and normalised executed actions of every episode."""
-    arrays = (dataset.episode_arrays(episode) for episode in range(dataset.num_episodes))
-    return [(frames, processor.normalize_actions(actions, DATASET_KEY)) for frames, actions in arrays]
 
 
 __all__ = ["train_world_model"]

@@ -10,6 +10,7 @@ minimised by a constant. The linear layer is thrown away.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -61,17 +62,21 @@ class PretrainedWorldModel(nn.Module):
         self.world_model = world_model
         self.pixel_decoder = nn.Linear(encoder.hidden_size, encoder.in_chans * encoder.patch_size**2)
 
-    def forward(self, pixel_values: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, pixel_values: torch.Tensor, actions: torch.Tensor, states: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(B, T, 3, size, size)`), actions (`(B, T - 1, A)`): Clips.
+            states (`torch.Tensor` of shape `(B, T, S)`, *optional*): Poses, in the metric convention.
 
         Returns:
             Latents `(B, T, P, D)`, layer-normed predictions of frames 1 ... T - 1 `(B, T - 1, P, D)`, and the mean
             squared pixel error of the reconstruction, in normalised pixels.
         """
         latents = self.world_model.encode(pixel_values)
-        predictions = normalize_latents(self.world_model(latents[:, :-1], actions))
+        past_states = None if states is None else states[:, :-1]
+        predictions = normalize_latents(self.world_model(latents[:, :-1], actions, past_states))
         size = self.world_model.config.encoder_config.patch_size
         patches = pixel_values.unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
         # (B, T, 3, rows, size, columns, size) -> one vector of pixels per patch, row-major as the encoder's
@@ -105,7 +110,7 @@ class EncoderPretrainingTrainer(Trainer):
         processor: VJEPA2ACProcessor,
         **kwargs,
     ):
-        if train_dataset.latents is not None:
+        if train_dataset.has_latents:
             raise ValueError("train_dataset holds latents; training an encoder needs the clips with their frames.")
         model.encoder.requires_grad_(True)
         # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
@@ -124,7 +129,7 @@ class EncoderPretrainingTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Prediction error against the target encoder's latents plus the weighted reconstruction error."""
         pixel_values = self.processor(inputs["frames"])["pixel_values"]
-        latents, predictions, reconstruction_loss = model(pixel_values, inputs["actions"])
+        latents, predictions, reconstruction_loss = model(pixel_values, inputs["actions"], inputs.get("states"))
         target_loss = (predictions - self.target_latents(pixel_values[:, 1:])).abs().mean()
         if model.training:
             self._logged["prediction_loss"].append(target_loss.item())
@@ -145,6 +150,12 @@ class EncoderPretrainingTrainer(Trainer):
         frames = pixel_values.flatten(0, 1)[:, None]
         hidden = torch.func.functional_call(encoder, weights, (frames,)).last_hidden_state
         return normalize_latents(hidden).unflatten(0, pixel_values.shape[:2])
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in `Trainer`; the moving average is written first, so that a checkpoint is never without it."""
+        if output_dir is not None and self.is_in_train:
+            self.target.save(Path(output_dir), self.is_world_process_zero())
+        super().save_model(output_dir, _internal_call)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds the losses and collapse metrics collected since the last call."""

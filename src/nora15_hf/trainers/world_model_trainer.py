@@ -2,99 +2,37 @@
 """Training of the world model's predictor on transformers' Trainer."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import Trainer
 
 from ..data.clips import EpisodeClips
-from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, normalize_latents
+from ..hub.cards import write_world_model_card
+from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from .latent_cache import LatentCache, cache_settings
+from .world_model_card import world_model_card_info
 from .world_model_config import WorldModelConfig
-from .world_model_metrics import action_sensitivity, latent_statistics
+from .world_model_metrics import action_sensitivity, latent_statistics, latent_std
 
-
-@dataclass
-class WorldModelLosses:
-    """
-    Losses of a batch of clips and the latents they compare.
-
-    Args:
-        teacher_forcing, autoregressive (`torch.Tensor`, scalars): The two terms; their sum is the loss.
-        teacher_forced_latents (`torch.Tensor` of shape `(B, T - 1, P, D)`): Predictions of frames 1 ... T - 1.
-        imagined_latents (`torch.Tensor` of shape `(B, auto_steps, P, D)`): Imagined frames 1 ... auto_steps.
-    """
-
-    teacher_forcing: torch.Tensor
-    autoregressive: torch.Tensor
-    teacher_forced_latents: torch.Tensor
-    imagined_latents: torch.Tensor
-
-    @property
-    def loss(self) -> torch.Tensor:
-        return self.teacher_forcing + self.autoregressive
-
-
-def world_model_losses(
-    model: VJEPA2ACModel,
-    latents: torch.Tensor,
-    actions: torch.Tensor,
-    states: torch.Tensor | None = None,
-    auto_steps: int = 2,
-    loss_exponent: float = 1.0,
-) -> WorldModelLosses:
-    """
-    Teacher-forcing and autoregressive loss on layer-normed latents (V-JEPA 2 paper, arXiv 2506.09985, Eq. 2-4; no
-    gradient is stopped). The autoregressive pass starts from the teacher-forcing pass's keys and values of frame 0,
-    which are the same numbers: one frame less to compute.
-
-    Args:
-        model ([`VJEPA2ACModel`]): The world model.
-        latents (`torch.Tensor` of shape `(B, T, P, D)`): Layer-normed latents of clips.
-        actions (`torch.Tensor` of shape `(B, T - 1, A)`): Actions between the frames.
-        states (`torch.Tensor` of shape `(B, T, S)`, *optional*): Poses; zeros when absent.
-        auto_steps (`int`, *optional*, defaults to 2): Frames that the autoregressive pass imagines, below T.
-        loss_exponent (`float`, *optional*, defaults to 1.0): Exponent p of mean(|difference|^p) / p.
-
-    Raises:
-        ValueError: `auto_steps` of T or more; shapes that do not fit; missing states in the metric convention.
-    """
-    if not 1 <= auto_steps < latents.shape[1]:
-        raise ValueError(
-            f"`auto_steps`={auto_steps}, but clips of {latents.shape[1]} frames have {latents.shape[1] - 1} frames to "
-            "imagine. Lower auto_steps or make longer clips."
-        )
-    past_states = None if states is None else states[:, :-1]
-    past_states = model.check_inputs(latents[:, :-1], actions, past_states)
-    predictor = model.predictor
-    predictions, cache = predictor(latents[:, :-1], actions, past_states, return_cache=True)
-    teacher_forced = normalize_latents(predictions)
-
-    frame_tokens = model.config.num_condition_tokens + model.config.num_patches
-    cache = [(keys[:, :, :frame_tokens], values[:, :, :frame_tokens]) for keys, values in cache]
-    imagined = [teacher_forced[:, :1]]
-    for step in range(1, auto_steps):
-        now = slice(step, step + 1)
-        prediction, cache = predictor(
-            imagined[-1], actions[:, now], past_states[:, now], past=cache, return_cache=True
-        )
-        imagined.append(normalize_latents(prediction))
-    imagined = torch.cat(imagined, dim=1)
-
-    def distance(predicted: torch.Tensor) -> torch.Tensor:
-        difference = predicted - latents[:, 1 : 1 + predicted.shape[1]]
-        return difference.abs().pow(loss_exponent).mean() / loss_exponent
-
-    return WorldModelLosses(distance(teacher_forced), distance(imagined), teacher_forced, imagined)
+# The Trainer's uploads leave out what begins with an underscore.
+LATENTS_FOLDER = "_latents"
 
 
 class WorldModelTrainer(Trainer):
     r"""
     Trains the predictor of a [`VJEPA2ACModel`] on clips; the encoder is frozen.
 
-    Besides the Trainer's own metrics it logs, each the mean since the last log, `teacher_forcing_loss` and
-    `autoregressive_loss`. `evaluate` adds `latent_std` and `latent_rank` (collapse, [`latent_statistics`]) and
-    `beats_other_chunk`, `beats_noise_1`, `energy_*` ([`action_sensitivity`]) of the held-out episodes.
+    Besides the Trainer's own metrics it logs, each the mean since the last log:
+
+    | key | meaning |
+    |---|---|
+    | `teacher_forcing_loss`, `autoregressive_loss` | the two terms of the loss |
+    | `latent_std`, `predicted_latent_std` | standard deviation across the frames of a batch, of the truth and of the predictions: predictions that collapse fall below the truth |
+
+    `evaluate` adds `latent_std`, `latent_rank` ([`latent_statistics`]) and the action sensitivity of the held-out
+    episodes ([`ActionSensitivity.metrics`]), all with `eval_` in front.
 
     Args:
         model ([`VJEPA2ACModel`]): Float32 weights; bf16 compute through `args.bf16`.
@@ -103,6 +41,10 @@ class WorldModelTrainer(Trainer):
         processor ([`VJEPA2ACProcessor`]): Makes pixel values of frames; saved with the model.
         eval_dataset ([`EpisodeClips`], *optional*): Held-out episodes.
         kwargs: As for `Trainer`.
+
+    Raises:
+        ValueError: Clips that do not fit the model or the arguments, weights that are not float32, cached latents of
+            another encoder or dataset.
     """
 
     args: WorldModelConfig
@@ -121,11 +63,18 @@ class WorldModelTrainer(Trainer):
                 f"auto_steps={args.auto_steps} needs clips of more frames than that, but train_dataset has "
                 f"num_frames={train_dataset.num_frames}."
             )
-        found = train_dataset.actions[0].shape[-1]
+        found = train_dataset.actions.shape[-1]
         if found != model.config.action_dim:
             raise ValueError(
                 f"train_dataset has actions of {found} dimensions, the model's config.action_dim is "
                 f"{model.config.action_dim}."
+            )
+        conventions = train_dataset.conventions
+        if conventions.action_convention != model.config.action_convention:
+            raise ValueError(
+                f"train_dataset's actions are {conventions.action_convention}, the model's config.action_convention is "
+                f"{model.config.action_convention!r}. Make the clips with ClipConventions.metric for a metric model and "
+                "with of_dataset or of_policy for one of normalised actions."
             )
         coarse = sorted({str(p.dtype) for p in model.predictor.parameters() if p.dtype != torch.float32})
         if coarse:
@@ -138,18 +87,35 @@ class WorldModelTrainer(Trainer):
         self.processor = processor
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
         if args.precompute_latents:
-            self.train_dataset = train_dataset.encoded(self.encode_frames)
-            self.eval_dataset = None if eval_dataset is None else eval_dataset.encoded(self.encode_frames)
-        self._loss_parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+            self.train_dataset = self._with_cached_latents(train_dataset)
+            self.eval_dataset = None if eval_dataset is None else self._with_cached_latents(eval_dataset)
+        self._metrics: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._eval_metrics: dict[str, float] = {}
+
+    def _with_cached_latents(self, clips: EpisodeClips) -> EpisodeClips:
+        """Encodes what is not cached yet, each process its share, and reads latents instead of frames from then on."""
+        args = self.args
+        folder = args.latent_cache_dir or Path(args.output_dir) / LATENTS_FOLDER
+        settings = cache_settings(
+            clips, self.model, self.processor, args.latent_dtype, self.accelerator.mixed_precision
+        )
+        with args.main_process_first(desc="opening the latent cache"):
+            cache = LatentCache(folder, settings)
+        cache.build(clips, self.encode_frames, share=slice(args.process_index, None, args.world_size))
+        self.accelerator.wait_for_everyone()
+        # Where machines share no disk, each still lacks what the others have encoded.
+        with args.main_process_first(desc="completing the latent cache"):
+            cache.build(clips, self.encode_frames)
+        return cache.read(clips)
 
     @torch.no_grad()
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        """Latents `(F, P, D)`, float32 on the CPU, of the uint8 frames `(F, height, width, 3)` of an episode."""
-        latents = []
-        for batch in frames.split(self.args.encode_batch_size):
-            pixel_values = self.processor(batch.to(self.args.device))["pixel_values"]
-            latents.append(self.model.encode(pixel_values)[0].cpu())
-        return torch.cat(latents)
+        """Latents `(F, P, D)`, float32 on the CPU, of uint8 frames `(F, height, width, 3)`."""
+        return torch.cat([self._encode(batch)[0].cpu() for batch in frames.split(self.args.encode_batch_size)])
+
+    def _encode(self, frames: torch.Tensor) -> torch.Tensor:
+        with self.accelerator.autocast():
+            return self.model.encode(self.processor(frames.to(self.args.device))["pixel_values"])
 
     def compute_loss(
         self,
@@ -158,23 +124,21 @@ class WorldModelTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Sum of the two losses of [`world_model_losses`]."""
-        if "latents" in inputs:
-            latents = inputs["latents"]
-        else:
+        """Sum of the two losses of [`VJEPA2ACModel.clip_losses`]."""
+        inputs = dict(inputs)
+        if "frames" in inputs:
             with torch.no_grad():
-                latents = self.model.encode(self.processor(inputs["frames"])["pixel_values"])
-        losses = world_model_losses(
-            self.model,
-            latents,
-            inputs["actions"],
-            auto_steps=self.args.auto_steps,
-            loss_exponent=self.args.loss_exponent,
-        )
-        parts = {"teacher_forcing_loss": losses.teacher_forcing, "autoregressive_loss": losses.autoregressive}
+                inputs["latents"] = self._encode(inputs.pop("frames"))
+        losses = model(**inputs, auto_steps=self.args.auto_steps, loss_exponent=self.args.loss_exponent)
+        parts = {
+            "teacher_forcing_loss": losses.teacher_forcing_loss.detach(),
+            "autoregressive_loss": losses.autoregressive_loss.detach(),
+        }
         if model.training:
+            parts["latent_std"] = latent_std(inputs["latents"][:, 1:].flatten(0, 1))
+            parts["predicted_latent_std"] = latent_std(losses.teacher_forced_latents.detach().flatten(0, 1))
             for name, value in parts.items():
-                self._loss_parts[name].append(value.detach())
+                self._metrics[name].append(value)
         return (losses.loss, parts) if return_outputs else losses.loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -185,34 +149,66 @@ class WorldModelTrainer(Trainer):
 
     def evaluate(self, eval_dataset: EpisodeClips | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
         """Losses of the held-out clips, then the collapse and action-sensitivity metrics of their episodes."""
-        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         clips = self.eval_dataset if eval_dataset is None else eval_dataset
-        if clips.latents is None:
-            clips = clips.encoded(self.encode_frames)
-        extra = latent_statistics(torch.cat(clips.latents))
-        extra |= action_sensitivity(
+        if not clips.has_latents and self.args.precompute_latents:
+            clips = self._with_cached_latents(clips)
+        metrics = super().evaluate(clips, ignore_keys, metric_key_prefix)
+        if not clips.has_latents:
+            clips = clips.encoded_on_demand(self.encode_frames)
+        episodes = clips.latent_episodes()
+        sensitivity = action_sensitivity(
             self.model.eval(),
-            list(zip(clips.latents, clips.actions, strict=True)),
-            action_std=torch.cat(self.train_dataset.actions).std(0),
+            episodes,
+            action_std=self.train_dataset.actions.std(0),
             horizon=self.args.sensitivity_horizon,
             num_cases=self.args.sensitivity_cases,
         )
+        latents = torch.stack([episodes[episode].latents[frame] for episode, frame in sensitivity.starts])
+        extra = latent_statistics(latents) | sensitivity.metrics()
         extra = {f"{metric_key_prefix}_{name}": value for name, value in extra.items()}
         self.log(extra)
-        return metrics | extra
+        self._eval_metrics = metrics | extra
+        return self._eval_metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves model and processor: a folder that `AutoModel` and `AutoProcessor` load."""
-        super().save_model(output_dir, _internal_call)
+        """Saves model, processor, clip conventions and card: a folder that `AutoModel` and `AutoProcessor` load."""
+        folders = {self.args.output_dir if output_dir is None else output_dir}
+        if self.args.push_to_hub:
+            # Uploads during training take the weights of a checkpoint, and everything else from here.
+            folders.add(self.args.output_dir)
         if self.args.should_save:
-            self.processor.save_pretrained(self.args.output_dir if output_dir is None else output_dir)
+            for folder in folders:
+                self.processor.save_pretrained(folder)
+                self.train_dataset.conventions.save_pretrained(folder)
+                self._write_card(folder)
+        # Last: with `push_to_hub` it uploads the folder.
+        super().save_model(output_dir, _internal_call)
+
+    def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
+        """
+        Writes the card of the model in `args.output_dir`; part of [`~transformers.Trainer.push_to_hub`].
+
+        Args:
+            model_name (`str`, *optional*): Title; by default the name of the folder.
+            kwargs: What no training run knows (`license`, `base_model`, `datasets`, `limits`), see
+                [`WorldModelCardInfo`].
+        """
+        if self.is_world_process_zero():
+            self._write_card(self.args.output_dir, model_name, **kwargs)
+
+    def _write_card(self, folder: str, model_name: str | None = None, **kwargs) -> None:
+        info = world_model_card_info(
+            self.model, self.args, self.train_dataset, self._eval_metrics, self.state.global_step, model_name, **kwargs
+        )
+        write_world_model_card(folder, info)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds the loss parts collected since the last call."""
+        """Adds the loss parts and deviations collected since the last call, averaged over processes."""
         if "loss" in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._loss_parts.items()}
-            self._loss_parts.clear()
+            means = {name: torch.stack(values).mean() for name, values in self._metrics.items()}
+            logs |= {name: self.accelerator.reduce(mean, "mean").item() for name, mean in means.items()}
+            self._metrics.clear()
         super().log(logs, *args, **kwargs)
 
 
-__all__ = ["WorldModelLosses", "WorldModelTrainer", "world_model_losses"]
+__all__ = ["LATENTS_FOLDER", "WorldModelTrainer"]

@@ -3,15 +3,12 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .attention_vjepa2_ac import FrameCache
 from .configuration_vjepa2_ac import VJEPA2ACConfig
-from .modeling_vjepa2_ac import (
-    FrameCache,
-    VJEPA2ACModel,
-    VJEPA2ACPredictor,
-    VJEPA2ACPreTrainedModel,
-    normalize_latents,
-)
-from .poses import integrate_pose
+from .modeling_vjepa2_ac import VJEPA2ACModel, VJEPA2ACPreTrainedModel, normalize_latents
+from .planning import CrossEntropyConfig, plan_actions
+from .poses import integrate_pose, pose_difference
+from .predictor_vjepa2_ac import VJEPA2ACPredictor
 from .presets import tiny_world_model
 from .processing_vjepa2_ac import VJEPA2ACProcessor
 
@@ -20,6 +17,7 @@ AutoModel.register(VJEPA2ACConfig, VJEPA2ACModel)
 AutoProcessor.register(VJEPA2ACConfig, VJEPA2ACProcessor)
 
 __all__ = [
+    "CrossEntropyConfig",
     "FrameCache",
     "VJEPA2ACConfig",
     "VJEPA2ACModel",
@@ -28,5 +26,7 @@ __all__ = [
     "VJEPA2ACProcessor",
     "integrate_pose",
     "normalize_latents",
+    "plan_actions",
+    "pose_difference",
     "tiny_world_model",
 ]

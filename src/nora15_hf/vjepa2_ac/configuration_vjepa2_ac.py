@@ -126,6 +126,11 @@ class VJEPA2ACConfig(PreTrainedConfig):
         """Tokens that precede a frame's patches: action, state and, with `use_extrinsics`, the camera."""
         return 3 if self.use_extrinsics else 2
 
+    @property
+    def tokens_per_frame(self) -> int:
+        """Condition tokens and patches of one frame."""
+        return self.num_condition_tokens + self.num_patches
+
     def validate_architecture(self):
         """Called by `@strict`: checks what has to agree."""
         encoder = self.encoder_config

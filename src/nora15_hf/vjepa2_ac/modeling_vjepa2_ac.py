@@ -4,7 +4,7 @@
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,18 +13,35 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 
+from .attention_vjepa2_ac import FrameCache, VJEPA2ACResidualLinear
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
+from .predictor_vjepa2_ac import VJEPA2ACPredictor
 
-LayerCache = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of one predictor layer, each `(B, heads, frames * tokens per frame, head_dim)`."""
+# Measured with 258 tokens per frame and width 256: 1 to 20 futures at once take the same time each, 40 take 1.3 times as long.
+_CPU_BATCH_SIZE = 8
 
-FrameCache = list[LayerCache]
-"""One `LayerCache` per predictor layer: all that later frames need to know about earlier ones."""
+
+@dataclass
+class VJEPA2ACClipLosses(ModelOutput):
+    """
+    Losses of a batch of clips and the latents they compare.
+
+    Args:
+        loss (`torch.Tensor`, scalar): Sum of the two terms.
+        teacher_forcing_loss, autoregressive_loss (`torch.Tensor`, scalars): The terms.
+        teacher_forced_latents (`torch.Tensor` of shape `(B, T - 1, P, D)`): Predictions of frames 1 ... T - 1.
+        imagined_latents (`torch.Tensor` of shape `(B, auto_steps, P, D)`): Imagined frames 1 ... auto_steps.
+    """
+
+    loss: torch.Tensor | None = None
+    teacher_forcing_loss: torch.Tensor | None = None
+    autoregressive_loss: torch.Tensor | None = None
+    teacher_forced_latents: torch.Tensor | None = None
+    imagined_latents: torch.Tensor | None = None
 
 
 def normalize_latents(latents: torch.Tensor) -> torch.Tensor:
@@ -32,242 +49,14 @@ def normalize_latents(latents: torch.Tensor) -> torch.Tensor:
     return nn.functional.layer_norm(latents.float(), latents.shape[-1:], eps=1e-5)
 
 
-def rotary_tables(
-    config: VJEPA2ACConfig, first_frame: int, num_frames: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Cosines and sines of the predictor's rotary embedding, each float32 `(num_frames * tokens per frame, head_dim)`.
-
-    A head splits into `[frame | row | column | rest]`; the rest keeps angle zero and so stays as it is. Inside an
-    axis the frequencies are tiled (angle j uses frequency j mod n) although the turned pairs are adjacent, so that a
-    pair mixes two frequencies and absolute frame indices matter: the released weights were trained this way
-    (`facebookresearch/vjepa2`, `src/models/utils/modules.py`). Computed from integers at every call, because a buffer
-    would follow the model to bfloat16.
-    """
-    rows, columns = config.grid_size
-    condition = config.num_condition_tokens
-    positions = torch.zeros(num_frames, condition + rows * columns, 3, device=device)
-    positions[..., 0] = torch.arange(first_frame, first_frame + num_frames, device=device)[:, None]
-    patches = torch.arange(rows * columns, device=device)
-    positions[:, condition:, 1] = patches // columns
-    positions[:, condition:, 2] = (patches % columns) * (rows / columns)
-
-    num_frequencies = config.predictor_head_dim // 3 // 2
-    exponents = torch.arange(num_frequencies, device=device, dtype=torch.float32) / num_frequencies
-    frequencies = (1.0 / 10000**exponents).repeat(2)
-    rates = torch.zeros(3, config.predictor_head_dim, device=device)
-    for axis in range(3):
-        rates[axis, axis * 2 * num_frequencies : (axis + 1) * 2 * num_frequencies] = frequencies
-    # Each column of `rates` has one non-zero row, so this sum is exact (a matrix product might run in TF32).
-    angles = (positions.flatten(0, 1)[:, :, None] * rates).sum(1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turns adjacent pairs of `hidden` (..., tokens, head_dim) by the tables of [`rotary_tables`]."""
-    even, odd = hidden.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return (hidden * cos + turned * sin).to(hidden.dtype)
-
-
-def frame_causal_mask(
-    num_frames: int, tokens_per_frame: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor | None:
-    """
-    Additive mask `(1, 1, tokens, tokens)` under which a token sees its own and all earlier frames; `None` for one
-    frame, which sees everything. Additive rather than boolean, because eager attention adds it.
-    """
-    if num_frames == 1:
-        return None
-    frame = torch.arange(num_frames, device=device).repeat_interleave(tokens_per_frame)
-    hidden = frame[:, None] < frame[None, :]
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, torch.finfo(dtype).min)
-    return mask[None, None]
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, `(B, heads, tokens, head_dim)` -> `(B, tokens, heads, head_dim)` and its weights."""
-    scores = query @ key.transpose(-1, -2) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value).transpose(1, 2), weights
-
-
-class VJEPA2ACResidualLinear(nn.Linear):
-    """A linear layer whose initial weights shrink with the depth of the block in which it stands."""
-
-    def __init__(self, in_features: int, out_features: int, layer_index: int):
-        super().__init__(in_features, out_features)
-        self.layer_index = layer_index
-
-
-class VJEPA2ACAttention(nn.Module):
-    """Multi-head attention with rotary positions, over the new tokens and the cached ones before them."""
-
-    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.predictor_head_dim
-        self.qkv = nn.Linear(config.predictor_hidden_size, 3 * config.predictor_hidden_size)
-        self.proj = VJEPA2ACResidualLinear(config.predictor_hidden_size, config.predictor_hidden_size, layer_index)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
-        attention_mask: torch.Tensor | None,
-        past: LayerCache | None,
-    ) -> tuple[torch.Tensor, LayerCache]:
-        qkv = self.qkv(hidden_states).unflatten(-1, (3, -1, self.head_dim))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
-        if past is not None:
-            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+def check_finite(name: str, values: torch.Tensor) -> None:
+    """Refuses NaN and infinity, which a mean over thousands of latents would carry into every reward."""
+    if not values.isfinite().all():
+        first = (~values.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"`{name}` holds NaN or infinity, first at index {first} of shape {tuple(values.shape)}. Check the recording or "
+            "the policy that it comes from."
         )
-        attended, _ = attention(
-            self, query, key, value, attention_mask, scaling=self.head_dim**-0.5, dropout=0.0, is_causal=False
-        )
-        return self.proj(attended.flatten(2)), (key, value)
-
-
-class VJEPA2ACMLP(nn.Module):
-    """Feed-forward layer with GELU."""
-
-    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
-        super().__init__()
-        width = int(config.predictor_hidden_size * config.predictor_mlp_ratio)
-        self.fc1 = nn.Linear(config.predictor_hidden_size, width)
-        self.fc2 = VJEPA2ACResidualLinear(width, config.predictor_hidden_size, layer_index)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(nn.functional.gelu(self.fc1(hidden_states)))
-
-
-class VJEPA2ACSwiGLU(nn.Module):
-    """Gated feed-forward layer; two thirds of the width, so that it has as many parameters as the plain one."""
-
-    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
-        super().__init__()
-        width = int(config.predictor_hidden_size * config.predictor_mlp_ratio)
-        width = 8 * math.ceil(2 * width // 3 / 8)
-        self.fc1 = nn.Linear(config.predictor_hidden_size, width)
-        # The original shrinks whatever is called `fc2`, also in this variant, where it is the gate.
-        self.fc2 = VJEPA2ACResidualLinear(config.predictor_hidden_size, width, layer_index)
-        self.fc3 = nn.Linear(width, config.predictor_hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc3(nn.functional.silu(self.fc1(hidden_states)) * self.fc2(hidden_states))
-
-
-class VJEPA2ACBlock(GradientCheckpointingLayer):
-    """Pre-norm transformer block. Returns its keys and values instead of changing a cache that it is given."""
-
-    def __init__(self, config: VJEPA2ACConfig, layer_index: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.predictor_hidden_size, eps=config.predictor_layer_norm_eps)
-        self.attn = VJEPA2ACAttention(config, layer_index)
-        self.norm2 = nn.LayerNorm(config.predictor_hidden_size, eps=config.predictor_layer_norm_eps)
-        self.mlp = (VJEPA2ACSwiGLU if config.predictor_use_swiglu else VJEPA2ACMLP)(config, layer_index)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
-        attention_mask: torch.Tensor | None,
-        past: LayerCache | None,
-    ) -> tuple[torch.Tensor, LayerCache]:
-        attended, present = self.attn(self.norm1(hidden_states), rotary, attention_mask, past)
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.norm2(hidden_states)), present
-
-
-class VJEPA2ACPredictor(nn.Module):
-    """
-    Frame-causal transformer over `[action, state, (camera,) patches]` of each frame. What it puts out at the patches
-    of frame t is its prediction of frame t + 1 (V-JEPA 2 paper, arXiv 2506.09985, section 3; parameter names of the
-    released checkpoint).
-    """
-
-    def __init__(self, config: VJEPA2ACConfig):
-        super().__init__()
-        self.config = config
-        width = config.predictor_hidden_size
-        self.predictor_embed = nn.Linear(config.encoder_config.hidden_size, width)
-        self.action_encoder = nn.Linear(config.action_dim, width)
-        self.state_encoder = nn.Linear(config.state_dim, width)
-        self.extrinsics_encoder = nn.Linear(config.extrinsics_dim, width)
-        self.predictor_blocks = nn.ModuleList(
-            VJEPA2ACBlock(config, index) for index in range(config.predictor_num_hidden_layers)
-        )
-        self.predictor_norm = nn.LayerNorm(width, eps=config.predictor_layer_norm_eps)
-        self.predictor_proj = nn.Linear(width, config.encoder_config.hidden_size)
-        if not config.use_extrinsics:
-            # Part of every released checkpoint, but without gradient: distributed training would wait for it.
-            self.extrinsics_encoder.requires_grad_(False)
-
-    def forward(
-        self,
-        latents: torch.Tensor,
-        actions: torch.Tensor,
-        states: torch.Tensor,
-        extrinsics: torch.Tensor | None = None,
-        past: FrameCache | None = None,
-        return_cache: bool = False,
-    ) -> tuple[torch.Tensor, FrameCache | None]:
-        """
-        Args:
-            latents (`torch.Tensor` of shape `(B, T, P, D)`):
-                Layer-normed latents of T frames.
-            actions (`torch.Tensor` of shape `(B, T, A)`), states (`torch.Tensor` of shape `(B, T, S)`):
-                What is done, and where the robot is, at each of these frames.
-            extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*):
-                The camera's pose; with `config.use_extrinsics` only.
-            past (`FrameCache`, *optional*):
-                Cache of the frames before; T new frames after a cache must be one frame.
-            return_cache (`bool`, *optional*, defaults to `False`):
-                Whether to return the cache of all frames so far (keeps keys and values in memory).
-
-        Returns:
-            `(torch.Tensor of shape (B, T, P, D), FrameCache or None)`: predictions of the frames after each, **not**
-            layer-normed, and the cache.
-        """
-        dtype = self.predictor_embed.weight.dtype
-        tokens = [self.action_encoder(actions.to(dtype)), self.state_encoder(states.to(dtype))]
-        if self.config.use_extrinsics:
-            tokens.append(self.extrinsics_encoder(extrinsics.to(dtype)))
-        embedded = self.predictor_embed(latents.to(dtype))
-        hidden = torch.cat([torch.stack(tokens, dim=2), embedded], dim=2)
-        num_frames, tokens_per_frame = hidden.shape[1:3]
-        if past is not None and num_frames != 1:
-            raise ValueError(
-                f"`latents` holds {num_frames} frames after a cache; feed the frames after a cache singly."
-            )
-
-        first_frame = 0 if past is None else past[0][0].shape[2] // tokens_per_frame
-        rotary = None
-        if self.config.predictor_use_rope:
-            rotary = rotary_tables(self.config, first_frame, num_frames, hidden.device)
-        mask = frame_causal_mask(num_frames, tokens_per_frame, hidden.dtype, hidden.device)
-        hidden = hidden.flatten(1, 2)
-        cache: FrameCache | None = [] if return_cache else None
-        for index, block in enumerate(self.predictor_blocks):
-            hidden, present = block(hidden, rotary, mask, None if past is None else past[index])
-            if return_cache:
-                cache.append(present)
-        patches = hidden.unflatten(1, (num_frames, tokens_per_frame))[:, :, self.config.num_condition_tokens :]
-        return self.predictor_proj(self.predictor_norm(patches)), cache
 
 
 class VJEPA2ACPreTrainedModel(PreTrainedModel):
@@ -280,8 +69,6 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["VJEPA2Layer", "VJEPA2ACBlock"]
     _supports_sdpa = True
-    # The frame-causal mask is not one that flash attention can express.
-    _supports_flash_attn = False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -456,7 +243,9 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         actions: torch.Tensor,
         states: torch.Tensor | None = None,
         extrinsics: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        auto_steps: int | None = None,
+        loss_exponent: float = 1.0,
+    ) -> torch.Tensor | VJEPA2ACClipLosses:
         """
         Next-frame predictions for every frame of a clip, each from the frames up to it (teacher forcing).
 
@@ -469,16 +258,75 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 Robot states. Zeros when absent in the `"normalized"` convention; required in the `"metric"` one.
             extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*):
                 Camera poses; required with, and only accepted with, `config.use_extrinsics`.
+            auto_steps (`int`, *optional*), loss_exponent (`float`, *optional*, defaults to 1.0):
+                With `auto_steps` the losses of whole clips are returned, see [`~VJEPA2ACModel.clip_losses`]; distributed
+                training needs them to come out of `forward`.
 
         Returns:
             `torch.Tensor` of shape `(B, T, P, D)`: at t the prediction of frame t + 1, as the network gives it. It is
-            comparable with latents only after `normalize_latents`.
+            comparable with latents only after `normalize_latents`. With `auto_steps`, [`VJEPA2ACClipLosses`].
 
         Raises:
             ValueError: A shape that does not fit, missing states or extrinsics.
         """
+        if auto_steps is not None:
+            return self.clip_losses(latents, actions, states, extrinsics, auto_steps, loss_exponent)
         states = self.check_inputs(latents, actions, states, extrinsics)
         return self.predictor(latents, actions, states, extrinsics)[0]
+
+    def clip_losses(
+        self,
+        latents: torch.Tensor,
+        actions: torch.Tensor,
+        states: torch.Tensor | None = None,
+        extrinsics: torch.Tensor | None = None,
+        auto_steps: int = 2,
+        loss_exponent: float = 1.0,
+    ) -> VJEPA2ACClipLosses:
+        """
+        Teacher-forcing and autoregressive loss on layer-normed latents (V-JEPA 2 paper, arXiv 2506.09985, Eq. 2-4; no
+        gradient is stopped). The autoregressive pass starts from the teacher-forcing pass's keys and values of frame
+        0, which are the same numbers: one frame less to compute.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, T, P, D)`): Layer-normed latents of clips.
+            actions (`torch.Tensor` of shape `(B, T - 1, A)`): Actions between the frames.
+            states (`torch.Tensor` of shape `(B, T, S)`, *optional*): Poses; zeros when absent.
+            extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*): Camera poses, with `config.use_extrinsics`.
+            auto_steps (`int`, *optional*, defaults to 2): Frames that the autoregressive pass imagines, below T.
+            loss_exponent (`float`, *optional*, defaults to 1.0): Exponent p of mean(|difference|^p) / p.
+
+        Raises:
+            ValueError: `auto_steps` of T or more; shapes that do not fit; missing states in the metric convention.
+        """
+        if not 1 <= auto_steps < latents.shape[1]:
+            raise ValueError(
+                f"`auto_steps`={auto_steps}, but clips of {latents.shape[1]} frames have {latents.shape[1] - 1} frames "
+                "to imagine. Lower auto_steps or make longer clips."
+            )
+        states, extrinsics = (None if each is None else each[:, :-1] for each in (states, extrinsics))
+        states = self.check_inputs(latents[:, :-1], actions, states, extrinsics)
+        predictions, cache = self.predictor(latents[:, :-1], actions, states, extrinsics, return_cache=True)
+        teacher_forced = normalize_latents(predictions)
+
+        frame_tokens = self.config.num_condition_tokens + self.config.num_patches
+        cache = [(keys[:, :, :frame_tokens], values[:, :, :frame_tokens]) for keys, values in cache]
+        imagined = [teacher_forced[:, :1]]
+        for step in range(1, auto_steps):
+            now = slice(step, step + 1)
+            camera = None if extrinsics is None else extrinsics[:, now]
+            prediction, cache = self.predictor(
+                imagined[-1], actions[:, now], states[:, now], camera, past=cache, return_cache=True
+            )
+            imagined.append(normalize_latents(prediction))
+        imagined = torch.cat(imagined, dim=1)
+
+        def distance(predicted: torch.Tensor) -> torch.Tensor:
+            difference = predicted - latents[:, 1 : 1 + predicted.shape[1]]
+            return difference.abs().pow(loss_exponent).mean() / loss_exponent
+
+        losses = distance(teacher_forced), distance(imagined)
+        return VJEPA2ACClipLosses(sum(losses), *losses, teacher_forced, imagined)
 
     def rollout(
         self,
@@ -487,11 +335,13 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         states: torch.Tensor | None = None,
         context_actions: torch.Tensor | None = None,
         extrinsics: torch.Tensor | None = None,
+        batch_size: int | None = None,
     ) -> torch.Tensor:
         """
         Imagines what follows the last given frame, feeding each prediction back. Keys and values of past frames are
-        cached, which is exact because attention is frame-causal. All given actions are used; the released NORA-1.5
-        labels ignored the last of five, so pass `actions[..., :4, :]` to reproduce them.
+        cached, which is exact because attention is frame-causal: on a CPU the numbers are those of [`~VJEPA2ACModel.forward`]
+        on the whole clip, bit for bit. All given actions are used; the released NORA-1.5 labels ignored the last of five,
+        so pass `actions[..., :4, :]` to reproduce them.
 
         Args:
             latents (`torch.Tensor` of shape `(B, T, P, D)`):
@@ -505,20 +355,22 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 The actions between the given frames; required when T > 1.
             extrinsics (`torch.Tensor` of shape `(B, E)`, *optional*):
                 Pose of the camera, which stands still; with `config.use_extrinsics`.
+            batch_size (`int`, *optional*):
+                How many of the B * N futures are imagined at once; bounds the memory for keys and values. Default: all
+                on an accelerator, 8 on a CPU, whose caches larger batches overflow.
 
         Returns:
             `torch.Tensor` of shape `(B, steps, P, D)` or `(B, N, steps, P, D)`, float32, layer-normed.
 
         Raises:
-            ValueError: A shape that does not fit, or a missing or superfluous argument.
+            ValueError: A shape that does not fit, a missing or superfluous argument, NaN or infinity.
         """
-        metric = self.config.action_convention == "metric"
         if actions.ndim not in (3, 4):
             raise ValueError(
                 f"`actions` has shape {tuple(actions.shape)}, expected (batch, steps, action_dim) or (batch, "
                 "candidates, steps, action_dim)."
             )
-        if states is not None and not metric:
+        if states is not None and self.config.action_convention != "metric":
             raise ValueError(
                 "`states` was given, but config.action_convention is 'normalized', in which imagined states are zeros. "
                 "Leave it out, or use a model of the 'metric' convention."
@@ -534,6 +386,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             )
         if num_steps < 1 or num_candidates < 1:
             raise ValueError(f"`actions` has shape {tuple(actions.shape)}: nothing to imagine.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"`batch_size`={batch_size} must be at least 1.")
 
         seen_actions = candidates[:, 0, :1]
         if context_actions is not None:
@@ -542,25 +396,54 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             extrinsics = extrinsics[:, None].expand(-1, num_context + 1, -1)
         states = self.check_inputs(latents, seen_actions, states, extrinsics)
 
-        cache = None
+        for name, values in {"latents": latents, "actions": actions, "states": states}.items():
+            check_finite(name, values)
+        if context_actions is not None:
+            check_finite("context_actions", context_actions)
+
+        context = None
         if num_context:
             past_extrinsics = None if extrinsics is None else extrinsics[:, :-1]
-            _, cache = self.predictor(
+            _, context = self.predictor(
                 latents[:, :-1], context_actions, states[:, :-1], past_extrinsics, return_cache=True
             )
-            cache = [tuple(each.repeat_interleave(num_candidates, dim=0) for each in layer) for layer in cache]
-        frame, state = (each[:, -1:].repeat_interleave(num_candidates, dim=0) for each in (latents, states))
-        if extrinsics is not None:
-            extrinsics = extrinsics[:, -1:].repeat_interleave(num_candidates, dim=0)
+        futures = candidates.flatten(0, 1)
+        if batch_size is None:
+            batch_size = _CPU_BATCH_SIZE if latents.device.type == "cpu" else len(futures)
+        state_of_future = torch.arange(len(latents), device=latents.device).repeat_interleave(num_candidates)
+        rolled = torch.cat(
+            [
+                self._imagine(
+                    latents[rows, -1:],
+                    future_actions,
+                    states[rows, -1:],
+                    None if extrinsics is None else extrinsics[rows, -1:],
+                    None if context is None else [(keys[rows], values[rows]) for keys, values in context],
+                )
+                for rows, future_actions in zip(
+                    state_of_future.split(batch_size), futures.split(batch_size), strict=True
+                )
+            ]
+        )
+        return rolled.unflatten(0, candidates.shape[:2]) if actions.ndim == 4 else rolled
+
+    def _imagine(
+        self,
+        frame: torch.Tensor,
+        actions: torch.Tensor,
+        state: torch.Tensor,
+        extrinsics: torch.Tensor | None,
+        past: FrameCache | None,
+    ) -> torch.Tensor:
+        """One future `(R, steps, P, D)` for each of R last frames and chunks of actions."""
         imagined = []
-        for action in candidates.flatten(0, 1).split(1, dim=1):
-            prediction, cache = self.predictor(frame, action, state, extrinsics, past=cache, return_cache=True)
+        for action in actions.split(1, dim=1):
+            prediction, past = self.predictor(frame, action, state, extrinsics, past=past, return_cache=True)
             frame = normalize_latents(prediction)
             imagined.append(frame)
-            if metric:
+            if self.config.action_convention == "metric":
                 state = integrate_pose(state, action)
-        rolled = torch.cat(imagined, dim=1)
-        return rolled.unflatten(0, candidates.shape[:2]) if actions.ndim == 4 else rolled
+        return torch.cat(imagined, dim=1)
 
     def goal_energy(self, rollout_latents: torch.Tensor, goal_latents: torch.Tensor) -> torch.Tensor:
         """
@@ -577,7 +460,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             `torch.Tensor` of shape `(B,)` or `(B, N)`.
 
         Raises:
-            ValueError: Shapes that do not fit.
+            ValueError: Shapes that do not fit; NaN or infinity in the goal.
         """
         goal = goal_latents[:, -1] if goal_latents.ndim == 4 else goal_latents
         expected = (rollout_latents.shape[0], *rollout_latents.shape[-2:])
@@ -587,6 +470,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 f"{tuple(rollout_latents.shape)}; expected (B, P, D) or (B, T, P, D) beside (B, steps, P, D) or "
                 "(B, N, steps, P, D), with equal B, P and D."
             )
+        check_finite("goal_latents", goal)
         if rollout_latents.ndim == 5:
             goal = goal[:, None]
         return (rollout_latents[..., -1, :, :].float() - goal.float()).abs().mean(dim=(-2, -1))
@@ -639,12 +523,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
 
 
 __all__ = [
-    "FrameCache",
+    "VJEPA2ACClipLosses",
     "VJEPA2ACModel",
     "VJEPA2ACPreTrainedModel",
-    "VJEPA2ACPredictor",
-    "frame_causal_mask",
     "normalize_latents",
-    "rotary_tables",
-    "rotate",
 ]

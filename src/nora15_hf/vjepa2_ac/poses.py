@@ -45,4 +45,22 @@ def integrate_pose(poses: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     return torch.cat([position, _euler_from_rotation(rotation), gripper], dim=-1).to(poses.dtype)
 
 
-__all__ = ["integrate_pose"]
+def pose_difference(poses: torch.Tensor, next_poses: torch.Tensor) -> torch.Tensor:
+    """
+    The action of the metric convention that leads from one pose to the next; the inverse of [`integrate_pose`].
+
+    Args:
+        poses, next_poses (`torch.Tensor` of shape `(..., 7)`): As in [`integrate_pose`].
+
+    Returns:
+        `torch.Tensor` of shape `(..., 7)`, dtype of `poses`, computed in float64.
+    """
+    pose, following = poses.double(), next_poses.double()
+    rotation = _rotation_from_euler(following[..., 3:6]) @ _rotation_from_euler(pose[..., 3:6]).transpose(-1, -2)
+    difference = following - pose
+    return torch.cat([difference[..., :3], _euler_from_rotation(rotation), difference[..., 6:]], dim=-1).to(
+        poses.dtype
+    )
+
+
+__all__ = ["integrate_pose", "pose_difference"]

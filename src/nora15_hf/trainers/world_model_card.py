@@ -1,0 +1,91 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a training run knows for the card of its world model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from ..data.clips import EpisodeClips
+from ..hub.card_info import WorldModelCardInfo
+from ..vjepa2_ac import VJEPA2ACModel
+from .world_model_config import WorldModelConfig
+
+
+def world_model_card_info(
+    model: VJEPA2ACModel,
+    args: WorldModelConfig,
+    clips: EpisodeClips,
+    metrics: Mapping[str, float],
+    steps: int,
+    name: str | None = None,
+    **kwargs,
+) -> WorldModelCardInfo:
+    """
+    Args:
+        model ([`VJEPA2ACModel`]), args ([`WorldModelConfig`]), clips ([`EpisodeClips`]): Of the run.
+        metrics (`Mapping[str, float]`): Of the last evaluation; empty before one.
+        steps (`int`): Optimiser steps done.
+        name (`str`, *optional*): Title of the card; the output folder's name by default.
+        kwargs: Other fields of [`WorldModelCardInfo`].
+    """
+    conventions, dataset = clips.conventions, clips.dataset
+    name = name or Path(args.output_dir).resolve().name
+    metric = conventions.action_convention == "metric"
+    actions = "differences between consecutive poses" if metric else f"column `{conventions.action_key}`"
+    mode = {"q01_q99": "1 % and 99 % quantiles", "min_max": "minimum and maximum", "mean_std": "mean and deviation"}
+    names = None if metric else dataset.info["features"][conventions.action_key].get("names")
+    known = (
+        {} if "datasets" in kwargs or not _is_repo_id(conventions.dataset) else {"datasets": (conventions.dataset,)}
+    )
+    return WorldModelCardInfo(
+        repo_id=args.hub_model_id or name,
+        name=name,
+        num_parameters=model.num_parameters(),
+        image_size=model.config.encoder_config.crop_size,
+        action_dim=model.config.action_dim,
+        horizon=args.sensitivity_horizon,
+        encoder="frozen in this training",
+        frame_step=f"one frame, 1/{dataset.fps:g} s",
+        action_space=actions if not names else f"{actions}: {', '.join(map(str, names))}",
+        action_scale=(
+            "metres and radians"
+            if metric
+            else f"{mode[conventions.normalization_mode]} of the training actions, as stored in `clips.json`"
+        ),
+        state_input=f"poses, column `{conventions.state_key}`" if metric else "zeros",
+        training={
+            "dataset": conventions.dataset,
+            "dataset fingerprint": conventions.dataset_fingerprint,
+            "camera": conventions.image_key,
+            "episodes": clips.num_episodes,
+            "frames per clip": clips.num_frames,
+            "autoregressive steps": args.auto_steps,
+            "loss exponent": args.loss_exponent,
+            "optimiser steps": steps,
+            "clips per step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "learning rate": args.learning_rate,
+            "schedule": str(args.lr_scheduler_type.value),
+            "weight decay": args.weight_decay,
+            "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
+            "seed": args.seed,
+        },
+        metrics={key.removeprefix("eval_"): round(value, 4) for key, value in metrics.items() if _is_measure(key)},
+        **known,
+        **kwargs,
+    )
+
+
+def _is_measure(key: str) -> bool:
+    return not key.endswith(("_runtime", "_per_second", "epoch"))
+
+
+def _is_repo_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+__all__ = ["world_model_card_info"]
