@@ -129,6 +129,7 @@ class LeRobotReader:
         """Width S of the states, 0 without a state feature."""
         return 0 if self.state_key is None else self.info["features"][self.state_key]["shape"][0]
 
+    @property
     def info(self) -> dict:
         """Content of `meta/info.json`."""
         return self._source.metadata.info
