@@ -26,6 +26,7 @@ from ..nora15.alternative_answers import answer_log_probs
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ..preferences.fingerprint import fingerprint
 from ..preferences.preference_dataset import check_preferences
+from .complete_push import CompletePushCallback
 from .flow_dpo_config import FlowDPOConfig
 from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
 from .preference_collator import (
@@ -167,6 +168,7 @@ class FlowDPOTrainer(DPOTrainer):
             peft_config=peft_config,
         )
         args.precompute_ref_log_probs = precompute
+        self.add_callback(CompletePushCallback(self.model))
         if hasattr(policy.config, "quantization_config"):
             _restore_float32(self.model, adapters)
         self._check_trainable_parameters()
