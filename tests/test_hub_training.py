@@ -85,9 +85,8 @@ def test_every_save_and_the_end_are_pushed(hub, tmp_path, make):
     assert not any(hub.token.encode() in content for content in files.values())
     assert not any(path.startswith("checkpoint-") for path in files)
     card = ModelCard(files["README.md"].decode())
-    if make is not preference:
-        assert card.data.pipeline_tag == "robotics"
-        assert "nora15_hf" in card.data.tags
+    assert card.data.pipeline_tag == "robotics"
+    assert "nora15_hf" in card.data.tags
     assert str(tmp_path) not in str(card)
 
 
