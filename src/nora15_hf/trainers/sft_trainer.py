@@ -24,6 +24,7 @@ from ..data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ..data.policy_fit import check_dataset_fits
 from ..hub.cards import write_policy_card
 from ..nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from .complete_push import CompletePushCallback
 from .ema import EmaCallback
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
@@ -131,6 +132,7 @@ class Nora15SFTTrainer(Trainer):
         # Its loss is a mean over the accumulated batch already.
         self.loss_is_scaled_for_ga = True
         self.policy = policy
+        self.add_callback(CompletePushCallback(model))
         if isinstance(data_collator, PolicyCollator) and data_collator.augmentation is not None:
             self.add_callback(AugmentationEpoch(data_collator.augmentation))
         self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
@@ -359,8 +361,7 @@ class Nora15SFTTrainer(Trainer):
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             if self.args.push_to_hub:
-                # Of a checkpoint, `Trainer` pushes weights and processor only; the rest must lie in the output folder.
-                self.policy.scheduler.save_pretrained(Path(self.args.output_dir) / "scheduler")
+                # Of a checkpoint, `Trainer` pushes no card.
                 self.create_model_card()
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
