@@ -50,8 +50,7 @@ def make_trainer(policy, split, folder, objective="joint", trainer_options=None,
         args=Nora15SFTConfig(output_dir=str(folder), objective=objective, **{**arguments, **options}),
         train_dataset=split[0],
         eval_dataset=split[1],
-        processing_class=processor,
-        **(trainer_options or {}),
+        **{"processing_class": processor, **(trainer_options or {})},
     )
 
 
@@ -287,6 +286,8 @@ def test_refused_configurations(options, message, tmp_path):
         ({}, {"compute_metrics": len}, "compute_metrics needs logits"),
         ({"image_augmentation": {}}, {"data_collator": len}, "data_collator is given"),
         ({"pad_to_multiple_of": 8}, {"data_collator": len}, "data_collator is given"),
+        ({"push_to_hub": True}, {"processing_class": None, "data_collator": len}, "processing_class is missing"),
+        ({}, {"processing_class": None}, "give one"),
     ],
 )
 def test_refused_trainers(policy, split, options, trainer_options, message, tmp_path):

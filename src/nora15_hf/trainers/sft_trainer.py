@@ -113,9 +113,10 @@ class Nora15SFTTrainer(Trainer):
                 "image_augmentation and pad_to_multiple_of are for the collator that the trainer makes, but data_collator "
                 "is given. Give these two to your collator, or processing_class instead of data_collator."
             )
-        if args.open_loop_episodes and processing_class is None:
+        if processing_class is None and (args.open_loop_episodes or args.push_to_hub):
             raise ValueError(
-                f"open_loop_episodes={args.open_loop_episodes} needs processing_class, for the units of the actions."
+                f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
+                "missing: it knows the units of the actions and belongs into the repo. Give it."
             )
         for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
             if processing_class is not None and isinstance(dataset, _CHECKED):
