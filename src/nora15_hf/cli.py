@@ -8,7 +8,7 @@ from pathlib import Path
 from .data.statistics_table import dataset_statistics
 from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
-from .hub import plan_push, push_folder
+from .hub import AuthorFacts, plan_push, push_folder, read_evaluation, write_card
 from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
 from .vjepa2_ac.convert_vjepa2_ac_to_hf import convert_vjepa2_ac_to_hf
@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_convert(commands)
     _add_push(commands)
+    _add_card(commands)
     _add_imagine(commands)
     _add_stats(commands)
     return parser
@@ -349,6 +350,56 @@ def _run_stats(arguments: argparse.Namespace) -> int:
         key: value for key, value in vars(arguments).items() if key not in ("command", "run", "dataset", "output")
     }
     print(dataset_statistics(arguments.dataset, arguments.output, **options))
+    return 0
+
+
+def _add_card(commands) -> None:
+    command = commands.add_parser(
+        "card",
+        help="the README.md of a model, adapter or dataset folder",
+        description=(
+            "Reads sizes, conventions, hyper-parameters, provenance and counts from the folder and writes its card. What is "
+            "neither there nor given here, the card calls not stated."
+        ),
+    )
+    command.add_argument(
+        "folder", type=Path, help="policy, world model, adapter, preference dataset or demonstrations"
+    )
+    command.add_argument("--repo-id", help="Hub id for the usage snippet (default: the folder's name)")
+    command.add_argument("--name", help="title (default: last part of the Hub id)")
+    command.add_argument(
+        "--stage", choices=("sft", "continued-sft", "dpo"), help="default: told from the training's run.json"
+    )
+    command.add_argument("--base-model", help="Hub id of what training started from")
+    command.add_argument(
+        "--datasets", type=_comma_separated, default=(), help="comma-separated Hub ids of the datasets trained on"
+    )
+    command.add_argument("--action-space", help="meaning and unit of the action dimensions")
+    command.add_argument("--gripper", help="meaning of the gripper's sign")
+    command.add_argument("--example-instruction", help="instruction for the usage snippet")
+    command.add_argument(
+        "--evaluation", type=Path, metavar="FILE",
+        help="JSON of closed-loop results: environment, environment_id, results (task to [successes, episodes]), conventions",
+    )  # fmt: skip
+    command.add_argument("--license", default=AuthorFacts.license, help=f"default: {AuthorFacts.license}")
+    command.set_defaults(run=_run_card)
+
+
+def _run_card(arguments: argparse.Namespace) -> int:
+    names = (
+        "repo_id",
+        "stage",
+        "name",
+        "base_model",
+        "datasets",
+        "action_space",
+        "gripper",
+        "example_instruction",
+        "license",
+    )
+    evaluation = None if arguments.evaluation is None else read_evaluation(arguments.evaluation)
+    facts = AuthorFacts(evaluation=evaluation, **{name: vars(arguments)[name] for name in names})
+    print(write_card(arguments.folder, facts))
     return 0
 
 
