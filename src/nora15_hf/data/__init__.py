@@ -2,6 +2,7 @@
 """LeRobot datasets in and out, their statistics, and the way from samples to model inputs."""
 
 from .collator import PolicyCollator
+from .image_augmentation import ImageAugmentation
 from .lerobot_dataset import LeRobotDataset, Sample
 from .lerobot_mixture import LeRobotMixture
 from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
@@ -10,6 +11,7 @@ from .policy_fit import check_dataset_fits
 from .statistics import compute_statistics, delta_actions
 
 __all__ = [
+    "ImageAugmentation",
     "LeRobotDataset",
     "LeRobotMixture",
     "LeRobotStream",

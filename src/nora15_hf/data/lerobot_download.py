@@ -25,7 +25,7 @@ class DatasetFiles:
 
     @property
     def revision(self) -> str | None:
-        """Commit of a dataset from the Hub: the folder of a snapshot is named after it."""
+        """Commit of the repo, after which the folder of a snapshot is named; `None` for a local dataset."""
         return None if self.repo_id is None else self.root.name
 
     def fetch(self, patterns: Sequence[str]) -> None:

@@ -478,7 +478,8 @@ class Nora15Processor(ProcessorMixin):
         save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats, self.state_stats)
         # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
         self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
-        vars(self).pop("auto_map", None)
+        for settings in (vars(self), self.tokenizer.init_kwargs):
+            settings.pop("auto_map", None)
         return super().save_pretrained(str(folder), **kwargs)
 
     def push_to_hub(

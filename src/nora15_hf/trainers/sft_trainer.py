@@ -13,12 +13,14 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.collator import PolicyCollator
 from ..data.image_augmentation import ImageAugmentation
 from ..hub.cards import write_policy_card
 from ..nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from .complete_push import CompletePushCallback
 from .ema import EmaCallback
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
@@ -115,6 +117,7 @@ class Nora15SFTTrainer(Trainer):
         # Its loss is a mean over the accumulated batch already.
         self.loss_is_scaled_for_ga = True
         self.policy = policy
+        self.add_callback(CompletePushCallback(model))
         if isinstance(data_collator, PolicyCollator) and data_collator.augmentation is not None:
             self.add_callback(AugmentationEpoch(data_collator.augmentation))
         self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
@@ -318,10 +321,16 @@ class Nora15SFTTrainer(Trainer):
         return action_errors(replays)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As in `Trainer`; the moving average is written first, so that a checkpoint is never without it."""
+        """
+        As in `Trainer`, but the moving average is written first, so that a checkpoint is never without it, and the
+        arguments are not left behind as a pickle.
+        """
+        folder = Path(output_dir or self.args.output_dir)
         if self.ema is not None and output_dir is not None and self.is_in_train:
-            self.ema.save(Path(output_dir), self.is_world_process_zero())
+            self.ema.save(folder, self.is_world_process_zero())
         super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """Writes this library's card of a policy into the output folder."""
