@@ -28,6 +28,7 @@ from nora15_hf.data import (
     LeRobotWriter,
     PolicyCollator,
     compute_statistics,
+    lerobot_dataset,
     lerobot_download,
     parquet_images,
 )
@@ -276,6 +277,14 @@ def test_keys_choose_cameras_state_and_action(v30):
     assert LeRobotDataset(v30, image_keys=[])[0]["images"] == []
     with pytest.raises(ValueError, match=r"`key` 'observation.image' is no opened camera. Opened: observation.wrist"):
         dataset.frame(0, "observation.image")
+
+
+def test_small_datasets_are_cached_by_default(v30, monkeypatch):
+    size = 2 * HEIGHT * WIDTH * 3 * sum(LENGTHS)
+    for limit, cached in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(lerobot_dataset, "CACHED_BYTES", limit)
+        cameras = LeRobotDataset(v30)._cameras.values()
+        assert [camera.cache for camera in cameras] == [cached] * 2
 
 
 def test_uncached_images_keep_row_groups_by_size(v30, monkeypatch):
