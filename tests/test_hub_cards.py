@@ -17,7 +17,7 @@ from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card
 from nora15_hf.hub.cards import write_policy_card
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import GroundTruthActionReward, WeightedReward, build_preferences
+from nora15_hf.preferences import FlowSampler, GroundTruthActionReward, WeightedReward, build_preferences
 from nora15_hf.trainers import FlowDPOConfig
 from nora15_hf.trainers.resume import find_checkpoint
 from test_cards import DEMONSTRATIONS, POLICY, save_policy, save_world_model, write_demonstrations
@@ -46,7 +46,7 @@ def save_preferences(folder: Path) -> None:
         indices=[0, 3],
         reward=WeightedReward({"distance": (GroundTruthActionReward(), 0.5)}),
         num_candidates=2,
-        num_steps=1,
+        sampler=FlowSampler(num_steps=1),
         progress=False,
     )
 
@@ -130,7 +130,7 @@ def test_preference_card_tells_provenance(saved):
     assert "| candidates from | robots/sft |" in text
     assert "| world model | not stated |" in text
     assert "| distance | 0.5 |" in text
-    assert "| pair | best against worst of the candidates |" in text
+    assert "| pair | best worst |" in text
 
 
 def test_demonstration_card_counts_episodes(saved):
