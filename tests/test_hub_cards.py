@@ -130,7 +130,7 @@ def test_preference_card_tells_provenance(saved):
     assert "| candidates from | robots/sft |" in text
     assert "| world model | not stated |" in text
     assert "| distance | 0.5 |" in text
-    assert "| pair | best worst |" in text
+    assert "| pair | best against worst of the candidates |" in text
 
 
 def test_demonstration_card_counts_episodes(saved):

@@ -50,6 +50,12 @@ _SHARED_SETTINGS = (
     "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "bf16", "seed",
 )  # fmt: skip
 
+_PAIRINGS = {
+    "best_worst": "best against worst of the candidates",
+    "best_random": "best against a random other candidate",
+    "all": "every two candidates",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuthorFacts:
@@ -233,7 +239,7 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
         policy=facts.base_model or settings["policy"] or None,
         world_model=provenance.pop("world_model", None),
         rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=settings["pairing"].replace("_", " "),
+        selection=_PAIRINGS[settings["pairing"]],
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance=told | provenance,
