@@ -71,6 +71,15 @@ def saved(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", SAVERS)
+def test_metadata_passes_the_validation_of_the_hub(hub, saved, name):
+    dataset = name in ("preferences", "demonstrations")
+    base = {"base_model": "robots/base"} if name == "adapter" else {}
+    card = (DatasetCard if dataset else ModelCard).load(write_card(saved / name, AuthorFacts(**base)))
+    card.validate(repo_type="dataset" if dataset else "model")
+    assert [request.route for request in hub.requests] == ["validate_yaml"]
+
+
+@pytest.mark.parametrize("name", SAVERS)
 def test_a_card_is_made_of_what_the_folder_tells(saved, name, capsys, monkeypatch):
     monkeypatch.chdir(saved)
     base = ["--base-model", "robots/base"] if name == "adapter" else []

@@ -155,6 +155,7 @@ def _write_policy_card(folder: Path, facts: AuthorFacts, shared: dict[str, Any])
         action_space=facts.action_space or conventions.get("action", NOT_STATED),
         gripper=facts.gripper or conventions.get("gripper", NOT_STATED),
         normalization=_normalization(processor),
+        state_dim=config.state_dim,
         statistics_keys=keys,
         decoder=f"flow matching, {scheduler}, {config.num_inference_steps} steps",
         example_instruction=facts.example_instruction or "open the faucet",
