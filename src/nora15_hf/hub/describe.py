@@ -50,6 +50,12 @@ _SHARED_SETTINGS = (
     "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "bf16", "seed",
 )  # fmt: skip
 
+_PAIRINGS = {
+    "best_worst": "best against worst of the candidates",
+    "best_random": "best against a random other candidate",
+    "all": "every two candidates",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuthorFacts:
@@ -149,6 +155,7 @@ def _write_policy_card(folder: Path, facts: AuthorFacts, shared: dict[str, Any])
         action_space=facts.action_space or conventions.get("action", NOT_STATED),
         gripper=facts.gripper or conventions.get("gripper", NOT_STATED),
         normalization=_normalization(processor),
+        state_dim=config.state_dim,
         statistics_keys=keys,
         decoder=f"flow matching, {scheduler}, {config.num_inference_steps} steps",
         example_instruction=facts.example_instruction or "open the faucet",
@@ -217,7 +224,7 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     settings, counts = record["settings"], record["counts"]
     rewards = settings["reward"]["rewards"]
     told = {
-        "sampler": ", ".join(f"{key} {value}" for key, value in settings["sampler"].items()),
+        "sampler": settings["sampler"],
         "seed": settings["seed"],
         "dataset key": settings["dataset_key"],
         "policy fingerprint": settings["policy_fingerprint"],
@@ -226,14 +233,14 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     provenance = {name: value for name, value in record["provenance"].items() if name != "packages"}
     info = PreferenceCardInfo(
         num_rows=counts["pairs"],
-        num_candidates=settings["num_candidates"],
+        num_candidates=settings["num_candidates"] + settings["num_noisy_negatives"],
         chunk_size=settings["chunk_size"],
         action_dim=settings["action_dim"],
         demonstrations=facts.datasets[0] if facts.datasets else None,
         policy=facts.base_model or settings["policy"] or None,
         world_model=provenance.pop("world_model", None),
         rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=settings["pairing"].replace("_", " against ") + " of the candidates",
+        selection=_PAIRINGS[settings["pairing"]],
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance=told | provenance,
