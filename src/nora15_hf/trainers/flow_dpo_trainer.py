@@ -46,7 +46,7 @@ from .preference_reference import load_reference_values, rows_fingerprint, save_
 logger = logging.getLogger(__name__)
 
 # First numbers of the keys that draws of noise and time depend on.
-_TRAIN, _EVAL, _PRECOMPUTED = range(3)
+TRAIN, EVAL, PRECOMPUTED = range(3)
 # What of a batch is not an input of the policy.
 _PAIR_KEYS = {*SIDES, "action_mask", ROW_INDEX, *REFERENCE_COLUMNS}
 
@@ -238,7 +238,7 @@ class FlowDPOTrainer(DPOTrainer):
         )
         collected = defaultdict(list)
         for inputs in tqdm(loader, desc=f"Reference values, {name}", disable=args.disable_tqdm):
-            draws = self._draws(inputs, _PRECOMPUTED)
+            draws = self._draws(inputs, PRECOMPUTED)
             with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as reference:
                 values, _ = self._predict(reference, inputs, draws)
             for key, value in self.accelerator.gather_for_metrics(values).items():
@@ -253,7 +253,7 @@ class FlowDPOTrainer(DPOTrainer):
 
     def _draws(self, inputs: dict[str, torch.Tensor], purpose: int) -> FlowDraws:
         args = self.args
-        step = self.state.global_step if purpose == _TRAIN else 0
+        step = self.state.global_step if purpose == TRAIN else 0
         return sample_row_draws(
             self.accelerator.unwrap_model(self.model).config,
             inputs[ROW_INDEX].tolist(),
@@ -302,9 +302,9 @@ class FlowDPOTrainer(DPOTrainer):
         """
         args = self.args
         if args.precompute_ref_log_probs:
-            purpose = _PRECOMPUTED
+            purpose = PRECOMPUTED
         else:
-            purpose = _TRAIN if model.training else _EVAL
+            purpose = TRAIN if model.training else EVAL
         draws = self._draws(inputs, purpose)
         with self.accelerator.autocast():
             prefix = None
@@ -443,4 +443,4 @@ def _chunks(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack([inputs[side] for side in SIDES], dim=1)
 
 
-__all__ = ["FlowDPOTrainer"]
+__all__ = ["PRECOMPUTED", "FlowDPOTrainer"]
