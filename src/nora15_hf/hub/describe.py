@@ -16,6 +16,7 @@ from ..data.lerobot_metadata import CONVENTIONS_KEY, INDEX_FEATURES, load_metada
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
+from ..preferences.pairs import PAIRINGS
 from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 from .artefacts import Artefact, find_artefact, read_json
@@ -216,7 +217,8 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     settings, counts = record["settings"], record["counts"]
     rewards = settings["reward"]["rewards"]
     told = {
-        "solver steps": settings["num_steps"],
+        "sampler": settings["sampler"],
+        "noise-injected negatives": settings["num_noisy_negatives"],
         "seed": settings["seed"],
         "dataset key": settings["dataset_key"],
         "policy fingerprint": settings["policy_fingerprint"],
@@ -230,9 +232,9 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
         action_dim=settings["action_dim"],
         demonstrations=facts.datasets[0] if facts.datasets else None,
         policy=facts.base_model or settings["policy"] or None,
-        world_model=provenance.pop("world_model", None),
+        world_model=rewards.get("world_model", {}).get("world_model"),
         rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=f"best against {settings['rejected']} of the candidates",
+        selection=PAIRINGS[settings["pairing"]],
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance=told | provenance,
