@@ -12,7 +12,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from ..data.lerobot_metadata import CONVENTIONS_KEY, INDEX_FEATURES, load_metadata
+from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
+from ..data.lerobot_metadata import load_metadata
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
@@ -232,7 +233,7 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
         action_dim=settings["action_dim"],
         demonstrations=facts.datasets[0] if facts.datasets else None,
         policy=facts.base_model or settings["policy"] or None,
-        world_model=rewards.get("world_model", {}).get("world_model"),
+        world_model=rewards.get("world_model", {}).get("world_model") or None,
         rewards={name: reward["weight"] for name, reward in rewards.items()},
         selection=PAIRINGS[settings["pairing"]],
         min_margin=settings["min_margin"],
@@ -248,7 +249,7 @@ def _write_demonstration_card(folder: Path, facts: AuthorFacts, shared: dict[str
     info = metadata.info
     conventions = dict(info.get(CONVENTIONS_KEY, {}))
     tasks: dict[str, int] = {}
-    for instructions in metadata.episodes["tasks"]:
+    for instructions in metadata.episodes.tasks:
         for instruction in instructions:
             tasks[instruction] = tasks.get(instruction, 0) + 1
     features = {name: feature for name, feature in info["features"].items() if name not in INDEX_FEATURES}
