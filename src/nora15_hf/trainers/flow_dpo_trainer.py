@@ -214,7 +214,7 @@ class FlowDPOTrainer(DPOTrainer):
 
     def _reference_values(self, dataset: Dataset, name: str) -> dict[str, torch.Tensor]:
         args = self.args
-        folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "reference")
+        folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "_reference")
         path = folder / f"{name}.safetensors"
         config = self.accelerator.unwrap_model(self.model).config
         draws = {key: getattr(args, key) for key in ("seed", "num_draws", "antithetic_noise", "shared_draws")}
