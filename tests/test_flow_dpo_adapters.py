@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 import dpo_step
+import margin_variance
 from flow_dpo_runs import make_rows, make_trainer
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
@@ -129,3 +130,11 @@ def test_a_step_costs_one_backbone_pass(capsys):
     assert passes["live reference"] == pytest.approx(1, rel=1e-6)
     assert passes["precomputed reference"] == pytest.approx(1, rel=1e-6)
     assert "| step" in capsys.readouterr().out
+
+
+def test_shared_draws_lower_the_deviation_of_the_margin(tmp_path):
+    figure = tmp_path / "margins.png"
+    arguments = ["--pairs", "4", "--draws", "2", "--repeats", "12", "--figure", str(figure)]
+    found = {row["kind"]: row["standard_deviation"] for row in margin_variance.main(arguments)["results"]}
+    assert found["shared"] < 0.9 * found["independent"]
+    assert figure.is_file()
