@@ -4,6 +4,7 @@
 The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
 """
 
+import copy
 import math
 import os
 import tempfile
