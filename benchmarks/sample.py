@@ -54,7 +54,9 @@ def check_agreement(results: dict[str, torch.Tensor], tolerance: float) -> float
     }
     worst = max(differences, key=differences.get)
     if not differences[worst] <= tolerance:
-        raise RuntimeError(f"{worst} differs from the reference by {differences[worst]:.1e}: times cannot be compared.")
+        raise RuntimeError(
+            f"{worst} differs from the reference by {differences[worst]:.1e}: times cannot be compared."
+        )
     return differences[worst]
 
 
@@ -102,8 +104,10 @@ def main(arguments: list[str] | None = None) -> dict:
     timed = {f"{work}: {name}": run for work, group in contestants.items() for name, run in group.items()}
     for patch, network in pi0.items():
         tokens = pi0_prompt[patch]["input_ids"].shape[1]
-        timed[f"one chunk: PI0, {tokens} tokens of prompt, patches of {patch} px"] = lambda network=network, patch=patch: (
-            network.sample_actions(**pi0_prompt[patch], noise=pi0_noise, num_steps=steps)
+        timed[f"one chunk: PI0, {tokens} tokens of prompt, patches of {patch} px"] = (
+            lambda network=network, patch=patch: network.sample_actions(
+                **pi0_prompt[patch], noise=pi0_noise, num_steps=steps
+            )
         )
     timed["part: prefill of the reference"] = torch.no_grad()(lambda: plain.prefill(inputs))
     timed["part: prefill of ours"] = lambda: model.prefill(**inputs)

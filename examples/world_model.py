@@ -96,8 +96,8 @@ def pretrain_encoder(
     model: VJEPA2ACModel,
     clips: EpisodeClips,
     processor: VJEPA2ACProcessor,
-) -> None:
-    """Trains encoder and predictor together, for a model of random weights. Its last checkpoint stands for it later."""
+) -> VJEPA2ACModel:
+    """Trains encoder and predictor of a model of random weights together, or takes the result of an earlier call."""
     steps = options.encoder_steps
     args = EncoderPretrainingConfig(
         # Uploads leave out what begins with an underscore.
@@ -116,8 +116,17 @@ def pretrain_encoder(
         bf16=config.bf16,
         seed=config.seed,
     )
-    trainer = EncoderPretrainingTrainer(model, args, clips, processor)
-    trainer.train(resume_from_checkpoint=find_checkpoint(args, run))
+    checkpoint = find_checkpoint(args, run)
+    finished = Path(args.output_dir) / "world-model"
+    if not finished.is_dir():
+        trainer = EncoderPretrainingTrainer(model, args, clips, processor)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.is_world_process_zero():
+            # Under another name until complete.
+            model.save_pretrained(finished.with_suffix(".partial"))
+            finished.with_suffix(".partial").rename(finished)
+        trainer.accelerator.wait_for_everyone()
+    return VJEPA2ACModel.from_pretrained(finished, dtype=torch.float32)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -139,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.model is None:
         # Two frames suffice to learn what changes; longer clips hold more of the same picture.
         pairs = EpisodeClips(training, conventions, num_frames=2)
-        pretrain_encoder(options, config, run, model, pairs, processor)
+        model = pretrain_encoder(options, config, run, model, pairs, processor)
 
     trainer = WorldModelTrainer(
         model,

@@ -50,12 +50,21 @@ def test_reads_what_was_encoded(blobs, tmp_path, dtype, tolerance):
     torch.testing.assert_close(episode[4], episode[4:5][0], rtol=0, atol=0)
 
 
-def test_an_interrupted_build_continues(blobs, tmp_path):
+def test_an_interrupted_build_continues(blobs, tmp_path, monkeypatch):
     clips, _ = blob_clips(blobs, num_frames=3)
     with pytest.raises(KeyboardInterrupt):
         LatentCache(tmp_path, settings(clips)).build(clips, CountingEncoder(fail_at=2))
+
+    def half_written(tensors, path):
+        path.write_bytes(b"half an episode")
+        raise KeyboardInterrupt
+
     # What a kill in the middle of writing leaves behind is not taken for an episode.
-    (tmp_path / "episode-000002.partial-0").write_bytes(b"half an episode")
+    cache = LatentCache(tmp_path, settings(clips))
+    with monkeypatch.context() as patched:
+        patched.setattr("nora15_hf.trainers.latent_cache.save_file", half_written)
+        with pytest.raises(KeyboardInterrupt):
+            cache.build(clips, CountingEncoder())
     encoder = CountingEncoder()
     cache = LatentCache(tmp_path, settings(clips))
     cache.build(clips, encoder)

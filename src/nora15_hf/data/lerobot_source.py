@@ -80,6 +80,21 @@ class LeRobotReader:
     _source: LeRobotSource
 
     @property
+    def root(self) -> Path:
+        """Local folder of the dataset."""
+        return self._source.files.root
+
+    @property
+    def repo_id(self) -> str | None:
+        """Name of a dataset from the Hub, `None` for a local folder."""
+        return self._source.files.repo_id
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of a dataset from the Hub, `None` for a local folder."""
+        return self._source.files.revision
+
+    @property
     def dataset_key(self) -> str:
         """Name under which statistics are kept."""
         return self._source.dataset_key
@@ -113,21 +128,6 @@ class LeRobotReader:
     def state_dim(self) -> int:
         """Width S of the states, 0 without a state feature."""
         return 0 if self.state_key is None else self.info["features"][self.state_key]["shape"][0]
-
-    @property
-    def repo_id(self) -> str | None:
-        """Name of a dataset from the Hub, `None` for a local folder."""
-        return self._source.files.repo_id
-
-    @property
-    def revision(self) -> str | None:
-        """Commit of a dataset from the Hub, `None` for a local folder."""
-        return self._source.files.revision
-
-    @property
-    def root(self) -> Path:
-        """Local folder of the dataset."""
-        return self._source.files.root
 
     @property
     def info(self) -> dict:

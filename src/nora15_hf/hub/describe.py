@@ -12,7 +12,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from ..data.lerobot_metadata import CONVENTIONS_KEY, INDEX_FEATURES, load_metadata
+from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
+from ..data.lerobot_metadata import load_metadata
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
@@ -246,7 +247,7 @@ def _write_demonstration_card(folder: Path, facts: AuthorFacts, shared: dict[str
     info = metadata.info
     conventions = dict(info.get(CONVENTIONS_KEY, {}))
     tasks: dict[str, int] = {}
-    for instructions in metadata.episodes["tasks"]:
+    for instructions in metadata.episodes.tasks:
         for instruction in instructions:
             tasks[instruction] = tasks.get(instruction, 0) + 1
     features = {name: feature for name, feature in info["features"].items() if name not in INDEX_FEATURES}
