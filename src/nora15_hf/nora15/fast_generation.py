@@ -26,14 +26,24 @@ from .inference_layers import (
     rotary_tables,
 )
 
-# What `pick_token` heeds of a generation configuration, and what describes the model rather than the decoding.
+# What `pick_token` heeds of a generation configuration, and what does not change the tokens.
 SUPPORTED_OPTIONS = {"do_sample", "temperature", "top_k", "top_p"}
-NEUTRAL_OPTIONS = {"bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens", "transformers_version"}
+NEUTRAL_OPTIONS = {
+    "_from_model_config",
+    "bos_token_id",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "pad_token_id",
+    "transformers_version",
+    "use_cache",
+}
 
 
 def is_simple(config: GenerationConfig) -> bool:
     """Whether a configuration asks for greedy decoding or sampling with temperature, top-k and top-p, and nothing else."""
-    return config.to_diff_dict().keys() <= SUPPORTED_OPTIONS | NEUTRAL_OPTIONS
+    asked = {name for name, value in config.to_diff_dict().items() if value is not False}
+    return asked <= SUPPORTED_OPTIONS | NEUTRAL_OPTIONS
 
 
 def pick_token(config: GenerationConfig) -> Callable[[torch.Tensor], torch.LongTensor]:
