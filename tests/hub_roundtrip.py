@@ -29,7 +29,13 @@ from nora15_hf.data import LeRobotDataset, LeRobotWriter
 from nora15_hf.hub import push_folder
 from nora15_hf.nora15.flow_schedulers import load_flow_scheduler
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import GroundTruthActionReward, WeightedReward, build_preferences, load_preferences
+from nora15_hf.preferences import (
+    FlowSampler,
+    GroundTruthActionReward,
+    WeightedReward,
+    build_preferences,
+    load_preferences,
+)
 from nora15_hf.vjepa2_ac.presets import tiny_world_model
 
 ARTEFACTS = ("policy", "adapter", "world-model", "processor", "scheduler", "preferences", "demonstrations")
@@ -142,7 +148,7 @@ class Version:
             indices=[0, 20],
             reward=WeightedReward({"ground_truth": (GroundTruthActionReward(), 1.0)}),
             num_candidates=2,
-            num_steps=2,
+            sampler=FlowSampler(num_steps=2),
             shard_size=1,
             progress=False,
         )

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard, ModelCard
+from peft import LoraConfig, get_peft_model
 
 from nora15_hf.data import LeRobotWriter
 from nora15_hf.hub.card_info import (
+    AdapterCardInfo,
     DemonstrationCardInfo,
     Evaluation,
     PolicyCardInfo,
@@ -21,6 +23,7 @@ from nora15_hf.hub.card_info import (
     WorldModelCardInfo,
 )
 from nora15_hf.hub.cards import (
+    write_adapter_card,
     write_demonstration_card,
     write_policy_card,
     write_preference_card,
@@ -59,6 +62,21 @@ POLICY = PolicyCardInfo(
     datasets=("demonstrations", "preferences"),
     rewards={"world-model goal": 1.0, "GTA": 0.5},
     training={"beta": 50.0, "learning rate": 1e-5, "steps": 200},
+    evaluation=EVALUATION,
+    limits=("Trained on 80 demonstrations of four tasks.",),
+)
+
+ADAPTER = AdapterCardInfo(
+    repo_id="adapter",
+    name="nora15-metaworld-lora",
+    base_model="policy-dpo",
+    num_parameters=12_345,
+    rank=2,
+    alpha=4,
+    target_modules=r"action_expert\.layers\.\d+\.(self_attn|mlp)\.\w+_proj",
+    modules_to_save=("action_out_proj",),
+    training={"steps": 200},
+    datasets=("demonstrations",),
     evaluation=EVALUATION,
     limits=("Trained on 80 demonstrations of four tasks.",),
 )
@@ -165,6 +183,11 @@ def save_policy(folder: Path) -> None:
         part.save_pretrained(folder)
 
 
+def save_adapter(folder: Path) -> None:
+    config = LoraConfig(r=2, target_modules=ADAPTER.target_modules, modules_to_save=list(ADAPTER.modules_to_save))
+    get_peft_model(tiny_policy()[0], config).save_pretrained(folder)
+
+
 def save_world_model(folder: Path) -> None:
     for part in tiny_world_model():
         part.save_pretrained(folder)
@@ -172,6 +195,7 @@ def save_world_model(folder: Path) -> None:
 
 CARDS = {
     "policy-dpo": (save_policy, write_policy_card, POLICY, ModelCard),
+    "adapter": (save_adapter, write_adapter_card, ADAPTER, ModelCard),
     "world-model": (save_world_model, write_world_model_card, WORLD_MODEL, ModelCard),
     "preferences": (write_preferences, write_preference_card, PREFERENCES, DatasetCard),
     "demonstrations": (write_demonstrations, write_demonstration_card, DEMONSTRATIONS, DatasetCard),
@@ -180,7 +204,7 @@ CARDS = {
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory) -> Path:
-    """The four artefacts with their cards, as a quickstart leaves them."""
+    """The artefacts with their cards, as a quickstart leaves them."""
     root = tmp_path_factory.mktemp("output")
     for name, (save, write_card, info, _) in CARDS.items():
         save(root / name)
@@ -265,7 +289,10 @@ def test_setting_text():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: dataclasses.replace(POLICY, stage="rl"), "`stage` is 'rl'; expected one of sft, continued-sft, dpo"),
+        (
+            lambda: dataclasses.replace(POLICY, stage="rl"),
+            "`stage` is 'rl'; expected one of sft, continued-sft, dpo, not stated",
+        ),
         (lambda: dataclasses.replace(POLICY, base_model="/home/me/policy"), "`base_model` is .* not a path"),
         (lambda: dataclasses.replace(POLICY, datasets=("a", "./b/c/d")), r"`datasets\[1\]` is './b/c/d'"),
         (lambda: dataclasses.replace(PREFERENCES, policy="../policy-sft/"), "`policy` is"),

@@ -94,7 +94,7 @@ def test_frames_are_not_kept_in_memory(numbered):
     dataset = ClipConventions.of_dataset(opened(numbered)).open_dataset(numbered)
     clips = EpisodeClips(dataset, ClipConventions.of_dataset(dataset), num_frames=3)
     assert [clips.episode_frames(episode).shape[0] for episode in range(3)] == [5, 2, 6]
-    assert not dataset._images["observation.image"].cache
+    assert not dataset._cameras["observation.image"].cache
 
 
 def test_metric_actions_lead_from_pose_to_pose(numbered):

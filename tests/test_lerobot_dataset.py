@@ -23,9 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics
-from nora15_hf.data import lerobot_dataset as lerobot_dataset_module
-from nora15_hf.data import lerobot_metadata as lerobot_metadata_module
+from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics, lerobot_download
 from nora15_hf.data.feature_statistics import channel_histogram, image_statistics
 
 FPS = 20
@@ -402,7 +400,7 @@ def test_collator_hands_over_one_batch(v30):
         received.update(inputs)
         return inputs
 
-    processor.delta_action_mask = None
+    processor.needs_state = False
     dataset = LeRobotDataset(v30, dataset_key="metaworld")
     PolicyCollator(processor)([dataset[5], dataset[0]])
     assert received["actions"].shape == (2, 5, 4)
@@ -429,8 +427,7 @@ def hub(copied, tmp_path, monkeypatch):
                 shutil.copy(path, snapshot / name)
         return str(snapshot)
 
-    monkeypatch.setattr(lerobot_metadata_module, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(lerobot_dataset_module, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(lerobot_download, "snapshot_download", snapshot_download)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "snapshots" / "c0ffee", calls
 
@@ -619,7 +616,7 @@ DAMAGED = {
     "video": (
         lambda root: set_feature(root, "observation.wrist", dtype="video"),
         ValueError,
-        r"'observation.wrist' is stored as video, which is not supported yet",
+        r"video_path is None, expected a path",
     ),
     "feature without shape": (
         lambda root: edit_info(root, features={"action": {"dtype": "float32"}}),
@@ -689,7 +686,7 @@ WRONG_ARGUMENTS = {
     "state_key": ({"state_key": "state"}, ValueError, r"`state_key` 'state' is no feature .*" + AVAILABLE),
     "image_keys": ({"image_keys": ["top"]}, ValueError, r"`image_keys` 'top' is no feature .*" + AVAILABLE),
     "image as action": ({"action_key": "observation.image"}, ValueError, r"expected a numeric vector"),
-    "action as image": ({"image_keys": ["action"]}, ValueError, r"has dtype 'float32', expected 'image'"),
+    "action as image": ({"image_keys": ["action"]}, ValueError, r"has dtype 'float32', expected 'image' or 'video'"),
     "chunk_size": ({"chunk_size": 0}, ValueError, r"`chunk_size` is 0"),
     "unknown episode": ({"episodes": [0, 7]}, ValueError, r"`episodes` names 7, .*4 episodes, 0 to 3"),
     "no episode": ({"episodes": []}, ValueError, r"at least one episode"),
@@ -781,7 +778,7 @@ WRITER_ARGUMENTS = {
     "reserved": ({"features": {"index": {"dtype": "int64", "shape": (1,)}}}, r"'index' cannot be used"),
     "slash": ({"features": {"a/b": {"dtype": "int64", "shape": (1,)}}}, r"'a/b' cannot be used"),
     "no shape": ({"features": {"action": {"dtype": "float32"}}}, r"lacks 'shape'"),
-    "dtype": ({"features": {"action": {"dtype": "video", "shape": (4,)}}}, r"dtype 'video' is unknown"),
+    "dtype": ({"features": {"action": {"dtype": "text", "shape": (4,)}}}, r"dtype 'text' is unknown"),
     "grey image": ({"features": {"i": {"dtype": "image", "shape": (4, 4, 1)}}}, r"expected \(height, width, 3\)"),
     "rank": ({"features": {"action": {"dtype": "float32", "shape": ()}}}, r"expected 1 to 5 positive sizes"),
 }

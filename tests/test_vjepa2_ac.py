@@ -185,7 +185,7 @@ def test_pose_integration_matches_reference():
     io = fixture("pose_ops")
     assert torch.equal(integrate_pose(io["pose"], io["action"]), io["new_pose"])
     difference = pose_difference(io["pose"][:, 0], io["new_pose"][:, 0])
-    torch.testing.assert_close(difference, io["diff_back"].float(), **PARITY)
+    torch.testing.assert_close(difference.double(), io["diff_back"], **PARITY)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -70,6 +70,12 @@ def test_from_random_weights_and_on_from_a_checkpoint(example, blobs, tmp_path, 
     again = load_file(output / "model.safetensors")
     assert all(torch.equal(again[name], value) for name, value in weights.items())
 
+    # A finished run is not trained further.
+    example.main(command(blobs, output))
+    assert "train_runtime" not in capsys.readouterr().out
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    assert "| optimiser steps | 4 |" in (output / "README.md").read_text()
+
     with pytest.raises(ValueError, match=r"encoder_learning_rate was 0\.0015, is 0\.1"):
         example.main(command(blobs, output, encoder_learning_rate=0.1))
 

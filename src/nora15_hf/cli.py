@@ -5,9 +5,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from .data.statistics_table import dataset_statistics
 from .doctor import examine_policy
 from .evaluation.metaworld_tasks import METAWORLD_TASKS
-from .hub import plan_push, push_folder
+from .hub import AuthorFacts, plan_push, push_folder, read_evaluation, write_card
 from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
 
@@ -22,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_convert(commands)
     _add_push(commands)
+    _add_card(commands)
     _add_imagine(commands)
+    _add_stats(commands)
     return parser
 
 
@@ -262,6 +265,106 @@ def _run_push(arguments: argparse.Namespace) -> int:
         with_code=arguments.with_code,
     )
     print(commit.commit_url)
+    return 0
+
+
+def _add_stats(commands) -> None:
+    command = commands.add_parser(
+        "stats",
+        help="action and state statistics of a LeRobot dataset",
+        description=(
+            "Computes exact quantiles, means and ranges from the dataset's rows, without its images, prints them and writes "
+            "them in the layout of a processor's norm_stats.json."
+        ),
+    )
+    command.add_argument("dataset", help="LeRobot dataset: Hub id or folder")
+    command.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    command.add_argument("--revision", help="branch, tag or commit of the dataset's repo")
+    command.add_argument("--action-key", help="feature that holds the action (default: action)")
+    command.add_argument("--state-key", help="feature that holds the state (default: observation.state)")
+    command.add_argument("--dataset-key", help="key in the file (default: last part of the dataset's name)")
+    command.add_argument(
+        "--action-mask", type=_flags, metavar="FLAGS", help="1 for normalised dimensions, 0 for others: 1,1,1,0"
+    )
+    command.add_argument(
+        "--delta-mask", type=_flags, metavar="FLAGS", help="1 where actions are trained as differences from the state"
+    )
+    command.add_argument(
+        "--angle-mask", type=_flags, metavar="FLAGS", help="1 where such a difference is one of angles in radians"
+    )
+    command.add_argument("--chunk-size", type=int, default=5, help="actions per chunk, for differences (default: 5)")
+    command.add_argument("--sample-episodes", type=int, metavar="N", help="use only N episodes, drawn at random")
+    command.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
+    command.add_argument(
+        "--skip-bad-episodes",
+        action="store_true",
+        help="leave out and count inconsistent episodes instead of stopping",
+    )
+    command.set_defaults(run=_run_stats)
+
+
+def _flags(text: str) -> list[bool]:
+    flags = [part.strip() for part in text.split(",")]
+    if set(flags) - {"0", "1"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of 0 and 1, for example 1,1,1,0")
+    return [flag == "1" for flag in flags]
+
+
+def _run_stats(arguments: argparse.Namespace) -> int:
+    options = {
+        key: value for key, value in vars(arguments).items() if key not in ("command", "run", "dataset", "output")
+    }
+    print(dataset_statistics(arguments.dataset, arguments.output, **options))
+    return 0
+
+
+def _add_card(commands) -> None:
+    command = commands.add_parser(
+        "card",
+        help="the README.md of a model, adapter or dataset folder",
+        description=(
+            "Reads sizes, conventions, hyper-parameters, provenance and counts from the folder and writes its card. What is "
+            "neither there nor given here, the card calls not stated."
+        ),
+    )
+    command.add_argument(
+        "folder", type=Path, help="policy, world model, adapter, preference dataset or demonstrations"
+    )
+    command.add_argument("--repo-id", help="Hub id for the usage snippet (default: the folder's name)")
+    command.add_argument("--name", help="title (default: last part of the Hub id)")
+    command.add_argument(
+        "--stage", choices=("sft", "continued-sft", "dpo"), help="default: told from the training's run.json"
+    )
+    command.add_argument("--base-model", help="Hub id of what training started from")
+    command.add_argument(
+        "--datasets", type=_comma_separated, default=(), help="comma-separated Hub ids of the datasets trained on"
+    )
+    command.add_argument("--action-space", help="meaning and unit of the action dimensions")
+    command.add_argument("--gripper", help="meaning of the gripper's sign")
+    command.add_argument("--example-instruction", help="instruction for the usage snippet")
+    command.add_argument(
+        "--evaluation", type=Path, metavar="FILE",
+        help="JSON of closed-loop results: environment, environment_id, results (task to [successes, episodes]), conventions",
+    )  # fmt: skip
+    command.add_argument("--license", default=AuthorFacts.license, help=f"default: {AuthorFacts.license}")
+    command.set_defaults(run=_run_card)
+
+
+def _run_card(arguments: argparse.Namespace) -> int:
+    names = (
+        "repo_id",
+        "stage",
+        "name",
+        "base_model",
+        "datasets",
+        "action_space",
+        "gripper",
+        "example_instruction",
+        "license",
+    )
+    evaluation = None if arguments.evaluation is None else read_evaluation(arguments.evaluation)
+    facts = AuthorFacts(evaluation=evaluation, **{name: vars(arguments)[name] for name in names})
+    print(write_card(arguments.folder, facts))
     return 0
 
 

@@ -2,8 +2,24 @@
 """LeRobot datasets in and out, their statistics, and the way from samples to model inputs."""
 
 from .collator import PolicyCollator
+from .image_augmentation import ImageAugmentation
 from .lerobot_dataset import LeRobotDataset, Sample
+from .lerobot_mixture import LeRobotMixture
+from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from .lerobot_writer import LeRobotWriter
+from .policy_fit import check_dataset_fits
 from .statistics import compute_statistics, delta_actions
 
-__all__ = ["LeRobotDataset", "LeRobotWriter", "PolicyCollator", "Sample", "compute_statistics", "delta_actions"]
+__all__ = [
+    "ImageAugmentation",
+    "LeRobotDataset",
+    "LeRobotMixture",
+    "LeRobotStream",
+    "LeRobotStreamMixture",
+    "LeRobotWriter",
+    "PolicyCollator",
+    "Sample",
+    "check_dataset_fits",
+    "compute_statistics",
+    "delta_actions",
+]

@@ -2,48 +2,31 @@
 """LeRobot datasets (v2.1 and v3.0) as a map-style PyTorch dataset of observations and action chunks."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 
-from .lerobot_images import ParquetImages
-from .lerobot_metadata import (
-    CONVENTIONS_KEY,
-    LeRobotMetadata,
-    data_path_pattern,
-    download_metadata,
-    load_metadata,
-)
+from .camera_frames import CameraFrames
+from .lerobot_source import LeRobotReader, LeRobotSource, Sample, open_source, split_positions
 from .lerobot_table import read_frame_table
+from .parquet_images import ParquetImages
+from .video_decoder import VideoDecoders
+from .video_frames import VideoFrames
 
-DEFAULT_ACTION_KEY = "action"
-DEFAULT_STATE_KEY = "observation.state"
-
-
-class Sample(TypedDict):
-    """One observation with the action chunk that begins there. H is the chunk size, A and S are the widths."""
-
-    images: list[np.ndarray]  # uint8 (height, width, 3), one per camera
-    instruction: str
-    actions: np.ndarray  # float32 (H, A), physical units; the last action is repeated past the episode's end
-    action_mask: np.ndarray  # bool (H,), False where the action is such a repetition
-    state: np.ndarray  # float32 (S,)
-    episode_index: int
-    frame_index: int
-    index: int  # row in the whole dataset, whatever episodes are selected
-    dataset_key: str
+logger = logging.getLogger(__name__)
 
 
-class LeRobotDataset(torch.utils.data.Dataset):
-    """LeRobot dataset with images embedded in its parquet files, layouts v2.1 and v3.0.
+class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
+    """LeRobot dataset in layout v2.1 or v3.0, with cameras stored as images in its parquet files or as video.
 
-    Numeric columns are read at construction in one pass and checked against the episode table; images are decoded
+    Numeric columns are read at construction in one pass and checked against the episode table; frames are decoded
     when first asked for. Positions (`dataset[i]` and the `index` arguments) count the frames of the selected episodes;
     `Sample["index"]` is the row in the whole dataset. The two agree while all episodes are selected.
+
+    An episode shorter than the chunk is no defect: its chunks are padded, as all chunks at the end of an episode are.
 
     Args:
         root_or_repo (`str` or `Path`): Local folder, or repo id of a dataset on the Hub (only needed files are fetched).
@@ -58,20 +41,20 @@ class LeRobotDataset(torch.utils.data.Dataset):
         dataset_key (`str`, *optional*): Name under which statistics are kept. Defaults to the last part of the name.
         cache_images (`bool`, defaults to `True`):
             Keep decoded frames in memory. Set to `False` for datasets larger than the memory.
+        skip_bad_episodes (`bool`, defaults to `False`):
+            Leave out, with a warning, episodes whose rows are inconsistent or whose videos do not reach from their first
+            to their last frame, instead of raising; `skipped_episodes` lists them. Opens every video at construction.
+            A frame that is damaged inside a good file is still an error when it is read.
 
     Raises:
         FileNotFoundError: The dataset or one of its files is missing, or a writer was not finalised.
-        ValueError: An unknown format, an unknown key or episode, video features, or inconsistent data (named with
-            file and row).
+        ValueError: An unknown format, an unknown key or episode, or inconsistent data (named with file and row).
 
     Example:
         ```python
         dataset = LeRobotDataset("demonstrations", chunk_size=5)
         dataset[0]["actions"].shape
         ```
-
-    Attributes:
-        repo_id, revision (`str` or `None`): Name and commit of a dataset from the Hub; None for a local folder.
     """
 
     def __init__(
@@ -80,85 +63,89 @@ class LeRobotDataset(torch.utils.data.Dataset):
         *,
         revision: str | None = None,
         token: str | None = None,
-        image_keys: list[str] | None = None,
+        image_keys: Sequence[str] | None = None,
         state_key: str | None = None,
         action_key: str | None = None,
         chunk_size: int = 5,
         episodes: Sequence[int] | None = None,
         dataset_key: str | None = None,
         cache_images: bool = True,
+        skip_bad_episodes: bool = False,
     ):
-        if chunk_size < 1:
-            raise ValueError(f"`chunk_size` is {chunk_size}; it must be at least 1 action per sample.")
-        self.chunk_size = chunk_size
-        root = download_metadata(root_or_repo, revision, token)
-        metadata = load_metadata(root)
-        features = metadata.info["features"]
-        if image_keys is None:
-            image_keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
-        if state_key is None and DEFAULT_STATE_KEY in features:
-            state_key = DEFAULT_STATE_KEY
-        if action_key is None:
-            action_key = DEFAULT_ACTION_KEY
-        self.image_keys = list(image_keys)
-        self.state_key = state_key
-        self.action_key = action_key
-        self.dataset_key = dataset_key if dataset_key is not None else Path(root_or_repo).resolve().name
+        source = open_source(root_or_repo, revision, token, image_keys, state_key, action_key, chunk_size, dataset_key)
+        self._read(source, source.episode_positions(episodes), cache_images, skip_bad_episodes)
+        if not self.num_episodes:
+            raise ValueError(
+                f"No good episode is left in {source.files.root}: {next(iter(self.skipped_episodes.values()))}"
+            )
 
-        sizes = {key: _image_size(metadata, key) for key in self.image_keys}
-        _check_vector_feature(metadata, action_key, "action_key")
-        if state_key is not None:
-            _check_vector_feature(metadata, state_key, "state_key")
-        positions = _episode_positions(metadata, episodes)
-        if not Path(root_or_repo).is_dir():
-            _download_data(str(root_or_repo), metadata, positions, token)
+    @classmethod
+    def from_source(
+        cls, source: LeRobotSource, positions: np.ndarray, *, skip_bad_episodes: bool = False
+    ) -> "LeRobotDataset":
+        """Dataset, empty when all are bad, of the episodes at some positions of a source's episode table.
 
-        is_local = Path(root_or_repo).is_dir()
-        self.repo_id = None if is_local else str(root_or_repo)
-        # The folder of a snapshot is named after its commit.
-        self.revision = None if is_local else root.name
-        self._metadata = metadata
-        self._table = read_frame_table(metadata, positions, action_key, state_key)
-        self._images = {
-            key: ParquetImages(root, self._table, key, sizes[key], cache_images) for key in self.image_keys
-        }
-        self._select_episodes(positions, np.arange(len(self._table.index)))
+        Frames are not cached.
+        """
+        dataset = cls.__new__(cls)
+        dataset._read(source, positions, cache_images=False, skip_bad_episodes=skip_bad_episodes)
+        return dataset
+
+    def _read(self, source: LeRobotSource, positions: np.ndarray, cache_images: bool, skip_bad_episodes: bool) -> None:
+        source.fetch(positions)
+        self._source = source
+        self._table = read_frame_table(
+            source.metadata, positions, source.action_key, source.state_key, skip_bad_episodes
+        )
+        self._decoders = VideoDecoders(source.files.root, self.fps)
+        self._cameras = {key: self._camera(key, size, cache_images) for key, size in source.image_sizes.items()}
+        skipped = self._table.skipped
+        if skip_bad_episodes:
+            skipped = skipped | self._bad_videos()
+        index = source.metadata.episodes.index
+        self._skipped_episodes = {int(index[position]): skipped[position] for position in sorted(skipped)}
+        if skipped:
+            logger.warning(
+                f"{len(skipped)} of {len(positions)} episodes of {self.dataset_key!r} are bad and left out; the first, "
+                f"episode {next(iter(self._skipped_episodes))}: {next(iter(self._skipped_episodes.values()))}"
+            )
+            positions = np.setdiff1d(positions, list(skipped))
+        self._select_episodes(positions, np.flatnonzero(np.isin(self._table.episode, positions)))
+
+    def _camera(self, key: str, size: tuple[int, int], cache: bool) -> CameraFrames:
+        videos = self._source.metadata.episodes.videos
+        if key in videos:
+            return VideoFrames(self._decoders, self._table, key, size, cache, videos[key])
+        return ParquetImages(self._source.files.root, self._table, key, size, cache)
+
+    def _bad_videos(self) -> dict[int, str]:
+        """Positions of episodes whose first or last frame cannot be read from a video, with the reason."""
+        bad = {}
+        present, first = np.unique(self._table.episode, return_index=True)
+        last = np.append(first[1:], len(self._table.episode)) - 1
+        for key in self._source.video_keys:
+            for position, *rows in zip(present.tolist(), first.tolist(), last.tolist(), strict=True):
+                try:
+                    self._cameras[key].check_episode(*rows)
+                except (OSError, ValueError) as error:
+                    bad.setdefault(position, str(error))
+        return bad
 
     def _select_episodes(self, positions: np.ndarray, rows: np.ndarray) -> None:
         """Keep the episodes at `positions` of the episode table, whose frames lie at `rows` of the frame table."""
-        table = self._metadata.episodes
-        length = table["length"][positions]
+        table = self._source.metadata.episodes
+        length = table.length[positions]
         stop = np.cumsum(length)
         self._rows = rows
         self._positions = positions
         self._episode_of_row = np.repeat(np.arange(len(positions)), length)
         self._episodes = {
-            "index": table["index"][positions],
+            "index": table.index[positions],
             "from": stop - length,
             "to": stop,
             "length": length,
-            "tasks": [table["tasks"][position] for position in positions.tolist()],
+            "tasks": [table.tasks[position] for position in positions.tolist()],
         }
-
-    @property
-    def info(self) -> dict:
-        """Content of `meta/info.json`."""
-        return self._metadata.info
-
-    @property
-    def root(self) -> Path:
-        """Local folder of the dataset."""
-        return self._metadata.root
-
-    @property
-    def fps(self) -> float:
-        """Frames, and therefore actions, per second."""
-        return self.info["fps"]
-
-    @property
-    def conventions(self) -> dict:
-        """What the recorder noted about how the data came about (renderer, image size, ...); empty when nothing."""
-        return self.info.get(CONVENTIONS_KEY, {})
 
     @property
     def episodes(self) -> dict[str, np.ndarray | list]:
@@ -175,14 +162,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return len(self._episodes["index"])
 
     @property
-    def action_dim(self) -> int:
-        """Width A of the actions."""
-        return self._table.actions.shape[1]
-
-    @property
-    def state_dim(self) -> int:
-        """Width S of the states, 0 without a state feature."""
-        return self._table.states.shape[1]
+    def skipped_episodes(self) -> dict[int, str]:
+        """Index and defect of each episode that `skip_bad_episodes` left out."""
+        return self._skipped_episodes
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -191,15 +173,17 @@ class LeRobotDataset(torch.utils.data.Dataset):
         row = self._row(index)
         last = self.last_frame_index(index)
         chunk = index + np.arange(self.chunk_size)
+        table, metadata = self._table, self._source.metadata
+        position, frame = int(table.episode[row]), int(table.frame_index[row])
         return {
-            "images": [self.frame(index, key) for key in self.image_keys],
-            "instruction": self._metadata.tasks[int(self._table.task_index[row])],
-            "actions": self._table.actions[self._rows[np.minimum(chunk, last)]],
+            "images": [camera.read(row) for camera in self._cameras.values()],
+            "instruction": metadata.tasks[int(table.task_index[row])],
+            "actions": table.actions[self._rows[np.minimum(chunk, last)]],
             "action_mask": chunk <= last,
-            "state": self._table.states[row].copy(),
-            "episode_index": int(self._table.episode_index[row]),
-            "frame_index": int(self._table.frame_index[row]),
-            "index": int(self._table.index[row]),
+            "state": table.states[row].copy(),
+            "episode_index": int(metadata.episodes.index[position]),
+            "frame_index": frame,
+            "index": int(metadata.episodes.start[position]) + frame,
             "dataset_key": self.dataset_key,
         }
 
@@ -213,13 +197,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
         Returns:
             `np.ndarray`: uint8 `(height, width, 3)`.
         """
-        if not self.image_keys:
+        if not self._cameras:
             raise ValueError("The dataset was opened without cameras. Name at least one in `image_keys`.")
         if key is None:
             key = self.image_keys[0]
-        if key not in self._images:
+        if key not in self._cameras:
             raise ValueError(f"`key` {key!r} is no opened camera. Opened: {', '.join(self.image_keys)}.")
-        return self._images[key].read(self._row(index))
+        return self._cameras[key].read(self._row(index))
 
     def last_frame_index(self, index: int) -> int:
         """Position of the last frame of the episode that holds `index`: the end goal."""
@@ -262,79 +246,18 @@ class LeRobotDataset(torch.utils.data.Dataset):
         Returns:
             `tuple[LeRobotDataset, LeRobotDataset]`: Training and validation part, episodes in dataset order.
         """
-        if not 0 < validation_fraction < 1:
-            raise ValueError(
-                f"`validation_fraction` is {validation_fraction}; it must lie between 0 and 1, both excluded."
-            )
-        if self.num_episodes < 2:
-            raise ValueError(
-                f"A split needs at least 2 episodes, {self.num_episodes} selected. Record or select more."
-            )
-        held_out = min(max(round(validation_fraction * self.num_episodes), 1), self.num_episodes - 1)
-        order = np.random.default_rng(seed).permutation(self.num_episodes)
-        return self._subset(np.sort(order[held_out:])), self._subset(np.sort(order[:held_out]))
+        train, validation = split_positions(self._positions, validation_fraction, seed)
+        return self._subset(train), self._subset(validation)
 
-    def _subset(self, episodes: np.ndarray) -> "LeRobotDataset":
+    def _subset(self, positions: np.ndarray) -> "LeRobotDataset":
         subset = copy.copy(self)
-        subset._select_episodes(self._positions[episodes], self._rows[np.isin(self._episode_of_row, episodes)])
+        subset._select_episodes(positions, self._rows[np.isin(self._table.episode[self._rows], positions)])
         return subset
 
     def _row(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"`index` {index} is out of range: the dataset has {len(self)} frames.")
         return int(self._rows[index])
-
-
-def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
-    """Height and width of an image feature. Only its description may be channels-first; stored images never are."""
-    feature = metadata.feature(key, "image_keys", "an image feature")
-    if feature["dtype"] == "video":
-        raise ValueError(
-            f"Feature {key!r} is stored as video, which is not supported yet: only images embedded in the parquet "
-            "files are read. Use a copy of the dataset with images, or leave the camera out through `image_keys`."
-        )
-    if feature["dtype"] != "image":
-        raise ValueError(f"`image_keys` {key!r} has dtype {feature['dtype']!r}, expected 'image'.")
-    shape = feature["shape"]
-    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
-        raise ValueError(
-            f"`image_keys` {key!r} has shape {tuple(shape)}, expected (height, width, 3) or (3, height, width)."
-        )
-    return (shape[0], shape[1]) if shape[2] == 3 else (shape[1], shape[2])
-
-
-def _check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> None:
-    feature = metadata.feature(key, argument, "a vector feature")
-    if len(feature["shape"]) != 1 or feature["dtype"] in ("image", "video", "string"):
-        raise ValueError(
-            f"`{argument}` {key!r} has dtype {feature['dtype']!r} and shape {tuple(feature['shape'])}, expected a "
-            "numeric vector (width,). Choose another feature."
-        )
-
-
-def _episode_positions(metadata: LeRobotMetadata, episodes: Sequence[int] | None) -> np.ndarray:
-    index = metadata.episodes["index"]
-    if episodes is None:
-        return np.arange(len(index))
-    unknown = sorted(set(episodes) - set(index.tolist()))
-    if unknown:
-        raise ValueError(
-            f"`episodes` names {unknown[0]}, which the dataset does not hold: it has {len(index)} episodes, "
-            f"{index[0]} to {index[-1]}."
-        )
-    if len(set(episodes)) != len(episodes) or len(episodes) == 0:
-        raise ValueError("`episodes` must name at least one episode, and none twice. Use `None` for all of them.")
-    return np.flatnonzero(np.isin(index, episodes))
-
-
-def _download_data(repo: str, metadata: LeRobotMetadata, positions: np.ndarray, token: str | None) -> None:
-    """Fetch the data files that hold some episodes, at the very commit the metadata came from."""
-    if len(positions) == len(metadata.episodes["index"]):
-        patterns = [data_path_pattern(metadata.info["data_path"])]
-    else:
-        patterns = sorted({metadata.episodes["file"][position] for position in positions.tolist()})
-    # The folder of a snapshot is named after its commit.
-    snapshot_download(repo, repo_type="dataset", revision=metadata.root.name, token=token, allow_patterns=patterns)
 
 
 __all__ = ["LeRobotDataset", "Sample"]

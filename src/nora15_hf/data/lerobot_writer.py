@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Writes LeRobot v3.0 datasets with images embedded in the parquet files."""
+"""Writes LeRobot v3.0 datasets, with cameras as images embedded in the parquet files or as video."""
 
 import io
 import json
@@ -15,7 +15,8 @@ from PIL import Image
 
 from .dataset_configs import dataset_configs
 from .feature_statistics import channel_histogram, image_statistics, vector_statistics
-from .lerobot_metadata import (
+from .lerobot_layout import (
+    CHUNKS_SIZE,
     CONVENTIONS_KEY,
     DATA_PATH,
     EPISODES_PATH,
@@ -23,11 +24,13 @@ from .lerobot_metadata import (
     INFO_PATH,
     STATS_PATH,
     TASKS_PATH,
+    VIDEO_PATH,
 )
+from .video_writer import CODECS, VideoWriter
 
-CHUNKS_SIZE = 1000  # files per chunk folder
 EPISODES_PER_TABLE_FILE = 10_000  # one row with its statistics takes a few kB
 NUMERIC_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "float32", "float64")
+CAMERA_DTYPES = ("image", "video")
 # Only data/ holds rows: meta/ is parquet too.
 DATA_FILES = "data/*/*.parquet"
 
@@ -42,17 +45,21 @@ class LeRobotWriter:
         root (`str` or `Path`): Folder to create; it may exist when it is empty.
         fps (`float`): Frames per second.
         features (`dict[str, dict]`):
-            Feature name to `{"dtype", "shape"}` and optionally `"names"`, as in LeRobot's `info.json`. Images have
-            dtype `"image"` and shape `(height, width, 3)`; everything else a numeric dtype and a shape of rank 1 to 5.
+            Feature name to `{"dtype", "shape"}` and optionally `"names"`, as in LeRobot's `info.json`. Cameras have
+            shape `(height, width, 3)` and dtype `"image"` (PNG in the parquet files, exact) or `"video"` (mp4, smaller
+            and lossy; even height and width); everything else a numeric dtype and a shape of rank 1 to 5.
             The index columns (`timestamp`, `frame_index`, `episode_index`, `index`, `task_index`) are added.
         robot_type (`str`): Name of the robot.
         conventions (`dict`, *optional*): What a user of the data has to agree with (renderer, image size, action
             convention, ...); kept in `info.json` and returned by `LeRobotDataset.conventions`.
         max_file_size_mb (`int`, defaults to 100): A data file is closed before it grows beyond this.
+        video_codec (`str`, defaults to `"h264"`): Or `"av1"`, smaller and slower to write; LeRobot's own default.
+        max_video_file_size_mb (`int`, defaults to 200): A video file is closed with the episode that reaches this.
 
     Raises:
         FileExistsError: `root` is not empty.
-        ValueError: A feature description cannot be stored.
+        ValueError: A feature description cannot be stored, or an argument is out of range.
+        ImportError: A video feature without PyAV.
 
     Example:
         ```python
@@ -83,15 +90,24 @@ class LeRobotWriter:
         robot_type: str,
         conventions: dict | None = None,
         max_file_size_mb: int = 100,
+        video_codec: str = "h264",
+        max_video_file_size_mb: int = 200,
     ):
         if not fps > 0:
             raise ValueError(f"`fps` is {fps}; it must be a positive number of frames per second.")
-        if max_file_size_mb <= 0:
-            raise ValueError(f"`max_file_size_mb` is {max_file_size_mb}; it must be positive.")
+        for name, limit in (
+            ("max_file_size_mb", max_file_size_mb),
+            ("max_video_file_size_mb", max_video_file_size_mb),
+        ):
+            if limit <= 0:
+                raise ValueError(f"`{name}` is {limit}; it must be positive.")
+        if video_codec not in CODECS:
+            raise ValueError(f"`video_codec` is {video_codec!r}, expected one of {', '.join(map(repr, CODECS))}.")
         self.root = Path(root)
         self.fps = fps
         self.robot_type = robot_type
         self.max_file_size_mb = max_file_size_mb
+        self.max_video_file_size_mb = max_video_file_size_mb
         self.conventions = {} if conventions is None else conventions
         try:
             json.dumps(self.conventions)
@@ -102,8 +118,17 @@ class LeRobotWriter:
         self.features = {key: _checked_feature(key, feature) for key, feature in features.items()}
         self._stored_features = self.features | INDEX_FEATURES
         self._hf_features = datasets.Features(
-            {key: _hf_feature(feature) for key, feature in self._stored_features.items()}
+            {
+                key: _hf_feature(feature)
+                for key, feature in self._stored_features.items()
+                if feature["dtype"] != "video"
+            }
         )
+        self._videos = {
+            key: VideoWriter(self.root, key, fps, feature["shape"][:2], video_codec, max_video_file_size_mb)
+            for key, feature in self.features.items()
+            if feature["dtype"] == "video"
+        }
         if self.root.exists() and any(self.root.iterdir()):
             raise FileExistsError(
                 f"`root` {self.root} is not empty. Choose another folder, or remove it first if it may be lost."
@@ -116,11 +141,9 @@ class LeRobotWriter:
         self._num_files = 0
         self._file = None
         self._parquet = None
-        self._values = {key: [] for key, feature in self._stored_features.items() if feature["dtype"] != "image"}
+        self._values = {key: [] for key, feature in self._stored_features.items() if not _is_camera(feature)}
         self._histograms = {
-            key: np.zeros((3, 256), dtype=np.int64)
-            for key, feature in self.features.items()
-            if feature["dtype"] == "image"
+            key: np.zeros((3, 256), dtype=np.int64) for key, feature in self.features.items() if _is_camera(feature)
         }
         self._finalized = False
 
@@ -130,7 +153,7 @@ class LeRobotWriter:
         Args:
             task (`str`): Instruction.
             frames (`dict[str, np.ndarray]`):
-                One array `(F, *shape)` per feature, `(F, 1)` for shape `(1,)`. Images are uint8 `(F, height, width, 3)`.
+                One array `(F, *shape)` per feature, `(F, 1)` for shape `(1,)`. Cameras are uint8 `(F, height, width, 3)`.
                 Numbers may come in another precision of the same kind and are stored in the feature's dtype.
 
         Raises:
@@ -163,6 +186,9 @@ class LeRobotWriter:
             "task_index": np.full((length, 1), task_index),
         }
         self._append(arrays)
+        videos = {}
+        for key, video in self._videos.items():
+            videos |= {f"videos/{key}/{name}": value for name, value in video.add_episode(arrays[key]).items()}
         self._episodes.append(
             {
                 "episode_index": episode_index,
@@ -174,6 +200,7 @@ class LeRobotWriter:
                 "data/file_index": (self._num_files - 1) % CHUNKS_SIZE,
                 "meta/episodes/chunk_index": episode_index // EPISODES_PER_TABLE_FILE // CHUNKS_SIZE,
                 "meta/episodes/file_index": episode_index // EPISODES_PER_TABLE_FILE % CHUNKS_SIZE,
+                **videos,
                 **self._episode_statistics(arrays),
             }
         )
@@ -193,6 +220,8 @@ class LeRobotWriter:
         if not self._episodes:
             raise ValueError(f"No episode was added to {self.root}. Call `add_episode` at least once.")
         self._close_file()
+        for video in self._videos.values():
+            video.close()
         self._finalized = True
         (self.root / "meta").mkdir()
         for first in range(0, len(self._episodes), EPISODES_PER_TABLE_FILE):
@@ -225,12 +254,15 @@ class LeRobotWriter:
             "total_tasks": len(self._tasks),
             "chunks_size": CHUNKS_SIZE,
             "data_files_size_in_mb": self.max_file_size_mb,
-            "video_files_size_in_mb": 200,
+            "video_files_size_in_mb": self.max_video_file_size_mb,
             "fps": self.fps,
             "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": DATA_PATH,
-            "video_path": None,
-            "features": self._stored_features,
+            "video_path": VIDEO_PATH if self._videos else None,
+            "features": {
+                key: feature | ({"info": self._videos[key].info()} if key in self._videos else {})
+                for key, feature in self._stored_features.items()
+            },
         }
         return info | ({CONVENTIONS_KEY: self.conventions} if self.conventions else {})
 
@@ -238,6 +270,8 @@ class LeRobotWriter:
         """Write one episode as one row group, in a new file when the present one would grow too large."""
         columns = {}
         for key, feature in self._stored_features.items():
+            if feature["dtype"] == "video":
+                continue
             if feature["dtype"] == "image":
                 columns[key] = [
                     {"bytes": _encode_png(frame), "path": f"frame-{number:06d}.png"}
@@ -287,17 +321,26 @@ def _checked_feature(key: str, feature: dict) -> dict:
     if missing:
         raise ValueError(f"`features` {key!r} lacks {missing[0]!r}; expected {{'dtype': ..., 'shape': ...}}.")
     dtype, shape, names = feature["dtype"], tuple(feature["shape"]), feature.get("names")
-    if dtype == "image":
+    if dtype in CAMERA_DTYPES:
         if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
-            raise ValueError(f"`features` {key!r}: image shape is {shape}, expected (height, width, 3).")
+            raise ValueError(f"`features` {key!r}: {dtype} shape is {shape}, expected (height, width, 3).")
+        if dtype == "video" and (shape[0] % 2 or shape[1] % 2):
+            raise ValueError(
+                f"`features` {key!r}: video shape is {shape}, but colours are stored for squares of 2 x 2 pixels. Use an "
+                "even height and width, or dtype 'image'."
+            )
         names = ["height", "width", "channels"]
     elif dtype not in NUMERIC_DTYPES:
         raise ValueError(
-            f"`features` {key!r}: dtype {dtype!r} is unknown, expected 'image' or one of {NUMERIC_DTYPES}."
+            f"`features` {key!r}: dtype {dtype!r} is unknown, expected 'image', 'video' or one of {NUMERIC_DTYPES}."
         )
     elif not 1 <= len(shape) <= 5 or min(shape) < 1:
         raise ValueError(f"`features` {key!r}: shape is {shape}, expected 1 to 5 positive sizes.")
     return {"dtype": dtype, "shape": shape, "names": names}
+
+
+def _is_camera(feature: dict) -> bool:
+    return feature["dtype"] in CAMERA_DTYPES
 
 
 def _hf_feature(feature: dict) -> object:
@@ -314,13 +357,13 @@ def _hf_feature(feature: dict) -> object:
 
 
 def _checked_array(key: str, feature: dict, array: np.ndarray) -> np.ndarray:
-    dtype = np.dtype("uint8" if feature["dtype"] == "image" else feature["dtype"])
+    dtype = np.dtype("uint8" if _is_camera(feature) else feature["dtype"])
     if array.shape[1:] != feature["shape"]:
         expected = ", ".join(map(str, ("frames", *feature["shape"])))
         raise ValueError(f"`frames` {key!r} has shape {array.shape}, expected ({expected}).")
     if array.dtype == dtype == np.uint8:
         return array
-    if feature["dtype"] == "image" or not np.can_cast(array.dtype, dtype, "same_kind"):
+    if _is_camera(feature) or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ValueError(f"`frames` {key!r} has dtype {array.dtype}, expected {dtype}. Convert it explicitly.")
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is reported below
         cast = array.astype(dtype)

@@ -129,9 +129,10 @@ def check_statistics(
             )
         )  # fmt: skip
     elif dataset is not None:
-        deltas = processor.delta_action_mask
-        found_low, found_high = action_range(compute_statistics(dataset, delta_mask=deltas)["action"], mode)
-        actions = dataset.all_actions() if deltas is None else delta_actions(dataset, deltas)
+        deltas, angles = processor.delta_action_mask, processor.angle_action_mask
+        found = compute_statistics(dataset, delta_mask=deltas, angle_mask=angles)["action"]
+        found_low, found_high = action_range(found, mode)
+        actions = dataset.all_actions() if deltas is None else delta_actions(dataset, deltas, angles)
         widest = np.maximum(high - low, found_high - found_low)
         distance = np.maximum(abs(low - found_low), abs(high - found_high))
         # Constant on both sides: equal or, if not, as far apart as can be.

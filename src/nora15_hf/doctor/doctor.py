@@ -111,7 +111,9 @@ def examine_policy(
     else:
         observations = dataset_observations(recorded, samples)
         reference, reference_name = (
-            compute_statistics(recorded, delta_mask=processor.delta_action_mask)["action"],
+            compute_statistics(
+                recorded, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask
+            )["action"],
             "the dataset's statistics",
         )
     if processor.needs_state:

@@ -2,7 +2,17 @@
 """Repos on the Hugging Face Hub: what goes into them and their cards."""
 
 from .artefacts import Artefact, find_artefact
+from .describe import AuthorFacts, read_evaluation, write_card
 from .push import push_folder
 from .push_plan import PushPlan, plan_push
 
-__all__ = ["Artefact", "PushPlan", "find_artefact", "plan_push", "push_folder"]
+__all__ = [
+    "Artefact",
+    "AuthorFacts",
+    "PushPlan",
+    "find_artefact",
+    "plan_push",
+    "push_folder",
+    "read_evaluation",
+    "write_card",
+]

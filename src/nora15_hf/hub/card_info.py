@@ -13,14 +13,20 @@ from huggingface_hub.utils import validate_repo_id
 from .settings import Setting
 
 __all__ = [
+    "NOT_STATED",
+    "AdapterCardInfo",
     "DemonstrationCardInfo",
     "Evaluation",
     "PolicyCardInfo",
     "PreferenceCardInfo",
+    "Stage",
     "WorldModelCardInfo",
 ]
 
-Stage = Literal["sft", "continued-sft", "dpo"]
+NOT_STATED = "not stated"
+"""For what nobody told: a gap that is seen."""
+
+Stage = Literal["sft", "continued-sft", "dpo", "not stated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ class PolicyCardInfo:
     Args:
         repo_id (`str`): what a reader passes to `from_pretrained`.
         name (`str`): title of the card and model name of the results.
-        stage (`str`): `"sft"`, `"continued-sft"` or `"dpo"`.
+        stage (`str`): `"sft"`, `"continued-sft"`, `"dpo"` or `"not stated"`.
         num_parameters (`int`): number of parameters.
         image_size (`int`): side of the square model image in pixels.
         chunk_size (`int`), action_dim (`int`): shape of a chunk.
@@ -72,7 +78,8 @@ class PolicyCardInfo:
         statistics_keys (`tuple[str, ...]`): dataset keys with statistics in the checkpoint.
         decoder (`str`): how actions are sampled, with the number of steps.
         example_instruction (`str`): an instruction of the training data, used in the usage snippet.
-        base_model (`str`, *optional*): repo that training started from; `None` for random weights.
+        base_model (`str`, *optional*): repo that training started from.
+        started_from (`str`): what to say without a `base_model`.
         datasets (`tuple[str, ...]`): repos trained on.
         rewards (`Mapping[str, float]`): weight of each reward behind the preferences; empty without preferences.
         training (`Mapping[str, Setting]`): hyper-parameters.
@@ -98,6 +105,7 @@ class PolicyCardInfo:
     training: Mapping[str, Setting]
     state_dim: int | None = None
     base_model: str | None = None
+    started_from: str = "random weights"
     datasets: tuple[str, ...] = ()
     rewards: Mapping[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
@@ -109,6 +117,40 @@ class PolicyCardInfo:
             raise ValueError(f"`stage` is {self.stage!r}; expected one of {', '.join(get_args(Stage))}.")
         if not self.statistics_keys:
             raise ValueError("`statistics_keys` is empty: pass the dataset keys of the processor's action statistics.")
+        _check_repo_ids(base_model=self.base_model)
+        _check_repo_ids(**{f"datasets[{index}]": dataset for index, dataset in enumerate(self.datasets)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterCardInfo:
+    """
+    What the card of a LoRA adapter says.
+
+    Args:
+        repo_id (`str`), name (`str`): as in [`PolicyCardInfo`].
+        base_model (`str`): repo of the policy that the adapter belongs to.
+        num_parameters (`int`): numbers stored in the repo.
+        rank (`int`), alpha (`float`): of the low-rank matrices.
+        target_modules (`str` or `tuple[str, ...]`): layers that are adapted: a pattern, or names.
+        modules_to_save (`tuple[str, ...]`): modules that were trained as a whole.
+        training, datasets, evaluation, limits, license: as in [`PolicyCardInfo`].
+    """
+
+    repo_id: str
+    name: str
+    base_model: str
+    num_parameters: int
+    rank: int
+    alpha: float
+    target_modules: str | tuple[str, ...]
+    modules_to_save: tuple[str, ...]
+    training: Mapping[str, Setting]
+    datasets: tuple[str, ...] = ()
+    evaluation: Evaluation | None = None
+    limits: tuple[str, ...] = ()
+    license: str = "apache-2.0"
+
+    def __post_init__(self):
         _check_repo_ids(base_model=self.base_model)
         _check_repo_ids(**{f"datasets[{index}]": dataset for index, dataset in enumerate(self.datasets)})
 
@@ -165,7 +207,7 @@ class PreferenceCardInfo:
         repo_id (`str`), name (`str`): what a reader passes to `load_dataset`, and the title.
         num_rows (`int`), num_candidates (`int`), chunk_size (`int`), action_dim (`int`): shapes.
         demonstrations (`str`), policy (`str`), world_model (`str`): repos the observations, candidates and imagined
-            futures come from.
+            futures come from; `None` where there is none, or where it is not known.
         rewards (`Mapping[str, float]`): weight of each reward in the combination.
         selection (`str`): how chosen and rejected were picked, for example `"best against worst of the candidates"`.
         min_margin (`float`): pairs below this reward difference were dropped.
@@ -180,9 +222,9 @@ class PreferenceCardInfo:
     num_candidates: int
     chunk_size: int
     action_dim: int
-    demonstrations: str
-    policy: str
-    world_model: str
+    demonstrations: str | None
+    policy: str | None
+    world_model: str | None
     rewards: Mapping[str, float]
     selection: str
     min_margin: float

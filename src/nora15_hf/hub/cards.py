@@ -15,6 +15,8 @@ from ..data.lerobot_writer import DATA_FILES as DEMONSTRATION_DATA_FILES
 from ..evaluation.success import wilson_interval
 from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
 from .card_info import (
+    NOT_STATED,
+    AdapterCardInfo,
     DemonstrationCardInfo,
     Evaluation,
     PolicyCardInfo,
@@ -24,6 +26,7 @@ from .card_info import (
 from .settings import Setting, setting_text
 
 __all__ = [
+    "write_adapter_card",
     "write_demonstration_card",
     "write_policy_card",
     "write_preference_card",
@@ -36,6 +39,7 @@ _STAGE_SUMMARIES = {
     "for the same number of steps at the same learning rate.",
     "dpo": "It was trained on demonstrations and then post-trained with direct preference optimisation on pairs of its "
     "own action chunks.",
+    NOT_STATED: "How it was trained is not stated.",
 }
 
 
@@ -67,7 +71,8 @@ def write_policy_card(folder: str | Path, info: PolicyCardInfo) -> Path:
         metrics=None if info.evaluation is None else ["success_rate"],
         model_name=info.name,
         pipeline_tag="robotics",
-        tags=["nora15", "nora15_hf", "robotics", "vision-language-action", "flow-matching", info.stage],
+        tags=["nora15", "nora15_hf", "robotics", "vision-language-action", "flow-matching"]
+        + ([] if info.stage == NOT_STATED else [info.stage]),
     )
     default_key = len(info.statistics_keys) == 1
     card = ModelCard.from_template(
@@ -76,8 +81,8 @@ def write_policy_card(folder: str | Path, info: PolicyCardInfo) -> Path:
         info=info,
         summary=_STAGE_SUMMARIES[info.stage],
         parameters=f"{info.num_parameters:,}",
-        base_model=info.base_model or "random weights",
-        datasets=", ".join(info.datasets) or "not stated",
+        base_model=info.base_model or info.started_from,
+        datasets=", ".join(info.datasets) or NOT_STATED,
         executed=_executed(info.n_action_steps, info.chunk_size),
         instruction=json.dumps(info.example_instruction),
         dataset_key_argument="" if default_key else f", dataset_key={json.dumps(info.statistics_keys[0])}",
@@ -87,6 +92,52 @@ def write_policy_card(folder: str | Path, info: PolicyCardInfo) -> Path:
         evaluation=info.evaluation,
         success_rows=[] if info.evaluation is None else _success_rows(info.evaluation),
         evaluation_conventions=[] if info.evaluation is None else _cells(info.evaluation.conventions),
+        **_library_versions(),
+    )
+    return _save(card, folder)
+
+
+def write_adapter_card(folder: str | Path, info: AdapterCardInfo) -> Path:
+    """
+    Write `README.md` of a LoRA adapter's repo.
+
+    Args:
+        folder (`str` or `Path`): folder that the adapter was saved to.
+        info (`AdapterCardInfo`): what is known about the adapter.
+
+    Returns:
+        `Path`: the card.
+
+    Raises:
+        NotADirectoryError: `folder` does not exist.
+    """
+    folder = _existing(folder)
+    card_data = ModelCardData(
+        base_model=info.base_model,
+        base_model_relation="adapter",
+        datasets=list(info.datasets) or None,
+        eval_results=None if info.evaluation is None else _eval_results(info.evaluation),
+        library_name="peft",
+        license=info.license,
+        metrics=None if info.evaluation is None else ["success_rate"],
+        model_name=info.name,
+        pipeline_tag="robotics",
+        tags=["nora15", "nora15_hf", "robotics", "vision-language-action", "lora"],
+    )
+    is_pattern = isinstance(info.target_modules, str)
+    card = ModelCard.from_template(
+        card_data,
+        template_str=_template("lora_adapter.md"),
+        info=info,
+        parameters=f"{info.num_parameters:,}",
+        datasets=", ".join(info.datasets) or NOT_STATED,
+        targets="the layers named below" if is_pattern else ", ".join(info.target_modules),
+        target_pattern=_cell(f"`{info.target_modules}`" if is_pattern else info.target_modules),
+        replaced=", ".join(info.modules_to_save) or "nothing",
+        training=_cells(info.training),
+        success_rows=[] if info.evaluation is None else _success_rows(info.evaluation),
+        evaluation_conventions=[] if info.evaluation is None else _cells(info.evaluation.conventions),
+        peft_version=metadata.version("peft"),
         **_library_versions(),
     )
     return _save(card, folder)
@@ -122,7 +173,7 @@ def write_world_model_card(folder: str | Path, info: WorldModelCardInfo) -> Path
         template_str=_template("world_model.md"),
         info=info,
         parameters=f"{info.num_parameters:,}",
-        datasets=", ".join(info.datasets) or "not stated",
+        datasets=", ".join(info.datasets) or NOT_STATED,
         training=_cells(info.training),
         metrics=_cells(info.metrics),
         **_library_versions(),
@@ -151,7 +202,7 @@ def write_preference_card(folder: str | Path, info: PreferenceCardInfo) -> Path:
         license=info.license,
         pretty_name=info.name,
         size_categories=_size_category(info.num_rows),
-        source_datasets=[info.demonstrations],
+        source_datasets=None if info.demonstrations is None else [info.demonstrations],
         tags=["nora15_hf", "robotics", "preferences", "dpo"],
         task_categories=["robotics"],
     )
@@ -160,6 +211,7 @@ def write_preference_card(folder: str | Path, info: PreferenceCardInfo) -> Path:
         template_str=_template("preferences.md"),
         info=info,
         rows=f"{info.num_rows:,}",
+        not_stated=NOT_STATED,
         rewards=_cells(info.rewards),
         min_margin=_cell(info.min_margin),
         provenance=_cells(info.provenance),
@@ -200,6 +252,7 @@ def write_demonstration_card(folder: str | Path, info: DemonstrationCardInfo) ->
         tasks=_cells(info.tasks),
         features=_cells(info.features),
         conventions=_cells(info.conventions),
+        simulated="simulator" in info.conventions,
         recording=_cells(info.recording),
     )
     return _save(card, folder)

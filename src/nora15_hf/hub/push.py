@@ -10,6 +10,7 @@ from huggingface_hub.utils import httpx
 
 from ..data.lerobot_metadata import INFO_PATH
 from .artefacts import Artefact, read_json
+from .card_address import addressed_card
 from .push_plan import PushPlan, plan_push
 
 __all__ = ["push_folder"]
@@ -73,7 +74,7 @@ def _push(api: HfApi, plan: PushPlan, private: bool | None, revision: str | None
         api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
     present = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
     operations = [CommitOperationDelete(path) for path in _stale([file.rfilename for file in present.siblings], plan)]
-    operations += [CommitOperationAdd(path, source) for path, source in plan.files.items()]
+    operations += [CommitOperationAdd(path, source) for path, source in _addressed(plan, repo_id).items()]
     commit = api.create_commit(
         repo_id,
         operations,
@@ -90,6 +91,14 @@ def _push(api: HfApi, plan: PushPlan, private: bool | None, revision: str | None
             api.delete_tag(repo_id, repo_type=repo_type, tag=version)
         api.create_tag(repo_id, repo_type=repo_type, tag=version, revision=commit.oid)
     return commit
+
+
+def _addressed(plan: PushPlan, repo_id: str) -> dict[str, Path | bytes]:
+    """The files, with the repo's name in the card."""
+    if "README.md" not in plan.files:
+        return plan.files
+    text = (plan.folder / "README.md").read_text(encoding="utf-8")
+    return plan.files | {"README.md": addressed_card(text, plan.folder.resolve().name, repo_id).encode()}
 
 
 def _stale(present: list[str], plan: PushPlan) -> list[str]:

@@ -78,7 +78,7 @@ def energy_curves(result: Imagination) -> Figure:
     energies = np.stack(
         [(sensitivity.noise[level] if level else sensitivity.demonstrated).numpy() for level in levels]
     )
-    figure = Figure(figsize=(6.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
     axes = _axes(figure)
     names = sorted(set(result.instructions))
     for name, colour in zip(names, INSTRUCTION_COLOURS, strict=False):
@@ -105,7 +105,7 @@ def energy_curves(result: Imagination) -> Figure:
 def ranking_bars(result: Imagination) -> Figure:
     """How often the demonstrated chunk is ranked above each contestant, all cases, with Wilson 95 % intervals."""
     rows = {contestant_label(name): row["all"] for name, row in result.ranking().items()}
-    figure = Figure(figsize=(6.6, 0.9 + 0.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(5.4, 0.9 + 0.5 * len(rows)), layout="constrained")
     axes = _axes(figure)
     for position, outcome in enumerate(rows.values()):
         rate = outcome[0] / outcome[1]

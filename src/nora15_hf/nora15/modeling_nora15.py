@@ -48,6 +48,7 @@ from .released_checkpoint import (
     HUB_OPTIONS,
     StoredTensor,
     check_tensors,
+    find_weights,
     has_expert,
     is_native,
     native_name,
@@ -323,6 +324,7 @@ class Nora15PreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
+        find_weights(pretrained_model_name_or_path, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
         if any(problems.values()):
@@ -740,9 +742,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         if pixel_values is not None:
             visual = self.vlm.model.visual
             image_embeds = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw).pooler_output
-            image_embeds = image_embeds.to(hidden_states.dtype)
-            is_image, _ = self.vlm.model.get_placeholder_mask(input_ids, hidden_states, image_features=image_embeds)
-            hidden_states = hidden_states.masked_scatter(is_image, image_embeds)
+            # Their number was compared with the grid's above.
+            is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
+            hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
         if answer_index is not None:
             if is_flash_attention_requested(self.config):
                 raise ValueError(

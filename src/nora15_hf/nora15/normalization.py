@@ -2,13 +2,16 @@
 """Statistics of actions (and states) of one dataset, and the two maps between physical and normalised units."""
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+
+from .exact_statistics import exact_statistics
 
 NormalizationMode = Literal["q01_q99", "min_max", "mean_std"]
 Feature = Literal["action", "proprio"]
@@ -18,6 +21,8 @@ _VECTOR_FIELDS = ("q01", "q99", "min", "max", "mean", "std")
 _EPSILON = 1e-8
 # A recorded constant passes through float32 and JSON, so it comes back within a few float32 ulps.
 _CONSTANT_TOLERANCE = 1e-6
+# Recorded angles may lie on the seam and pass through float32.
+_PI_BOUND = math.pi + 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +114,29 @@ class ActionStatistics:
         Raises:
             `ValueError`: not two-dimensional, no rows, NaN or infinity (the first row is named).
         """
-        values = actions.detach().cpu().double().numpy() if isinstance(actions, torch.Tensor) else np.asarray(actions)
+        values = actions.detach().cpu().numpy() if isinstance(actions, torch.Tensor) else np.asarray(actions)
         if values.ndim != 2 or values.shape[0] == 0:
             raise ValueError(f"`actions` has shape {values.shape}; expected (N, A) with at least one row.")
-        values = values.astype(np.float64)
-        bad_rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if bad_rows.size:
-            raise ValueError(
-                f"`actions` holds NaN or infinity in {bad_rows.size} row(s), the first is row {bad_rows[0]}: "
-                f"{values[bad_rows[0]].tolist()}. Mend or drop these rows before computing statistics."
-            )
-        q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
-        low, high = values.min(axis=0), values.max(axis=0)
-        # Summation leaves a mean off by an ulp, and with it a std above 0, in dimensions that are in truth constant.
-        mean = np.where(low == high, low, values.mean(axis=0))
-        std = np.where(low == high, 0, values.std(axis=0))
-        return cls(q01=q01, q99=q99, min=low, max=high, mean=mean, std=std, mask=mask, count=len(values))
+        return cls.from_blocks(lambda: [values], mask)
+
+    @classmethod
+    def from_blocks(
+        cls, blocks: Callable[[], Iterable[np.ndarray]], mask: np.ndarray | None = None
+    ) -> "ActionStatistics":
+        """[`~ActionStatistics.from_actions`] for rows that come in blocks, equally exact.
+
+        Args:
+            blocks (callable): Gives the same blocks `(rows, A)` each time it is called, which is twice.
+            mask (`np.ndarray` of bool of shape `(A,)`, *optional*): see [`ActionStatistics`].
+
+        Raises:
+            `ValueError`: no rows, NaN or infinity (the first row is named).
+        """
+        try:
+            moments, (q01, q99) = exact_statistics(blocks, (0.01, 0.99))
+        except ValueError as error:
+            raise ValueError(f"`actions`: {error}") from error
+        return cls(q01=q01, q99=q99, mask=mask, **moments)
 
     def to_dict(self, feature: Feature = "action") -> dict[str, Any]:
         """The OpenVLA layout, `{"action": {"q01": [...], ..., "mask": [...]}, "num_transitions": count}`."""
@@ -235,32 +247,77 @@ def unnormalize(
 
 
 def actions_to_deltas(
-    actions: np.ndarray | torch.Tensor, state: np.ndarray | torch.Tensor, delta_mask: Sequence[bool]
+    actions: np.ndarray | torch.Tensor,
+    state: np.ndarray | torch.Tensor,
+    delta_mask: Sequence[bool],
+    angle_mask: Sequence[bool] | None = None,
 ) -> np.ndarray | torch.Tensor:
     """Absolute targets as differences from the state at the start of the chunk, the same state for all its steps.
 
-    This is what NORA-1.5's LeRobot training does to the arm's dimensions, before normalisation.
+    This is what NORA-1.5's LeRobot training does to the arm's dimensions, before normalisation. Differences of angles are
+    wrapped, so that turning from 3.1 to -3.1 rad is a step of 0.08 and not of -6.2.
 
     Args:
         actions (`np.ndarray` or `torch.Tensor` of shape `(batch, ..., A)` or `(..., A)`): physical units.
         state (`np.ndarray` or `torch.Tensor` of shape `(batch, S)` or `(S,)`): its first A dimensions mean the same as
             the actions'.
         delta_mask (`Sequence[bool]` of length A): True where the difference is taken; a gripper is usually left alone.
+        angle_mask (`Sequence[bool]` of length A, *optional*):
+            True where actions and state are angles in radians from -pi to pi; among the dimensions of `delta_mask`. Not for
+            joints that turn further and are recorded without a jump.
 
     Returns:
-        The same kind of array as `actions`, with the same shape and dtype.
+        The same kind of array as `actions`, with the same shape and dtype; angles in [-pi, pi).
 
     Raises:
-        ValueError: `state` does not cover the masked dimensions, has another batch size, or is not finite.
+        ValueError: `state` does not cover the masked dimensions, has another batch size, or is not finite; an angle
+            outside [-pi, pi]; masks that do not fit together.
     """
-    return _like(actions, torch.as_tensor(actions) - _state_offset(actions, state, delta_mask))
+    _check_angles(actions, "actions", delta_mask, angle_mask)
+    _check_angles(state, "state", delta_mask, angle_mask)
+    deltas = torch.as_tensor(actions) - _state_offset(actions, state, delta_mask)
+    return _like(actions, _wrapped(deltas, angle_mask))
 
 
 def deltas_to_actions(
-    deltas: np.ndarray | torch.Tensor, state: np.ndarray | torch.Tensor, delta_mask: Sequence[bool]
+    deltas: np.ndarray | torch.Tensor,
+    state: np.ndarray | torch.Tensor,
+    delta_mask: Sequence[bool],
+    angle_mask: Sequence[bool] | None = None,
 ) -> np.ndarray | torch.Tensor:
-    """The inverse of [`actions_to_deltas`], same arguments."""
-    return _like(deltas, torch.as_tensor(deltas) + _state_offset(deltas, state, delta_mask))
+    """The inverse of [`actions_to_deltas`], same arguments; angles come back in [-pi, pi), as they were recorded."""
+    _check_angles(state, "state", delta_mask, angle_mask)
+    actions = torch.as_tensor(deltas) + _state_offset(deltas, state, delta_mask)
+    return _like(deltas, _wrapped(actions, angle_mask))
+
+
+def _check_angles(values, name: str, delta_mask: Sequence[bool], angle_mask: Sequence[bool] | None) -> None:
+    if angle_mask is None:
+        return
+    if len(angle_mask) != len(delta_mask) or any(
+        angle and not delta for angle, delta in zip(angle_mask, delta_mask, strict=True)
+    ):
+        raise ValueError(
+            f"`angle_mask` {list(angle_mask)} must have one entry per action dimension and be True only where "
+            f"`delta_mask` {list(delta_mask)} is: only differences are wrapped."
+        )
+    for dimension in np.flatnonzero(angle_mask).tolist():
+        column = torch.as_tensor(values)[..., dimension : dimension + 1]
+        # A state may be narrower or hold NaN, which is reported with the state.
+        if column.numel() and (column.abs() > _PI_BOUND).any():
+            worst = column.flatten()[column.abs().flatten().nan_to_num().argmax()].item()
+            raise ValueError(
+                f"`{name}` is {worst:.6g} in dimension {dimension}, which `angle_mask` calls an angle in radians from -pi "
+                "to pi. Convert degrees to radians, or leave the dimension out of the mask if the joint turns further."
+            )
+
+
+def _wrapped(values: torch.Tensor, angle_mask: Sequence[bool] | None) -> torch.Tensor:
+    """Angles brought to [-pi, pi) by whole turns; those that lie there already keep every digit."""
+    if angle_mask is None:
+        return values
+    turns = torch.floor((values + math.pi) / (2 * math.pi))
+    return torch.where(torch.tensor(angle_mask, device=values.device), values - 2 * math.pi * turns, values)
 
 
 def _state_offset(actions, state, delta_mask: Sequence[bool]) -> torch.Tensor:

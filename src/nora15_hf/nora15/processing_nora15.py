@@ -61,6 +61,9 @@ class Nora15Processor(ProcessorMixin):
             released model reads none.
         state_stats (`dict[str, ActionStatistics]`, *optional*):
             State statistics per dataset key, which normalise the state as `norm_stats` do the actions.
+        angle_action_mask (`list[bool]` of length A, *optional*):
+            Those of `delta_action_mask` that are angles in radians from -pi to pi; their differences are wrapped to
+            [-pi, pi), and so are the actions that come back.
         lowercase_instruction (`bool`, *optional*, defaults to `False`): As NORA's RLDS pipeline does.
         conventions (`dict`, *optional*):
             Per dataset key, what else the data was recorded with (camera, renderer, control rate, gripper sign ...).
@@ -85,6 +88,7 @@ class Nora15Processor(ProcessorMixin):
         delta_action_mask: Sequence[bool] | None = None,
         state_dim: int | None = None,
         state_stats: dict[str, ActionStatistics] | None = None,
+        angle_action_mask: Sequence[bool] | None = None,
         lowercase_instruction: bool = False,
         conventions: dict[str, dict[str, Any]] | None = None,
         chat_template: str | None = None,
@@ -106,6 +110,16 @@ class Nora15Processor(ProcessorMixin):
             )
         self.delta_action_mask = None if delta_action_mask is None else list(delta_action_mask)
         self.state_dim = state_dim
+        if angle_action_mask is not None:
+            if len(angle_action_mask) != action_dim:
+                raise ValueError(
+                    f"angle_action_mask has {len(angle_action_mask)} entries for action_dim={action_dim}; expected one each."
+                )
+            if delta_action_mask is None:
+                raise ValueError(
+                    "angle_action_mask is given without delta_action_mask: only differences of angles are wrapped."
+                )
+        self.angle_action_mask = None if angle_action_mask is None else list(angle_action_mask)
         self.lowercase_instruction = lowercase_instruction
         self.conventions = conventions or {}
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
@@ -262,7 +276,7 @@ class Nora15Processor(ProcessorMixin):
         physical = unnormalize(actions, self.norm_stats[key], self.normalization_mode)
         if self.delta_action_mask is None:
             return physical
-        return deltas_to_actions(physical, self._required_state(state), self.delta_action_mask)
+        return deltas_to_actions(physical, self._required_state(state), self.delta_action_mask, self.angle_action_mask)
 
     def normalize_actions(
         self,
@@ -273,7 +287,9 @@ class Nora15Processor(ProcessorMixin):
         """Physical actions `(..., action_dim)` in the policy's units; the inverse of `unnormalize_actions`."""
         key = select_dataset_key(self.norm_stats, dataset_key)
         if self.delta_action_mask is not None:
-            actions = actions_to_deltas(actions, self._required_state(state), self.delta_action_mask)
+            actions = actions_to_deltas(
+                actions, self._required_state(state), self.delta_action_mask, self.angle_action_mask
+            )
         return normalize(actions, self.norm_stats[key], self.normalization_mode, clip=self.clip_actions)
 
     @staticmethod
@@ -462,7 +478,8 @@ class Nora15Processor(ProcessorMixin):
         save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats, self.state_stats)
         # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
         self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
-        vars(self).pop("auto_map", None)
+        for settings in (vars(self), self.tokenizer.init_kwargs):
+            settings.pop("auto_map", None)
         return super().save_pretrained(str(folder), **kwargs)
 
     def push_to_hub(

@@ -15,9 +15,11 @@ ACTION_MODULES = (
     "action_time_mlp_in",
     "action_time_mlp_out",
 )
+# Only some policies have it, so a list of the caller's own may leave it out.
+STATE_MODULE = "state_proj"
 LM_HEAD = "vlm.lm_head"
 VISION_TOWER = "vlm.model.visual"
-DEFAULT_SKIP_MODULES = (*ACTION_MODULES, LM_HEAD, VISION_TOWER)
+DEFAULT_SKIP_MODULES = (*ACTION_MODULES, STATE_MODULE, LM_HEAD, VISION_TOWER)
 
 
 def backbone_quantization(config: BitsAndBytesConfig) -> BitsAndBytesConfig:
@@ -85,4 +87,10 @@ def refuse_repacked_weights(model: PreTrainedModel) -> None:
             )
 
 
-__all__ = ["ACTION_MODULES", "DEFAULT_SKIP_MODULES", "backbone_quantization", "refuse_repacked_weights"]
+__all__ = [
+    "ACTION_MODULES",
+    "DEFAULT_SKIP_MODULES",
+    "STATE_MODULE",
+    "backbone_quantization",
+    "refuse_repacked_weights",
+]

@@ -125,9 +125,40 @@ def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[st
         OSError: There are no safetensors files, perhaps pickles instead.
         ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
     """
+    weights = find_weights(repo_or_folder, **hub_options)
+    if weights.name == SAFE_WEIGHTS_NAME:
+        return read_header(weights)
+    index = weights
+    weight_map = read_weight_map(index)
+    tensors = {}
+    for name in sorted(set(weight_map.values())):
+        shard = find_file(repo_or_folder, name, **hub_options)
+        if shard is None:
+            raise OSError(f"{str(repo_or_folder)!r} lacks {name}, which its {index.name} names. Download it again.")
+        tensors.update(read_header(shard))
+    if tensors.keys() != weight_map.keys():
+        different = sorted(tensors.keys() ^ weight_map.keys())
+        raise ValueError(
+            f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files are "
+            "of different versions: download all of them again."
+        )
+    return tensors
+
+
+def find_weights(repo_or_folder: str | os.PathLike, **hub_options) -> Path:
+    """
+    `model.safetensors` of a repo or folder, or the index of its shards, which can only lie beside it.
+
+    Asked for before transformers looks, which for a repo with nothing but a pickle takes weights from a pull request of
+    its conversion bot.
+
+    Raises:
+        OSError: There are no safetensors files, perhaps pickles instead.
+        ValueError: The index is damaged or leads out of its folder.
+    """
     single = find_file(repo_or_folder, SAFE_WEIGHTS_NAME, **hub_options)
     if single is not None:
-        return read_header(single)
+        return single
     index = find_file(repo_or_folder, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
     if index is None:
         folder = Path(repo_or_folder, hub_options.get("subfolder") or "")
@@ -140,24 +171,23 @@ def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[st
         raise OSError(
             f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
         )
+    read_weight_map(index)
+    return index
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor to shard, from the index of a sharded checkpoint; a shard can only lie beside its index."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
+        outside = sorted({name for name in weight_map.values() if Path(name).name != name or "\\" in name})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is not the index of a sharded checkpoint: {error!r}.") from error
-    tensors = {}
-    for name in shards:
-        shard = find_file(repo_or_folder, name, **hub_options)
-        if shard is None:
-            raise OSError(f"{str(repo_or_folder)!r} lacks {name}, which its {index.name} names. Download it again.")
-        tensors.update(read_header(shard))
-    if tensors.keys() != weight_map.keys():
-        different = sorted(tensors.keys() ^ weight_map.keys())
+    if outside:
         raise ValueError(
-            f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files are "
-            "of different versions: download all of them again."
+            f"{index} names {outside[:5]}, which lead out of its folder: files elsewhere on the machine are not read. Do "
+            "not trust this checkpoint."
         )
-    return tensors
+    return weight_map
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
@@ -305,11 +335,13 @@ __all__ = [
     "StoredTensor",
     "check_tensors",
     "find_file",
+    "find_weights",
     "has_expert",
     "is_native",
     "native_name",
     "read_checkpoint",
     "read_header",
+    "read_weight_map",
     "released_config",
     "stored_settings",
 ]

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel
 from transformers import BitsAndBytesConfig
 
 from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
-from ..nora15.quantization import ACTION_MODULES
+from ..nora15.quantization import ACTION_MODULES, STATE_MODULE
 
 # Full names: "q_proj" alone would also match the action expert's.
 _BACKBONE_LAYERS = r"vlm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
@@ -27,7 +27,7 @@ def policy_lora_config(
         alpha (`float`, *optional*): Scale, in units of the rank; default `2 * rank`.
         dropout (`float`, *optional*, defaults to 0.0): On the adapters' inputs.
     """
-    heads = [*ACTION_MODULES, *(["state_proj"] if config.state_dim is not None else [])]
+    heads = [*ACTION_MODULES, *([STATE_MODULE] if config.state_dim is not None else [])]
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 from ..data.clips import EpisodeClips
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, normalize_latents
 from .ema import EmaCallback
+from .hub_token import refuse_hub_token
 from .world_model_metrics import latent_statistics
 
 
@@ -46,6 +47,7 @@ class EncoderPretrainingConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        refuse_hub_token(self)
         if self.reconstruction_weight <= 0:
             raise ValueError(
                 f"reconstruction_weight={self.reconstruction_weight} must be positive: without the pixel error the "

@@ -6,6 +6,8 @@ from typing import Any
 
 from trl import DPOConfig
 
+from .hub_token import refuse_hub_token
+
 _LOSS_TYPES = ("sigmoid", "ipo", "hinge", "robust")
 
 # Options of the parent classes that have no meaning for a flow policy, and what to do instead.
@@ -182,6 +184,7 @@ class FlowDPOConfig(DPOConfig):
     def __post_init__(self):
         self._refuse_inapplicable()
         super().__post_init__()
+        refuse_hub_token(self)
         if len(self.loss_type) != 1 or self.loss_type[0] not in _LOSS_TYPES:
             raise ValueError(
                 f"loss_type={self.loss_type} must be a list with one of {list(_LOSS_TYPES)}. For an additional flow "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from ..data.image_augmentation import ImageAugmentation
+from .hub_token import refuse_hub_token
 
 FREEZABLE = {
     "backbone": ("vlm",),
@@ -82,6 +83,7 @@ class Nora15SFTConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        refuse_hub_token(self)
         for name, (only, reason) in _FIXED.items():
             if getattr(self, name) != only:
                 raise ValueError(f"{name}={getattr(self, name)!r} does not apply: {reason}. Leave it at {only!r}.")

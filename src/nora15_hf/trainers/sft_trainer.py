@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.collator import PolicyCollator
@@ -318,10 +319,16 @@ class Nora15SFTTrainer(Trainer):
         return action_errors(replays)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As in `Trainer`; the moving average is written first, so that a checkpoint is never without it."""
+        """
+        As in `Trainer`, but the moving average is written first, so that a checkpoint is never without it, and the
+        arguments are not left behind as a pickle.
+        """
+        folder = Path(output_dir or self.args.output_dir)
         if self.ema is not None and output_dir is not None and self.is_in_train:
-            self.ema.save(Path(output_dir), self.is_world_process_zero())
+            self.ema.save(folder, self.is_world_process_zero())
         super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """Writes this library's card of a policy into the output folder."""

@@ -44,7 +44,9 @@ def select_trainable_parameters(model: nn.Module, config: Nora15Config, args: No
     adapted = isinstance(model, PeftModel)
     for name, parameter in model.named_parameters():
         trained = not name.removeprefix("base_model.model.").startswith(still) if still else True
-        parameter.requires_grad_(trained and (parameter.requires_grad or not adapted))
+        # Weights in 4 or 8 bits are integers, which can have no gradient.
+        if parameter.is_floating_point():
+            parameter.requires_grad_(trained and (parameter.requires_grad or not adapted))
     too_coarse = sorted({str(p.dtype) for p in model.parameters() if p.requires_grad and p.dtype != torch.float32})
     if too_coarse:
         raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .hub_token import refuse_hub_token
 from .latent_cache import LATENT_DTYPES
 
 
@@ -56,6 +57,7 @@ class WorldModelConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        refuse_hub_token(self)
         for name in ("auto_steps", "encode_batch_size", "sensitivity_horizon", "sensitivity_cases"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")

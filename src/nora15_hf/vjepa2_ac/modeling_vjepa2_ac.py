@@ -20,6 +20,7 @@ from .attention_vjepa2_ac import FrameCache, VJEPA2ACResidualLinear
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import VJEPA2ACPredictor
+from .weight_files import check_weight_files
 
 # Measured with 258 tokens per frame and width 256: 1 to 20 futures at once take the same time each, 40 take 1.3 times as long.
 _CPU_BATCH_SIZE = 8
@@ -101,6 +102,7 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
+        check_weight_files(pretrained_model_name_or_path, **kwargs)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )

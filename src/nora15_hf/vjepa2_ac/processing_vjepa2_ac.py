@@ -2,9 +2,11 @@
 """Image preprocessing of V-JEPA 2-AC in plain torch."""
 
 import os
+import tempfile
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import BatchFeature, ProcessorMixin
 
@@ -124,6 +126,34 @@ class VJEPA2ACProcessor(ProcessorMixin):
         self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
         vars(self).pop("auto_map", None)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload processor",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        with_code: bool = False,
+    ) -> CommitInfo:
+        """As [`~transformers.ProcessorMixin.push_to_hub`]; `with_code` as in `save_pretrained`."""
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, with_code=with_code)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+            )
 
 
 __all__ = ["VJEPA2ACProcessor"]

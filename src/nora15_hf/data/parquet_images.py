@@ -3,6 +3,7 @@
 
 import io
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from .lerobot_metadata import open_parquet
+from .camera_frames import CameraFrames
+from .lerobot_files import open_parquet
 from .lerobot_table import FrameTable
 
 # Row groups of encoded images kept by an uncached camera. Writers put one episode, a few MB, into a row group.
@@ -19,55 +21,26 @@ ENCODED_ROW_GROUPS_KEPT = 4
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-class ParquetImages:
-    """Reads frames by their row in a `FrameTable`.
-
-    No file stays open between reads, so that the object can be forked or sent to data-loading workers.
-
-    Args:
-        root (`Path`): Local folder of the dataset.
-        table (`FrameTable`): Says where each frame lies.
-        key (`str`): Image feature.
-        size (`tuple[int, int]`): Height and width in pixels that every frame must have.
-        cache (`bool`):
-            `True` keeps decoded frames in one uint8 `(N, height, width, 3)` array, filled row group by row group when
-            first touched. `False` decodes on every read and keeps a few encoded row groups.
-    """
+class ParquetImages(CameraFrames):
+    """Frames embedded in the parquet files; see [`CameraFrames`]. A group is a row group."""
 
     def __init__(self, root: Path, table: FrameTable, key: str, size: tuple[int, int], cache: bool):
-        self.root = root
-        self.key = key
-        self.size = size
-        self.cache = cache
-        self._table = table
+        super().__init__(root, table, key, size, cache)
         self._files: dict[int, tuple[pq.FileMetaData, np.ndarray]] = {}
         self._encoded: OrderedDict[tuple[int, int], pa.Array] = OrderedDict()
-        rows = len(table.index) if cache else 0
-        # The operating system commits memory only where frames are written.
-        self._frames = np.empty((rows, *size, 3), dtype=np.uint8)
-        self._decoded = np.zeros(rows, dtype=bool)
 
-    def read(self, row: int) -> np.ndarray:
-        """Frame at a row of the table.
+    def _read_one(self, row: int) -> np.ndarray:
+        number, group, first, _ = self._row_group(row)
+        return self._decode(self._recent_row_group(number, group)[self._table.file_row[row] - first], row)
 
-        Returns:
-            `np.ndarray`: uint8 `(height, width, 3)`, a copy.
-
-        Raises:
-            ValueError: The stored image is damaged, has no embedded bytes, is not RGB or has another size.
-        """
+    def _read_group(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
         number, group, first, after = self._row_group(row)
-        if not self.cache:
-            return self._decode(self._recent_row_group(number, group)[self._table.file_row[row] - first], row)
-        if not self._decoded[row]:
-            encoded = self._read_row_group(number, group)
-            # The table may hold only some rows of the group: those of the selected episodes.
-            in_file = np.searchsorted(self._table.file_number, [number, number + 1])
-            in_group = in_file[0] + np.searchsorted(self._table.file_row[slice(*in_file)], [first, after])
-            for position in range(*in_group):
-                self._frames[position] = self._decode(encoded[self._table.file_row[position] - first], position)
-                self._decoded[position] = True
-        return self._frames[row].copy()
+        encoded = self._read_row_group(number, group)
+        # The table may hold only some rows of the group: those of the selected episodes.
+        in_file = np.searchsorted(self._table.file_number, [number, number + 1])
+        in_group = in_file[0] + np.searchsorted(self._table.file_row[slice(*in_file)], [first, after])
+        for position in range(*in_group):
+            yield position, self._decode(encoded[self._table.file_row[position] - first], position)
 
     def _row_group(self, row: int) -> tuple[int, int, int, int]:
         """File number, row group, and the group's first row and the one after its last in the file, for a row of the table."""
@@ -106,10 +79,7 @@ class ParquetImages:
         return self._encoded[number, group]
 
     def _decode(self, encoded: pa.Scalar, row: int) -> np.ndarray:
-        where = (
-            f"{self.root / self._table.files[self._table.file_number[row]]}, row {self._table.file_row[row]}: "
-            f"image {self.key!r}"
-        )
+        where = f"{self._where(row)}: image {self.key!r}"
         if not encoded.is_valid:
             raise ValueError(f"{where} has no embedded bytes, only a path. Embed the images in the parquet files.")
         try:

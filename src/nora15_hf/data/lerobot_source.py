@@ -1,0 +1,220 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""A LeRobot dataset with its features chosen: what map-style and streaming readers have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from .lerobot_download import DatasetFiles, locate_dataset
+from .lerobot_layout import CONVENTIONS_KEY, path_pattern
+from .lerobot_metadata import LeRobotMetadata, load_metadata
+
+DEFAULT_ACTION_KEY = "action"
+DEFAULT_STATE_KEY = "observation.state"
+
+
+class Sample(TypedDict):
+    """One observation with the action chunk that begins there. H is the chunk size, A and S are the widths."""
+
+    images: list[np.ndarray]  # uint8 (height, width, 3), one per camera
+    instruction: str
+    actions: np.ndarray  # float32 (H, A), physical units; the last action is repeated past the episode's end
+    action_mask: np.ndarray  # bool (H,), False where the action is such a repetition
+    state: np.ndarray  # float32 (S,)
+    episode_index: int
+    frame_index: int
+    index: int  # row in the whole dataset, whatever episodes are selected
+    dataset_key: str
+
+
+@dataclass(frozen=True)
+class LeRobotSource:
+    """Metadata of a dataset and the features that samples are made of; see [`open_source`]."""
+
+    files: DatasetFiles
+    metadata: LeRobotMetadata
+    image_sizes: dict[str, tuple[int, int]]
+    state_key: str | None
+    action_key: str
+    chunk_size: int
+    dataset_key: str
+
+    @property
+    def video_keys(self) -> list[str]:
+        """Those of the chosen cameras that are stored as video."""
+        return [key for key in self.image_sizes if key in self.metadata.episodes.videos]
+
+    def episode_positions(self, episodes: Sequence[int] | None) -> np.ndarray:
+        """Positions in the episode table of the episodes with these indices, ascending; all of them for `None`."""
+        index = self.metadata.episodes.index
+        if episodes is None:
+            return np.arange(len(index))
+        unknown = sorted(set(episodes) - set(index.tolist()))
+        if unknown:
+            raise ValueError(
+                f"`episodes` names {unknown[0]}, which the dataset does not hold: it has {len(index)} episodes, "
+                f"{index[0]} to {index[-1]}."
+            )
+        if len(set(episodes)) != len(episodes) or len(episodes) == 0:
+            raise ValueError("`episodes` must name at least one episode, and none twice. Use `None` for all of them.")
+        return np.flatnonzero(np.isin(index, episodes))
+
+    def fetch(self, positions: np.ndarray) -> None:
+        """Make the data and video files present that hold the episodes at these positions of the episode table."""
+        episodes, info = self.metadata.episodes, self.metadata.info
+        if len(positions) == len(episodes):
+            patterns = [path_pattern(info["data_path"])]
+            patterns += [path_pattern(info["video_path"], key) for key in self.video_keys]
+        else:
+            holders = [episodes.file] + [episodes.videos[key].file for key in self.video_keys]
+            patterns = sorted({holder[position] for holder in holders for position in positions.tolist()})
+        self.files.fetch(patterns)
+
+
+class LeRobotReader:
+    """Properties that every reader of a LeRobot dataset has."""
+
+    _source: LeRobotSource
+
+    @property
+    def dataset_key(self) -> str:
+        """Name under which statistics are kept."""
+        return self._source.dataset_key
+
+    @property
+    def image_keys(self) -> list[str]:
+        """Cameras, in the order of `Sample["images"]`."""
+        return list(self._source.image_sizes)
+
+    @property
+    def state_key(self) -> str | None:
+        """State feature, `None` without one."""
+        return self._source.state_key
+
+    @property
+    def action_key(self) -> str:
+        """Action feature."""
+        return self._source.action_key
+
+    @property
+    def chunk_size(self) -> int:
+        """Actions per sample, H."""
+        return self._source.chunk_size
+
+    @property
+    def action_dim(self) -> int:
+        """Width A of the actions."""
+        return self.info["features"][self.action_key]["shape"][0]
+
+    @property
+    def state_dim(self) -> int:
+        """Width S of the states, 0 without a state feature."""
+        return 0 if self.state_key is None else self.info["features"][self.state_key]["shape"][0]
+
+    @property
+    def repo_id(self) -> str | None:
+        """Name of a dataset from the Hub, `None` for a local folder."""
+        return self._source.files.repo_id
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of a dataset from the Hub, `None` for a local folder."""
+        return self._source.files.revision
+
+    @property
+    def root(self) -> Path:
+        """Local folder of the dataset."""
+        return self._source.files.root
+
+    @property
+    def info(self) -> dict:
+        """Content of `meta/info.json`."""
+        return self._source.metadata.info
+
+    @property
+    def fps(self) -> float:
+        """Frames, and therefore actions, per second."""
+        return self.info["fps"]
+
+    @property
+    def conventions(self) -> dict:
+        """What the recorder noted about how the data came about (renderer, image size, ...); empty when nothing."""
+        return self.info.get(CONVENTIONS_KEY, {})
+
+
+def open_source(
+    root_or_repo: str | Path,
+    revision: str | None,
+    token: str | None,
+    image_keys: Sequence[str] | None,
+    state_key: str | None,
+    action_key: str | None,
+    chunk_size: int,
+    dataset_key: str | None,
+) -> LeRobotSource:
+    """Read the metadata of a dataset and check the chosen features; arguments and errors as [`LeRobotDataset`]."""
+    if chunk_size < 1:
+        raise ValueError(f"`chunk_size` is {chunk_size}; it must be at least 1 action per sample.")
+    files = locate_dataset(root_or_repo, revision, token)
+    metadata = load_metadata(files.root)
+    features = metadata.info["features"]
+    if image_keys is None:
+        image_keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
+    if state_key is None and DEFAULT_STATE_KEY in features:
+        state_key = DEFAULT_STATE_KEY
+    if action_key is None:
+        action_key = DEFAULT_ACTION_KEY
+    _check_vector_feature(metadata, action_key, "action_key")
+    if state_key is not None:
+        _check_vector_feature(metadata, state_key, "state_key")
+    return LeRobotSource(
+        files=files,
+        metadata=metadata,
+        image_sizes={key: _image_size(metadata, key) for key in image_keys},
+        state_key=state_key,
+        action_key=action_key,
+        chunk_size=chunk_size,
+        dataset_key=dataset_key if dataset_key is not None else Path(root_or_repo).resolve().name,
+    )
+
+
+def split_positions(positions: np.ndarray, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of episodes for training and for validation, both ascending; see [`LeRobotDataset.split_by_episode`]."""
+    if not 0 < validation_fraction < 1:
+        raise ValueError(
+            f"`validation_fraction` is {validation_fraction}; it must lie between 0 and 1, both excluded."
+        )
+    count = len(positions)
+    if count < 2:
+        raise ValueError(f"A split needs at least 2 episodes, {count} selected. Record or select more.")
+    held_out = min(max(round(validation_fraction * count), 1), count - 1)
+    order = np.random.default_rng(seed).permutation(count)
+    return positions[np.sort(order[held_out:])], positions[np.sort(order[:held_out])]
+
+
+def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
+    """Height and width of a camera. Only its description may be channels-first; stored frames never are."""
+    feature = metadata.feature(key, "image_keys", "an image or video feature")
+    if feature["dtype"] not in ("image", "video"):
+        raise ValueError(f"`image_keys` {key!r} has dtype {feature['dtype']!r}, expected 'image' or 'video'.")
+    shape = feature["shape"]
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
+        raise ValueError(
+            f"`image_keys` {key!r} has shape {tuple(shape)}, expected (height, width, 3) or (3, height, width)."
+        )
+    return (shape[0], shape[1]) if shape[2] == 3 else (shape[1], shape[2])
+
+
+def _check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> None:
+    feature = metadata.feature(key, argument, "a vector feature")
+    if len(feature["shape"]) != 1 or feature["dtype"] in ("image", "video", "string"):
+        raise ValueError(
+            f"`{argument}` {key!r} has dtype {feature['dtype']!r} and shape {tuple(feature['shape'])}, expected a "
+            "numeric vector (width,). Choose another feature."
+        )
+
+
+__all__ = ["LeRobotReader", "LeRobotSource", "Sample", "open_source", "split_positions"]

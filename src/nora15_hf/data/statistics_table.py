@@ -1,0 +1,123 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Statistics of a dataset as a table to read and as the file a processor takes: what `nora15 stats` does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..nora15.normalization import ActionStatistics, save_norm_stats
+from .lerobot_dataset import LeRobotDataset
+from .lerobot_source import LeRobotReader, open_source
+from .statistics import compute_statistics
+
+COLUMNS = ("min", "q01", "mean", "std", "q99", "max")
+
+
+def dataset_statistics(
+    root_or_repo: str | Path,
+    output: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    action_key: str | None = None,
+    state_key: str | None = None,
+    dataset_key: str | None = None,
+    chunk_size: int = 5,
+    action_mask: Sequence[bool] | None = None,
+    delta_mask: Sequence[bool] | None = None,
+    angle_mask: Sequence[bool] | None = None,
+    sample_episodes: int | None = None,
+    seed: int = 0,
+    skip_bad_episodes: bool = False,
+) -> str:
+    """Compute the statistics of a LeRobot dataset, exactly and without its images.
+
+    Args:
+        root_or_repo (`str` or `Path`): Local folder, or repo id of a dataset on the Hub. Videos are not fetched.
+        output (`str` or `Path`, *optional*):
+            JSON file to write, in the layout of the processor's `norm_stats.json`; read it with `load_norm_stats`.
+        revision, token, action_key, state_key, dataset_key, skip_bad_episodes: As for [`LeRobotDataset`].
+        chunk_size (`int`, defaults to 5): Actions per chunk; matters with `delta_mask` only.
+        action_mask, delta_mask, angle_mask (`Sequence[bool]`, *optional*): As for [`compute_statistics`].
+        sample_episodes (`int`, *optional*): Use that many episodes, drawn at random, and fetch only their files.
+        seed (`int`, defaults to 0): Of that draw.
+
+    Returns:
+        `str`: What was counted, and a table per feature.
+
+    Raises:
+        FileNotFoundError, ValueError: As for [`LeRobotDataset`] and [`compute_statistics`]; a sample larger than the
+            dataset.
+    """
+    episodes, sample = None, ""
+    if sample_episodes is not None:
+        source = open_source(root_or_repo, revision, token, [], state_key, action_key, chunk_size, dataset_key)
+        index = source.metadata.episodes.index
+        if not 0 < sample_episodes <= len(index):
+            raise ValueError(
+                f"`sample_episodes` is {sample_episodes}; the dataset has {len(index)} episodes. Leave it out to use all."
+            )
+        episodes = np.random.default_rng(seed).choice(index, sample_episodes, replace=False).tolist()
+        sample = f", a sample of {sample_episodes} of {len(index)} episodes (seed {seed})"
+    dataset = LeRobotDataset(
+        root_or_repo,
+        revision=revision,
+        token=token,
+        image_keys=[],
+        state_key=state_key,
+        action_key=action_key,
+        chunk_size=chunk_size,
+        dataset_key=dataset_key,
+        episodes=episodes,
+        skip_bad_episodes=skip_bad_episodes,
+    )
+    statistics = compute_statistics(dataset, action_mask=action_mask, delta_mask=delta_mask, angle_mask=angle_mask)
+    lines = [f"{dataset.dataset_key}: {dataset.num_episodes} episodes, {len(dataset)} frames{sample}"]
+    if dataset.skipped_episodes:
+        lines.append(f"left out as bad: episodes {', '.join(map(str, dataset.skipped_episodes))}")
+    what = f"{dataset.action_key} ({statistics['action'].count} rows"
+    if delta_mask is not None:
+        what += f": differences from {dataset.state_key}, every step of every chunk of {chunk_size} inside its episode"
+    lines += ["", what + ")", _table(statistics["action"], _names(dataset, dataset.action_key))]
+    if "state" in statistics:
+        rows = f"{dataset.state_key} ({statistics['state'].count} rows)"
+        lines += ["", rows, _table(statistics["state"], _names(dataset, dataset.state_key))]
+    if output is not None:
+        states = {dataset.dataset_key: statistics["state"]} if "state" in statistics else None
+        save_norm_stats(output, {dataset.dataset_key: statistics["action"]}, states)
+        lines += ["", f"written to {output}"]
+    return "\n".join(lines)
+
+
+def _names(dataset: LeRobotReader, key: str) -> list[str]:
+    """Names of the dimensions where the dataset tells them, otherwise their numbers."""
+    feature = dataset.info["features"][key]
+    names = feature.get("names")
+    if isinstance(names, dict):
+        # Published datasets group them: {"motors": [...]}.
+        names = [name for group in names.values() for name in group]
+    if isinstance(names, list) and len(names) == feature["shape"][0]:
+        return [str(name) for name in names]
+    return [str(number) for number in range(feature["shape"][0])]
+
+
+def _table(statistics: ActionStatistics, names: list[str]) -> str:
+    rows = [["dimension", *COLUMNS, ""]]
+    for number, name in enumerate(names):
+        values = [getattr(statistics, column)[number] for column in COLUMNS]
+        note = "constant" if statistics.min[number] == statistics.max[number] else ""
+        if not statistics.mask[number]:
+            note = "not normalised"
+        rows.append([name, *(f"{value:.5g}" for value in values), note])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])] + [
+            cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)
+        ]
+        lines.append(("  " + "  ".join([*cells, row[-1]])).rstrip())
+    return "\n".join(lines)
+
+
+__all__ = ["dataset_statistics"]
