@@ -2,9 +2,10 @@
 """Which checkpoint a run continues from."""
 
 import pytest
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
-from nora15_hf.trainers.resume import RUN_FILE, find_checkpoint
+from nora15_hf.trainers.resume import RUN_FILE, find_checkpoint, is_finished
 
 
 def arguments(folder, **changes):
@@ -49,3 +50,14 @@ def test_checkpoint_of_an_unknown_run_is_refused(tmp_path):
 
 def test_named_checkpoint_is_taken_as_it_is(tmp_path):
     assert find_checkpoint(arguments(tmp_path, resume_from_checkpoint="elsewhere"), {}) == "elsewhere"
+
+
+def test_end_of_a_run_is_known(tmp_path):
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        TrainerState(global_step=step, max_steps=4).save_to_json(
+            str(tmp_path / f"checkpoint-{step}" / TRAINER_STATE_NAME)
+        )
+    assert not is_finished(None)
+    assert not is_finished(str(tmp_path / "checkpoint-2"))
+    assert is_finished(str(tmp_path / "checkpoint-4"))
