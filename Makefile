@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUTPUT ?= outputs/quickstart
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test lint format audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -21,8 +21,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Known vulnerabilities of the pinned versions; pip-audit lives in an environment of its own.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement requirements/constraints.txt
+
 clean:
-	rm -rf $(VENV) build src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit build src/*.egg-info
 
 # torch first: a bare requirement would resolve to the build with CUDA libraries.
 $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt

@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,53 @@ import torch
 PACKAGES = ("nora15_hf", "torch", "transformers", "diffusers", "tokenizers", "numpy", "scipy", "bitsandbytes")
 
 
-def median_seconds(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """
-    Median wall-clock seconds of each function, all of them in turn in every round after one round of warm-up.
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock seconds of one contestant, and the CPU time it took, which other work on the machine disturbs less."""
 
-    Rounds, instead of one function after the other, let whatever else the machine does touch all of them alike.
+    median: float
+    fastest: float
+    slowest: float
+    cpu_median: float
+    rounds: int
+
+    def text(self) -> str:
+        """`median (fastest to slowest)`, in milliseconds."""
+        return f"{self.median * 1e3:.1f} ({self.fastest * 1e3:.1f} to {self.slowest * 1e3:.1f})"
+
+
+def time_contestants(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """
-    seconds = {name: [] for name in candidates}
-    for round_number in range(repeats + 1):
-        for name, function in candidates.items():
-            start = time.perf_counter()
+    Times functions, all of them in turn in every round after one round of warm-up.
+
+    Rounds, instead of one function after the other, let whatever else the machine does touch all of them alike. Work on
+    an accelerator is waited for.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for round_number in range(rounds + 1):
+        for name, function in contestants.items():
+            start, cpu_start = time.perf_counter(), time.process_time()
             function()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if round_number > 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                seconds[name].append((time.perf_counter() - start, time.process_time() - cpu_start))
+    timings = {}
+    for name, measured in seconds.items():
+        wall, cpu = zip(*measured, strict=True)
+        timings[name] = Timing(statistics.median(wall), min(wall), max(wall), statistics.median(cpu), rounds)
+    return timings
+
+
+def median_seconds(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median wall-clock seconds of each function, see [`time_contestants`]."""
+    return {name: timing.median for name, timing in time_contestants(candidates, repeats).items()}
+
+
+def set_threads(threads: int | None) -> None:
+    """Lets PyTorch use that many threads, or leaves its own choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def processor_name() -> str:
@@ -77,4 +111,14 @@ def save_results(path: Path, results: dict[str, Any]) -> None:
     print(f"\n{path}")
 
 
-__all__ = ["conditions", "installed_versions", "median_seconds", "processor_name", "save_results", "table"]
+__all__ = [
+    "Timing",
+    "conditions",
+    "installed_versions",
+    "median_seconds",
+    "processor_name",
+    "save_results",
+    "set_threads",
+    "table",
+    "time_contestants",
+]

@@ -1,15 +1,16 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Samples candidates of a policy at demonstrated states, scores them and writes a preference dataset.
+Samples candidates of a policy at states of a dataset, scores them and writes a preference dataset.
 
     python examples/build_preferences.py --config examples/configs/preferences_tiny.yaml
 
 Called again after an interruption it continues. Every option can be given on the command line too.
+`nora15 push OUTPUT REPO` uploads the result.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from trl import TrlParser
 
@@ -17,13 +18,17 @@ from nora15_hf import Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel,
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.preferences import (
     REWARD_PRESETS,
+    FastSampler,
     FlowSampler,
     GroundTruthActionReward,
     WeightedReward,
     build_preferences,
     preset_reward,
+    select_states,
 )
 from nora15_hf.preferences.pairs import PAIRINGS
+from nora15_hf.preferences.preference_figures import write_preference_figures
+from nora15_hf.preferences.states import STRATEGIES
 
 __all__ = ["BuildArguments", "main"]
 
@@ -32,55 +37,130 @@ __all__ = ["BuildArguments", "main"]
 class BuildArguments:
     """What the script needs besides what it writes down itself."""
 
-    policy: str = field(metadata={"help": "Folder or repo of the policy."})
-    demonstrations: str = field(metadata={"help": "Folder or repo of a LeRobot dataset that the policy knows."})
+    policy: str = field(metadata={"help": "Folder or Hub id of the policy."})
+    demonstrations: str = field(metadata={"help": "Folder or Hub id of a LeRobot dataset that the policy knows."})
     output: str = field(metadata={"help": "Folder of the preference dataset."})
+    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    demonstrations_revision: str | None = field(default=None, metadata={"help": "The same of the dataset."})
+    dataset_key: str | None = field(default=None, metadata={"help": "The policy's key of the demonstrations."})
     reward: str = field(
         default="paper",
-        metadata={"help": "Reward preset.", "choices": [*REWARD_PRESETS, "ground_truth"]},
+        metadata={
+            "help": "Reward preset; ground_truth needs no world model, success needs Meta-World demonstrations.",
+            "choices": [*REWARD_PRESETS, "ground_truth", "success"],
+        },
     )
-    world_model: str | None = field(default=None, metadata={"help": "Folder or repo; not for reward=ground_truth."})
-    dataset_key: str | None = field(default=None, metadata={"help": "The policy's key of the demonstrations."})
-    num_states: int = field(default=1500, metadata={"help": "States drawn uniformly without replacement."})
+    world_model: str | None = field(default=None, metadata={"help": "Folder or Hub id, for the reward presets."})
+    goal: str = field(
+        default="end", metadata={"help": "The world model's goal: end or subgoal.", "choices": ["end", "subgoal"]}
+    )
+    released_horizon: bool = field(
+        default=False, metadata={"help": "Ignore the last action of every chunk, as the released labelling code does."}
+    )
+    standardize: bool = field(
+        default=False, metadata={"help": "Bring each reward to mean 0 and deviation 1 among a state's candidates."}
+    )
+    gripper_weight: float = field(
+        default=1.0, metadata={"help": "Of the gripper in the deviation from the demonstration."}
+    )
+    masked_dims: list[int] = field(default_factory=list, metadata={"help": "Dimensions left out of that deviation."})
+    num_states: int = field(default=1500, metadata={"help": "States drawn without replacement."})
+    states: str = field(default="uniform", metadata={"help": "How they are drawn.", "choices": list(STRATEGIES)})
+    complete_chunks: bool = field(
+        default=False, metadata={"help": "Leave out states whose demonstrated chunk runs past the episode's end."}
+    )
+    sampler: str = field(default="flow", metadata={"help": "How candidates are sampled.", "choices": ["flow", "fast"]})
+    num_steps: int | None = field(
+        default=None, metadata={"help": "Solver steps of flow; the policy's own by default."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "Of FAST tokens."})
     num_candidates: int = field(default=5, metadata={"help": "Candidates per state."})
-    num_steps: int | None = field(default=None, metadata={"help": "Solver steps; the policy's own by default."})
+    num_noisy_negatives: int = field(default=0, metadata={"help": "Noisy copies of candidates, only to be rejected."})
+    noise_std: float = field(default=0.5, metadata={"help": "Their noise, in normalised units."})
     pairing: str = field(default="best_worst", metadata={"help": "What makes a pair.", "choices": list(PAIRINGS)})
     min_margin: float = field(default=0.0, metadata={"help": "Smallest difference of rewards that makes a pair."})
     batch_size: int = field(default=32, metadata={"help": "States per pass."})
     seed: int = field(default=0, metadata={"help": "Of states, noise and random choices."})
 
 
+def make_reward(
+    options: BuildArguments, processor: Nora15Processor, dataset: LeRobotDataset, device: str, stack: ExitStack
+) -> WeightedReward:
+    ground_truth = GroundTruthActionReward(options.gripper_weight, masked_dims=options.masked_dims)
+    if options.reward == "ground_truth":
+        return WeightedReward({"ground_truth": (ground_truth, 1.0)}, options.standardize)
+    if options.reward == "success":
+        # Imported here, since they need the simulator.
+        from nora15_hf.evaluation.simulation_pool import SimulationPool
+        from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
+
+        settings = {key: dataset.conventions[key] for key in ("image_size", "renderer", "max_steps", "show_goal")}
+        pool = stack.enter_context(SimulationPool(**settings))
+        executed = LeRobotDataset(
+            options.demonstrations,
+            revision=options.demonstrations_revision,
+            action_key="action.executed",
+            image_keys=[],
+        )
+        return WeightedReward({"success": (SimulatorSuccessReward(pool, processor, executed, discount=0.99), 1.0)})
+    if options.world_model is None:
+        raise ValueError(f"--reward {options.reward} needs --world_model. Without one use --reward ground_truth.")
+    return preset_reward(
+        options.reward,
+        VJEPA2ACModel.from_pretrained(options.world_model).to(device),
+        VJEPA2ACProcessor.from_pretrained(options.world_model),
+        goal=options.goal,
+        released_horizon=options.released_horizon,
+        standardize=options.standardize,
+        ground_truth=ground_truth,
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     (options,) = TrlParser(BuildArguments).parse_args_and_config(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = Nora15ForActionPrediction.from_pretrained(options.policy).to(device)
-    processor = Nora15Processor.from_pretrained(options.policy)
+    policy = Nora15ForActionPrediction.from_pretrained(options.policy, revision=options.policy_revision).to(device)
+    processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
     dataset = LeRobotDataset(
-        options.demonstrations, chunk_size=policy.config.chunk_size, dataset_key=options.dataset_key
+        options.demonstrations,
+        revision=options.demonstrations_revision,
+        chunk_size=policy.config.chunk_size,
+        dataset_key=options.dataset_key,
     )
-    if options.reward == "ground_truth":
-        reward = WeightedReward({"ground_truth": (GroundTruthActionReward(), 1.0)})
-    elif options.world_model is None:
-        raise ValueError(f"--reward {options.reward} needs --world_model. Without one use --reward ground_truth.")
-    else:
-        world_model = VJEPA2ACModel.from_pretrained(options.world_model).to(device)
-        reward = preset_reward(options.reward, world_model, VJEPA2ACProcessor.from_pretrained(options.world_model))
-    states = np.random.default_rng(options.seed).permutation(len(dataset))[: options.num_states]
-    preferences = build_preferences(
-        options.output,
-        policy=policy,
-        processor=processor,
-        dataset=dataset,
-        indices=states.tolist(),
-        reward=reward,
-        num_candidates=options.num_candidates,
-        sampler=FlowSampler(options.num_steps),
-        pairing=options.pairing,
-        min_margin=options.min_margin,
-        batch_size=options.batch_size,
+    states = select_states(
+        dataset,
+        options.num_states,
+        strategy=options.states,
+        complete_chunks=options.complete_chunks,
         seed=options.seed,
-        provenance={"demonstrations": options.demonstrations},
     )
+    with ExitStack() as stack:
+        preferences = build_preferences(
+            options.output,
+            policy=policy,
+            processor=processor,
+            dataset=dataset,
+            indices=states,
+            reward=make_reward(options, processor, dataset, device, stack),
+            num_candidates=options.num_candidates,
+            sampler=(
+                FlowSampler(options.num_steps)
+                if options.sampler == "flow"
+                else FastSampler(temperature=options.temperature)
+            ),
+            num_noisy_negatives=options.num_noisy_negatives,
+            noise_std=options.noise_std,
+            pairing=options.pairing,
+            min_margin=options.min_margin,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            provenance={
+                "demonstrations": options.demonstrations,
+                "demonstrations_revision": options.demonstrations_revision,
+                "policy_revision": options.policy_revision,
+            },
+        )
+    write_preference_figures(options.output, preferences)
     print(f"{len(preferences)} pairs from {len(states)} states in {options.output}")
 
 

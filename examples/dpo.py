@@ -2,20 +2,21 @@
 """
 Flow DPO of a policy on a preference dataset.
 
-    accelerate launch --num_processes 1 examples/dpo.py --config examples/configs/dpo_tiny.yaml
+    accelerate launch examples/dpo.py --config examples/configs/dpo_tiny.yaml
 
-Every option of `FlowDPOConfig` can stand in the YAML file or on the command line.
+Every option of `DPOArguments` and `FlowDPOConfig` can stand in the YAML file or on the command line. The same command
+continues a run that was interrupted.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import torch
-from peft import LoraConfig
 from trl import TrlParser
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences
-from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer
+from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, find_checkpoint, nf4_config, policy_lora_config
 
 __all__ = ["DPOArguments", "main"]
 
@@ -24,36 +25,53 @@ __all__ = ["DPOArguments", "main"]
 class DPOArguments:
     """What the script needs besides `FlowDPOConfig`."""
 
-    policy: str = field(metadata={"help": "Folder or repo of the policy that sampled the candidates."})
-    preferences: str = field(metadata={"help": "Folder of the preference dataset."})
+    policy: str = field(metadata={"help": "Folder or Hub id of the policy that sampled the candidates."})
+    preferences: str = field(metadata={"help": "Folder or Hub id of the preference dataset."})
+    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    preferences_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
+    validation_fraction: float | None = field(
+        default=None, metadata={"help": "Share of the pairs that are held out for evaluation."}
+    )
     lora_rank: int | None = field(
-        default=None, metadata={"help": "Train adapters of this rank on backbone and expert instead of all weights."}
+        default=None,
+        metadata={"help": "Train adapters of this rank in the backbone, and the action expert whole."},
+    )
+    quantize_backbone: bool = field(
+        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     options, config = TrlParser((DPOArguments, FlowDPOConfig)).parse_args_and_config(arguments)
+    if options.quantize_backbone and options.lora_rank is None:
+        raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+    compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
     # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
-    policy = Nora15ForActionPrediction.from_pretrained(options.policy, dtype=torch.float32)
-    processor = Nora15Processor.from_pretrained(options.policy)
-    peft_config = None
-    if options.lora_rank is not None:
-        parts = r"action_expert" if config.freeze_backbone else r"(action_expert|vlm\.model\.language_model)"
-        peft_config = LoraConfig(
-            r=options.lora_rank,
-            lora_alpha=2 * options.lora_rank,
-            target_modules=parts + r"\.layers\.\d+\.(self_attn|mlp)\.\w+_proj",
-            modules_to_save=["action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out"],
-        )
+    policy = Nora15ForActionPrediction.from_pretrained(
+        options.policy,
+        dtype=torch.float32,
+        quantization_config=nf4_config(compute_dtype) if options.quantize_backbone else None,
+        revision=options.policy_revision,
+    )
+    processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
+    rows = load_preferences(
+        options.preferences, revision=options.preferences_revision, policy=policy, processor=processor
+    )
+    eval_rows = None
+    if options.validation_fraction is not None:
+        split = rows.train_test_split(options.validation_fraction, seed=config.seed)
+        rows, eval_rows = split["train"], split["test"]
     trainer = FlowDPOTrainer(
         model=policy,
         args=config,
-        train_dataset=load_preferences(options.preferences, policy=policy, processor=processor),
+        train_dataset=rows,
+        eval_dataset=eval_rows,
         processing_class=processor,
-        peft_config=peft_config,
+        peft_config=None if options.lora_rank is None else policy_lora_config(policy.config, options.lora_rank),
     )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=find_checkpoint(config, dataclasses.asdict(options)))
     trainer.save_model()
+    trainer.create_model_card()
 
 
 if __name__ == "__main__":

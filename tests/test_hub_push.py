@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Pushes of folders: what is sent, what is refused, what happens when the Hub fails, on the test Hub."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -281,3 +282,20 @@ def test_the_client_with_xet_fails_clearly_on_a_hub_without(hub, policy, monkeyp
     with pytest.raises(ConnectionError, match="Run the same command again"):
         push_folder(policy, "arm")
     assert files_of(hub, "robots/arm") == {}
+
+
+def test_the_example_pushes_all_artefacts_of_a_folder(hub, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("push_to_hub", Path(__file__).parents[1] / "examples/push_to_hub.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    write(tmp_path / "policy-sft", POLICY | {"README.md": b"---\nbase_model: policy-base\n---\n# Card\n"})
+    write(tmp_path / "preferences", {"preferences.json": b"{}", "data/train-00000-of-00001.parquet": b"0"})
+    write(tmp_path / "report", {"index.html": b""})
+    arguments = ["--folder", str(tmp_path), "--namespace", "robots"]
+    example.main([*arguments, "--dry_run", "true"])
+    assert hub.requests == []
+    example.main([*arguments, "--private", "true"])
+    assert set(hub.state.repos) == {("model", "robots/policy-sft"), ("dataset", "robots/preferences")}
+    assert capsys.readouterr().out.count("robots/policy-sft (policy)") == 2
+    with pytest.raises(ValueError, match="holds no folder with an artefact"):
+        example.main(["--folder", str(tmp_path / "report"), "--namespace", "robots"])

@@ -165,6 +165,10 @@ def test_datasets_that_do_not_fit_the_policy(members, tmp_path):
         check_dataset_fits(LeRobotDataset(root, chunk_size=2), processor)
     with pytest.raises(ValueError, match=r"without cameras"):
         check_dataset_fits(LeRobotDataset(root, image_keys=[]), processor)
+    processor.state_dim = 3
+    with pytest.raises(ValueError, match=r"'numbers' has a state of 2 dimensions, the policy reads 3"):
+        check_dataset_fits(members[0], processor)
+    processor.state_dim = None
     processor.delta_action_mask = [True, True, True]
     with pytest.raises(ValueError, match=r"state of 2 dimensions; .* at least 3"):
         check_dataset_fits(members[0], processor)

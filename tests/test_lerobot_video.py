@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.data import LeRobotDataset, LeRobotStream, LeRobotWriter, lerobot_download
 from nora15_hf.data.video_decoder import VideoDecoder, VideoDecoders
 from numbered_dataset import (
     ACTIONS,
@@ -154,6 +155,39 @@ def test_workers_open_their_own_decoders(written, context, workers):
     assert shown == [[(number, 0), (number, 1)] for number in ORDER]
     check_samples(dataset, [21, 3])
     check_samples(pickle.loads(pickle.dumps(dataset)), [5])
+
+
+def test_hub_fetches_only_the_videos_needed(written, tmp_path, monkeypatch):
+    """A stand-in for the Hub: copies the matching files into a snapshot folder named after a commit."""
+    snapshot = tmp_path / "snapshots" / "c0ffee"
+
+    def snapshot_download(repo_id, *, repo_type, revision, token, allow_patterns):
+        for path in written.rglob("*.*"):
+            name = path.relative_to(written).as_posix()
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, snapshot / name)
+        return str(snapshot)
+
+    def fetched() -> list[str]:
+        return sorted(
+            path.name
+            for path in snapshot.rglob("*")
+            if path.suffix in (".mp4", ".parquet") and "meta" not in path.parts
+        )
+
+    monkeypatch.setattr(lerobot_download, "snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    assert LeRobotDataset("some/numbers", image_keys=[WRIST], episodes=[0]).revision == "c0ffee"
+    assert fetched() == ["file-000.parquet"]
+    check_samples(LeRobotDataset("some/numbers", episodes=[0]), [8])
+    assert fetched() == ["file-000.mp4", "file-000.parquet"]
+    stream = LeRobotStream("some/numbers", episodes=[3, 5], shuffle_buffer_size=0)
+    assert fetched() == ["file-000.mp4", "file-000.parquet"]
+    assert read_number(next(iter(stream))["images"][0]) == (26, 0)
+    assert fetched() == ["file-000.mp4", "file-000.parquet", "file-002.mp4"]
+    check_samples(LeRobotDataset("some/numbers"), ORDER)
+    assert len(fetched()) == 6
 
 
 def test_only_the_latest_decoders_stay_open(layout):

@@ -299,10 +299,13 @@ class TestPositions:
 class CountingModel(Nora15ForActionPrediction):
     """Records the flow times at which it is asked for a velocity, and answers with a known flow."""
 
-    def predict_velocity(self, noisy_actions, timestep, prefix):
-        self.times.append(timestep)
-        self.dtypes.add(noisy_actions.dtype)
-        return self.flow(noisy_actions, timestep)
+    def velocity_field(self, prefix, times, num_samples=1):
+        def velocity(sample, evaluation):
+            self.times.append(times[evaluation : evaluation + 1])
+            self.dtypes.add(sample.dtype)
+            return self.flow(sample, times[evaluation].expand(sample.shape[:-2]))
+
+        return velocity
 
 
 @pytest.fixture
@@ -387,9 +390,10 @@ class TestSolvers:
             prefix = model.encode_prefix(**inputs)
             for num_steps in (1, 3, 10, 27):
                 x = noise
+                times = torch.tensor([1 - step / num_steps for step in range(num_steps)])
+                velocity = model.velocity_field(prefix, times)
                 for step in range(num_steps):
-                    time = torch.full((3,), 1 - step / num_steps)
-                    x = x - model.predict_velocity(x, time, prefix) / num_steps
+                    x = x - velocity(x, step) / num_steps
                 found = model.sample_actions(prefix=prefix, noise=noise, num_steps=num_steps)
                 torch.testing.assert_close(found, x, atol=1e-6, rtol=1e-6)
 

@@ -5,6 +5,7 @@ Tolerances between correct implementations: 5e-5 for activations, keys and value
 L2) for gradients. Typical mistakes move the velocity by 0.46 to 3.9, the subtlest two by 1.3e-4 and 1.6e-4.
 """
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from nora15_hf.nora15 import Nora15Config, Nora15ForActionPrediction, modeling_nora15
+from nora15_hf.nora15.flow_solver import flow_solver
 from nora15_hf.nora15.modeling_nora15 import multimodal_position_ids, sinusoidal_time_embedding
 
 GOLDEN = Path(__file__).parent / "fixtures" / "nora15"
@@ -281,13 +283,12 @@ def test_sampled_actions(model, sample, num_steps, monkeypatch):
     # The released loop accumulates its time in float32; ours is exact, which alone moves 10 and 20 steps by 5e-5.
     assert furthest(found, sample[f"final{num_steps}"]) < (VELOCITY if num_steps < 10 else 1e-4)
 
-    def accumulated_times(scheduler, num_steps, device):
-        exact = modeling_set_timesteps(scheduler, num_steps, device=device)
+    def accumulated_times(scheduler, num_steps):
         step = torch.tensor(-1.0 / num_steps)
-        return torch.cat([torch.ones(1), step.expand(len(exact) - 1)]).cumsum(0)
+        times = torch.cat([torch.ones(1), step.expand(num_steps - 1)]).cumsum(0)
+        return dataclasses.replace(flow_solver(scheduler, num_steps), times=times)
 
-    modeling_set_timesteps = modeling_nora15.set_flow_timesteps
-    monkeypatch.setattr(modeling_nora15, "set_flow_timesteps", accumulated_times)
+    monkeypatch.setattr(modeling_nora15, "flow_solver", accumulated_times)
     found = model.sample_actions(**prompt, noise=sample["noise0"], num_steps=num_steps)
     assert furthest(found, sample[f"final{num_steps}"]) < ACTIVATION
 

@@ -17,8 +17,9 @@ from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from trl import TrlParser
 
-from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FlowSampler,
@@ -34,32 +35,17 @@ from nora15_hf.preferences import (
     sample_candidates,
     select_pairs,
 )
+from nora15_hf.trainers import FlowDPOConfig
 from nora15_hf.vjepa2_ac import tiny_world_model
+from preference_demonstrations import write_demonstrations
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LENGTHS = (7, 9)
+CONFIGS = EXAMPLES / "configs"
 
 
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "demonstrations"
-    features = {
-        "observation.image": {"dtype": "image", "shape": (56, 56, 3)},
-        "observation.state": {"dtype": "float32", "shape": (4,)},
-        "action": {"dtype": "float32", "shape": (4,)},
-    }
-    writer = LeRobotWriter(root, fps=80, features=features, robot_type="test")
-    rng = np.random.default_rng(0)
-    for length in LENGTHS:
-        writer.add_episode(
-            "open the faucet",
-            {
-                "observation.image": rng.integers(0, 256, (length, 56, 56, 3), dtype=np.uint8),
-                "observation.state": rng.normal(size=(length, 4)).astype(np.float32),
-                "action": rng.uniform(-1, 1, size=(length, 4)).astype(np.float32),
-            },
-        )
-    return writer.finalize()
+    return write_demonstrations(tmp_path_factory.mktemp("data") / "demonstrations")
 
 
 @pytest.fixture(scope="module")
@@ -357,26 +343,61 @@ def test_a_shard_without_pairs_is_read_too(tiny, dataset, tmp_path):
     assert rows["margin"] == [best]
 
 
-@pytest.mark.parametrize("lora_rank", [None, 2])
-def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, lora_rank):
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--lora_rank", "2", "--freeze_backbone", "false"],
+    ],
+    ids=["frozen backbone", "adapters"],
+)
+def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, options):
     policy, output = str(tmp_path / "policy"), str(tmp_path / "preferences")
     for part in tiny:
         part.save_pretrained(policy)
     for part in world_model:
         part.save_pretrained(tmp_path / "world-model")
-    options = ["--policy", policy, "--demonstrations", str(demonstrations), "--output", output]
-    options += ["--world_model", str(tmp_path / "world-model"), "--num_states", "8", "--num_steps", "2"]
-    options += ["--dataset_key", "default"]
-    config = ["--config", str(EXAMPLES / "configs" / "preferences_tiny.yaml")]
-    runpy.run_path(str(EXAMPLES / "build_preferences.py"))["main"](config + options)
-    assert len(load_preferences(output)) == 8
+    build_options = ["--policy", policy, "--demonstrations", str(demonstrations), "--output", output]
+    build_options += ["--world_model", str(tmp_path / "world-model"), "--num_states", "6", "--num_steps", "2"]
+    build_options += ["--dataset_key", "default", "--gripper_weight", "0.5", "--states", "per_stage"]
+    config = ["--config", str(CONFIGS / "preferences_tiny.yaml")]
+    runpy.run_path(str(EXAMPLES / "build_preferences.py"))["main"](config + build_options)
+    assert len(load_preferences(output)) == 6
+    assert (tmp_path / "preferences" / "figures" / "rewards.png").is_file()
 
-    config = ["--config", str(EXAMPLES / "configs" / "dpo_tiny.yaml")]
-    options = ["--policy", policy, "--preferences", output, "--output_dir", str(tmp_path / "dpo"), "--max_steps", "1"]
-    options += ["--per_device_train_batch_size", "2"] + ([] if lora_rank is None else ["--lora_rank", str(lora_rank)])
-    runpy.run_path(str(EXAMPLES / "dpo.py"))["main"](config + options)
-    weights = "model.safetensors" if lora_rank is None else "adapter_model.safetensors"
+    config = ["--config", str(CONFIGS / "dpo_tiny.yaml")]
+    run = ["--policy", policy, "--preferences", output, "--output_dir", str(tmp_path / "dpo"), *options]
+    run += ["--per_device_train_batch_size", "2", "--logging_steps", "1", "--save_steps", "1", "--num_draws", "2"]
+    main = runpy.run_path(str(EXAMPLES / "dpo.py"))["main"]
+    main([*config, *run, "--max_steps", "2"])
+    weights = "adapter_model.safetensors" if options else "model.safetensors"
     assert (tmp_path / "dpo" / weights).is_file()
+    card = (tmp_path / "dpo" / "README.md").read_text()
+    for expected in ("| world_model | 1 |", "| ground_truth | 0.5 |", "| beta | 50 |", "preference_curves.png"):
+        assert expected in card
+    assert "| candidates are the starting policy's own | yes |" in card
+    assert "/tmp" not in card
+    # The same command finds the run finished; another one is told what differs.
+    main([*config, *run, "--max_steps", "2"])
+    with pytest.raises(ValueError, match=r"beta was 50, is 60\.0"):
+        main([*config, *run, "--max_steps", "2", "--beta", "60"])
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("preferences_*.yaml")), ids=lambda file: file.stem)
+def test_configurations_of_build_preferences(file):
+    arguments = runpy.run_path(str(EXAMPLES / "build_preferences.py"))["BuildArguments"]
+    (options,) = TrlParser(arguments).parse_args_and_config(["--config", str(file)])
+    assert options.reward in ("paper", "released")
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("dpo_*.yaml")), ids=lambda file: file.stem)
+def test_configurations_of_dpo(file):
+    arguments = runpy.run_path(str(EXAMPLES / "dpo.py"))["DPOArguments"]
+    options, config = TrlParser((arguments, FlowDPOConfig)).parse_args_and_config(
+        ["--config", str(file), "--use_cpu", "true"]
+    )
+    assert options.preferences
+    assert config.beta * (35 if config.reduction == "sum" else 1) == pytest.approx(50 if "tiny" in file.stem else 250)
 
 
 # Bad input

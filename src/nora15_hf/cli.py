@@ -11,6 +11,7 @@ from .evaluation.metaworld_tasks import METAWORLD_TASKS
 from .hub import AuthorFacts, plan_push, push_folder, read_evaluation, write_card
 from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
+from .vjepa2_ac.convert_vjepa2_ac_to_hf import convert_vjepa2_ac_to_hf
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -120,13 +121,17 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 def _add_convert(commands) -> None:
     command = commands.add_parser(
         "convert",
-        help="a published NORA checkpoint to a repo that AutoModel and AutoProcessor load",
+        help="a published policy or world model to a repo that AutoModel and AutoProcessor load",
         description=(
             "Writes configuration, sharded safetensors, scheduler, tokenizer, FAST codec, action statistics and a card, "
-            "and prints where each came from. Streams: the weights are never held in memory."
+            "and prints where each came from. Streams: the weights are never held in memory. A source that is a file is a "
+            "world model: vjepa2-ac-vitg.pt, or a NORA-1.5 predictor as safetensors."
         ),
     )
-    command.add_argument("source", help="Hub id or folder: declare-lab/nora-1.5, or a backbone as declare-lab/nora")
+    command.add_argument(
+        "source",
+        help="policy: Hub id or folder (declare-lab/nora-1.5, or a backbone as declare-lab/nora); world model: file",
+    )
     command.add_argument("--output", type=Path, required=True, help="new folder of the native repo")
     command.add_argument("--push", metavar="REPO", default=None, help="Hub id to upload the result to")
     command.add_argument("--private", action="store_true", default=None, help="with --push: make the repo private")
@@ -145,10 +150,21 @@ def _add_convert(commands) -> None:
     command.add_argument("--tokenizer", default=None, help="repo or folder of the tokenizer")
     command.add_argument("--action-codec", default=None, help="repo or folder of the FAST codec")
     command.add_argument("--norm-stats", default=None, help="repo, folder or JSON file of the action statistics")
+    command.add_argument(
+        "--encoder",
+        default=None,
+        help="of a world model's predictor alone: vjepa2-ac-vitg.pt, or a repo converted from it",
+    )
     command.set_defaults(run=_run_convert)
 
 
 def _run_convert(arguments: argparse.Namespace) -> int:
+    if Path(arguments.source).is_file():
+        return _run_convert_world_model(arguments)
+    if arguments.encoder is not None:
+        raise ValueError(
+            f"--encoder is for a world model's predictor, which is a file; {arguments.source!r} is not one."
+        )
     hub_options = {name: value for name in ("revision", "subfolder") if (value := vars(arguments)[name]) is not None}
     report = convert_nora15_to_hf(
         arguments.source,
@@ -161,6 +177,25 @@ def _run_convert(arguments: argparse.Namespace) -> int:
         push_to=arguments.push,
         private=arguments.private,
         **hub_options,
+    )
+    print(report)
+    return 0
+
+
+def _run_convert_world_model(arguments: argparse.Namespace) -> int:
+    policy_options = ("init_expert", "chunk_size", "revision", "subfolder", "tokenizer", "action_codec", "norm_stats")
+    given = [f"--{name.replace('_', '-')}" for name in policy_options if vars(arguments)[name] is not None]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: for policies only, but {arguments.source!r} is a file and so a world model. A policy is "
+            "named by its folder or Hub id."
+        )
+    report = convert_vjepa2_ac_to_hf(
+        arguments.source,
+        arguments.output,
+        encoder_source=arguments.encoder,
+        push_to=arguments.push,
+        private=arguments.private,
     )
     print(report)
     return 0

@@ -80,6 +80,21 @@ class LeRobotReader:
     _source: LeRobotSource
 
     @property
+    def root(self) -> Path:
+        """Local folder of the dataset."""
+        return self._source.files.root
+
+    @property
+    def repo_id(self) -> str | None:
+        """Name of a dataset from the Hub, `None` for a local folder."""
+        return self._source.files.repo_id
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of a dataset from the Hub, `None` for a local folder."""
+        return self._source.files.revision
+
+    @property
     def dataset_key(self) -> str:
         """Name under which statistics are kept."""
         return self._source.dataset_key

@@ -15,8 +15,9 @@ from .camera_frames import CameraFrames
 from .lerobot_files import open_parquet
 from .lerobot_table import FrameTable
 
-# Row groups of encoded images kept by an uncached camera. Writers put one episode, a few MB, into a row group.
-ENCODED_ROW_GROUPS_KEPT = 4
+# Encoded images that an uncached camera keeps, in bytes: whole row groups. Writers put one episode, a few MB, into each,
+# which has to be read as a whole for a single frame.
+ENCODED_BYTES_KEPT = 256 * 2**20
 # Named, so that bytes of unknown origin do not reach the decoders of rarer formats.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -28,6 +29,7 @@ class ParquetImages(CameraFrames):
         super().__init__(root, table, key, size, cache)
         self._files: dict[int, tuple[pq.FileMetaData, np.ndarray]] = {}
         self._encoded: OrderedDict[tuple[int, int], pa.Array] = OrderedDict()
+        self._encoded_bytes = 0
 
     def _read_one(self, row: int) -> np.ndarray:
         number, group, first, _ = self._row_group(row)
@@ -72,9 +74,11 @@ class ParquetImages(CameraFrames):
 
     def _recent_row_group(self, number: int, group: int) -> pa.Array:
         if (number, group) not in self._encoded:
-            if len(self._encoded) == ENCODED_ROW_GROUPS_KEPT:
-                self._encoded.popitem(last=False)
-            self._encoded[number, group] = self._read_row_group(number, group)
+            encoded = self._read_row_group(number, group)
+            self._encoded_bytes += encoded.nbytes
+            while self._encoded and self._encoded_bytes > ENCODED_BYTES_KEPT:
+                self._encoded_bytes -= self._encoded.popitem(last=False)[1].nbytes
+            self._encoded[number, group] = encoded
         self._encoded.move_to_end((number, group))
         return self._encoded[number, group]
 

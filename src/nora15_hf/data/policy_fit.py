@@ -18,8 +18,8 @@ def check_dataset_fits(
         processor (`Nora15Processor`): Of the policy.
 
     Raises:
-        ValueError: Another action width or chunk size, no camera, a dataset key without statistics, or a policy of
-            delta actions and a state that does not cover them.
+        ValueError: Another action or state width or chunk size, no camera, a dataset key without statistics, or a policy
+            of delta actions and a state that does not cover them.
     """
     mixed = isinstance(dataset, LeRobotMixture | LeRobotStreamMixture)
     for member in dataset.members if mixed else [dataset]:
@@ -41,6 +41,11 @@ def check_dataset_fits(
                 f"Dataset {key!r} has no statistics in the processor, which knows {sorted(processor.norm_stats)}. Compute "
                 "them with `compute_statistics` and pass them to `set_norm_stats`, or open the dataset with the "
                 "`dataset_key` of known ones."
+            )
+        if processor.state_dim not in (None, member.state_dim):
+            raise ValueError(
+                f"Dataset {key!r} has a state of {member.state_dim} dimensions, the policy reads {processor.state_dim}. "
+                "Choose the feature through `state_key`."
             )
         if processor.delta_action_mask is not None:
             needed = max(

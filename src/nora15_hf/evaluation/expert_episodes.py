@@ -8,6 +8,8 @@ import numpy as np
 
 from .metaworld_env import MetaWorldEnv
 
+FRAME_KEYS = ("observation.image", "observation.state", "action", "action.executed")
+
 
 @dataclass(frozen=True)
 class ExpertNoise:
@@ -64,12 +66,8 @@ def record_expert_episode(env: MetaWorldEnv, seed: int, noise: ExpertNoise) -> d
             steps_left = min(steps_left, noise.steps_after_success)
     if not env.success:
         return None
-    return {
-        "observation.image": np.stack(images),
-        "observation.state": np.stack(states),
-        "action": np.stack(actions),
-        "action.executed": np.stack(executed_actions),
-    }
+    columns = (images, states, actions, executed_actions)
+    return {key: np.stack(column) for key, column in zip(FRAME_KEYS, columns, strict=True)}
 
 
-__all__ = ["ExpertNoise", "record_expert_episode"]
+__all__ = ["FRAME_KEYS", "ExpertNoise", "record_expert_episode"]

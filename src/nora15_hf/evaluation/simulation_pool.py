@@ -100,6 +100,47 @@ class SimulationPool:
             "start", [{"slot": slot, "task": get_task(task).name, "seed": seed} for slot, task, seed in episodes]
         )
 
+    def restore(self, states: Sequence[tuple[int, str, int, np.ndarray]]) -> list[np.ndarray]:
+        """Bring some slots into states that were reached before, by repeating the actions that led there.
+
+        Args:
+            states: (slot, task, seed, executed actions `(n, 4)`) tuples.
+
+        Returns:
+            The images then, uint8 `(size, size, 3)`, in the order of `states`.
+        """
+        return self._call_slots(
+            "start",
+            [
+                {"slot": slot, "task": get_task(task).name, "seed": seed, "executed": executed}
+                for slot, task, seed, executed in states
+            ],
+        )
+
+    def finish_with_expert(self, slots: Sequence[int]) -> list[tuple[bool, int]]:
+        """Let the expert act in some slots until success or the step limit: success and steps of the episode, each."""
+        return self._call_slots("finish_with_expert", [{"slot": slot} for slot in slots])
+
+    def record(
+        self, steps: Sequence[tuple[int, np.ndarray | None]], steps_after_success: int
+    ) -> list[dict[str, np.ndarray]]:
+        """Execute actions in some slots, or let the expert act (`None`), and keep every frame with the expert's wish.
+
+        Args:
+            steps: (slot, actions `(n, 4)` or `None`) pairs. Given actions end at success, the expert's some steps later.
+            steps_after_success (`int`): how many.
+
+        Returns:
+            For each pair the frames as [`record_expert_episode`] returns them, `success` so far, and `next_image`.
+        """
+        return self._call_slots(
+            "record",
+            [
+                {"slot": slot, "actions": actions, "steps_after_success": steps_after_success}
+                for slot, actions in steps
+            ],
+        )
+
     def advance(self, steps: Sequence[tuple[int, np.ndarray]]) -> list[tuple[bool, int, np.ndarray]]:
         """Execute actions in some slots, all workers at the same time.
 

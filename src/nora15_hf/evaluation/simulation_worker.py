@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from .expert_episodes import ExpertNoise, record_expert_episode
+from .expert_episodes import FRAME_KEYS, ExpertNoise, record_expert_episode
 from .metaworld_env import MetaWorldEnv
 
 
@@ -40,12 +40,14 @@ class SimulationWorker:
         if len(self._idle) > self._max_idle:
             self._idle.pop(0).close()
 
-    def start(self, slot: int, task: str, seed: int) -> np.ndarray:
-        """Begin an episode in `slot`, ending what was there; returns the first image."""
+    def start(self, slot: int, task: str, seed: int, executed: np.ndarray | None = None) -> np.ndarray:
+        """Begin an episode in `slot`, ending what was there, and repeat `executed` actions; returns the image then."""
         if slot in self._in_use:
             self._give_back(self._in_use.pop(slot))
         env = self._in_use[slot] = self._take(task)
         env.reset(seed)
+        for action in () if executed is None else executed:
+            env.step(action)
         return env.observation()["image"]
 
     def advance(self, slot: int, actions: np.ndarray) -> tuple[bool, int, np.ndarray]:
@@ -55,6 +57,39 @@ class SimulationWorker:
             if env.step(action) or env.num_steps == env.max_steps:
                 break
         return env.success, env.num_steps, env.observation()["image"]
+
+    def finish_with_expert(self, slot: int) -> tuple[bool, int]:
+        """Let the expert act until success or the step limit; returns success and steps so far."""
+        env = self._in_use[slot]
+        while not env.success and env.num_steps < env.max_steps:
+            env.step(env.expert_action())
+        return env.success, env.num_steps
+
+    def record(self, slot: int, actions: np.ndarray | None, steps_after_success: int) -> dict[str, np.ndarray]:
+        """Like `advance`, or with the expert's own actions until some steps after success; returns the frames.
+
+        The frames are those of [`record_expert_episode`]: what the expert wants is recorded whoever acts.
+        """
+        env = self._in_use[slot]
+        frames = {key: [] for key in FRAME_KEYS}
+        if actions is not None:
+            steps_left = len(actions)
+        else:
+            steps_left = steps_after_success if env.success else env.max_steps
+        while steps_left > 0 and env.num_steps < env.max_steps:
+            observation, wanted = env.observation(), env.expert_action()
+            executed = wanted if actions is None else np.clip(actions[len(actions) - steps_left], -1, 1)
+            succeeded_before = env.success
+            env.step(executed)
+            for key, value in zip(
+                FRAME_KEYS, (observation["image"], observation["state"], wanted, executed), strict=True
+            ):
+                frames[key].append(value)
+            steps_left -= 1
+            if env.success and not succeeded_before:
+                steps_left = min(steps_left, 0 if actions is not None else steps_after_success)
+        recorded = {key: np.stack(values) for key, values in frames.items()}
+        return recorded | {"success": env.success, "next_image": env.observation()["image"]}
 
     def expert_episode(self, task: str, seed: int, noise: dict) -> dict[str, np.ndarray] | None:
         """See [`record_expert_episode`]."""

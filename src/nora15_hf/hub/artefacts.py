@@ -5,7 +5,7 @@ import json
 from enum import Enum
 from pathlib import Path
 
-from ..data.lerobot_metadata import INFO_PATH
+from ..data.lerobot_layout import INFO_PATH
 from ..nora15.configuration_nora15 import Nora15Config
 from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig

@@ -8,7 +8,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 
-from ..data.lerobot_metadata import INFO_PATH
+from ..data.lerobot_layout import INFO_PATH
 from .artefacts import Artefact, read_json
 from .card_address import addressed_card
 from .push_plan import PushPlan, plan_push

@@ -4,9 +4,7 @@
 import copy
 import json
 import os
-import re
 import tempfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -15,7 +13,6 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from transformers import Qwen2_5_VLConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction
@@ -35,30 +32,10 @@ from .released_checkpoint import (
     released_config,
 )
 from .released_processor import ProcessorSources, find_processor_sources
+from .safetensors_writer import ConvertedTensor, tensor_table, write_shards
 
 # What a backbone does not have.
 _EXPERT_MODULES = ("action_expert", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")
-_DTYPE_NAMES = {dtype: name for name, dtype in FLOAT_DTYPES.items()}
-
-
-@dataclass(frozen=True)
-class ConvertedTensor:
-    """One tensor of the new repo. `origin` is a tensor of the source, or the values of a new one."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    origin: StoredTensor | torch.Tensor
-
-    @property
-    def num_bytes(self) -> int:
-        return torch.Size(self.shape).numel() * FLOAT_DTYPES[self.dtype].itemsize
-
-    def chunks(self) -> Iterator[bytearray | memoryview]:
-        if isinstance(self.origin, StoredTensor):
-            yield from self.origin.chunks()
-        else:
-            yield memoryview(self.origin.view(torch.uint8).numpy().reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -90,18 +67,7 @@ class ConversionReport:
         return sum(torch.Size(tensor.shape).numel() for tensor in self.tensors)
 
     def __str__(self) -> str:
-        groups: dict[tuple[str, tuple[int, ...], str, str], list[ConvertedTensor]] = {}
-        for tensor in self.tensors:
-            origin = tensor.origin.file.name if isinstance(tensor.origin, StoredTensor) else f"new, seed {self.seed}"
-            pattern = re.sub(r"\.\d+\.", ".*.", tensor.name)
-            groups.setdefault((pattern, tensor.shape, tensor.dtype, origin), []).append(tensor)
-        width = max(len(pattern) for pattern, *_ in groups)
-        lines = [f"{self.source} -> {self.output}", ""]
-        lines += [
-            f"{pattern:<{width}}  {len(group):>3} x {list(shape)!s:<18} {dtype:<4} "
-            f"{sum(tensor.num_bytes for tensor in group):>13,} bytes  {origin}"
-            for (pattern, shape, dtype, origin), group in groups.items()
-        ]
+        lines = [f"{self.source} -> {self.output}", "", *tensor_table(self.tensors, f"new, seed {self.seed}")]
         total = sum(tensor.num_bytes for tensor in self.tensors)
         lines += [
             "",
@@ -198,7 +164,7 @@ def convert_nora15_to_hf(
         folder = Path(temporary, "repo")
         folder.mkdir()
         processor.save_pretrained(folder)
-        files = _write_shards(folder, tensors, max_shard_size, source)
+        files = write_shards(folder, tensors, max_shard_size, source)
         config.architectures = [Nora15ForActionPrediction.__name__]
         dtype = FLOAT_DTYPES[next(tensor.dtype for tensor in tensors if tensor.name == EMBEDDING)]
         vlm_config = config.vlm_config
@@ -317,57 +283,6 @@ def _new_expert(model: Nora15ForActionPrediction, seed: int, dtype: torch.dtype)
     }
 
 
-def _write_shards(folder: Path, tensors: list[ConvertedTensor], max_shard_size: int, source: str) -> list[str]:
-    """Writes the safetensors files and their index; refuses values that are not finite."""
-    shards: list[list[ConvertedTensor]] = [[]]
-    for tensor in tensors:
-        if shards[-1] and sum(entry.num_bytes for entry in shards[-1]) + tensor.num_bytes > max_shard_size:
-            shards.append([])
-        shards[-1].append(tensor)
-    if len(shards) == 1:
-        names = [SAFE_WEIGHTS_NAME]
-    else:
-        stem, suffix = SAFE_WEIGHTS_NAME.split(".")
-        names = [f"{stem}-{i:05d}-of-{len(shards):05d}.{suffix}" for i in range(1, len(shards) + 1)]
-    broken = [
-        name for file, shard in zip(names, shards, strict=True) for name in _write_safetensors(folder / file, shard)
-    ]
-    if broken:
-        raise ValueError(
-            f"{len(broken)} tensor(s) in {source!r} hold NaN or infinity: {broken[:5]}. The checkpoint is damaged or its "
-            "training diverged; nothing was written."
-        )
-    if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": sum(tensor.num_bytes for tensor in tensors)},
-            "weight_map": {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
-        }
-        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    return names
-
-
-def _write_safetensors(file: Path, tensors: Iterable[ConvertedTensor]) -> list[str]:
-    """Streams tensors into one file and returns the names of those with NaN or infinity."""
-    header, position, broken = {"__metadata__": {"format": "pt"}}, 0, []
-    for tensor in tensors:
-        offsets = [position, position := position + tensor.num_bytes]
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    # The format wants the data aligned to 8 bytes and allows spaces behind the header.
-    encoded += b" " * (-len(encoded) % 8)
-    with open(file, "wb") as stream:
-        stream.write(len(encoded).to_bytes(8, "little") + encoded)
-        for tensor in tensors:
-            finite = True
-            for chunk in tensor.chunks():
-                values = torch.frombuffer(chunk, dtype=FLOAT_DTYPES[tensor.dtype])
-                finite = finite and all(extreme.isfinite() for extreme in values.aminmax())
-                stream.write(chunk)
-            if not finite:
-                broken.append(tensor.name)
-    return broken
-
-
 def _write_card(folder: Path, report: ConversionReport, config: Nora15Config, repo_id: str) -> None:
     # A base model can only be a Hub id.
     base_model = None if os.path.isdir(report.source) else report.source
@@ -402,4 +317,4 @@ def _write_card(folder: Path, report: ConversionReport, config: Nora15Config, re
     card.save(folder / "README.md")
 
 
-__all__ = ["ConversionReport", "ConvertedTensor", "convert_nora15_to_hf"]
+__all__ = ["ConversionReport", "convert_nora15_to_hf"]

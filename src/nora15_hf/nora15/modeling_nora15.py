@@ -4,7 +4,6 @@
 The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
 """
 
-import copy
 import math
 import os
 import tempfile
@@ -42,7 +41,11 @@ from transformers.utils.generic import is_flash_attention_requested
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
 from .configuration_nora15 import Nora15Config
-from .flow_schedulers import load_flow_scheduler, set_flow_timesteps
+from .fast_denoising import Denoiser
+from .fast_prefill import encode_images, encode_tokens
+from .flow_schedulers import load_flow_scheduler
+from .flow_solver import flow_solver
+from .inference_layers import can_be_read
 from .quantization import backbone_quantization, refuse_repacked_weights
 from .released_checkpoint import (
     HUB_OPTIONS,
@@ -731,20 +734,14 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             heads, length, head dimension)`.
         """
         language_model = self.vlm.model.language_model
-        position_ids = multimodal_position_ids(
+        visual = self.vlm.model.visual
+        hidden_states, position_ids = self._embed_prompt(
             input_ids,
             attention_mask,
+            pixel_values,
             image_grid_thw,
-            self.config.vlm_config.image_token_id,
-            self.config.vlm_config.vision_config.spatial_merge_size,
+            lambda pixels: visual(pixels.to(visual.dtype), grid_thw=image_grid_thw).pooler_output,
         )
-        hidden_states = self.get_input_embeddings()(input_ids)
-        if pixel_values is not None:
-            visual = self.vlm.model.visual
-            image_embeds = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw).pooler_output
-            # Their number was compared with the grid's above.
-            is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
-            hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
         if answer_index is not None:
             if is_flash_attention_requested(self.config):
                 raise ValueError(
@@ -771,6 +768,94 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             keys.append(key)
             values.append(value)
         return language_model.norm(hidden_states), tuple(keys), tuple(values)
+
+    def _embed_prompt(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_grid_thw: torch.LongTensor | None,
+        encode: Callable[[torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.LongTensor]:
+        """Tokens with pictures in their places, `(batch, length, hidden_size)`, and positions `(3, batch, length)`."""
+        position_ids = multimodal_position_ids(
+            input_ids,
+            attention_mask,
+            image_grid_thw,
+            self.config.vlm_config.image_token_id,
+            self.config.vlm_config.vision_config.spatial_merge_size,
+        )
+        hidden_states = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            image_embeds = encode(pixel_values)
+            # Their number was compared with the grid's above.
+            is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
+            hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
+        return hidden_states, position_ids
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        state: torch.Tensor | None = None,
+    ) -> PrefixCache:
+        """
+        `encode_prefix` for inference: the same numbers up to rounding, in fewer operations and without gradients;
+        arguments as in `forward`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if self._can_read_backbone():
+            _, keys, values, _ = self._read_backbone(
+                input_ids, attention_mask, pixel_values, image_grid_thw, last_output=False
+            )
+        else:
+            _, keys, values = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
+        return PrefixCache(keys, values, self.default_prefix_mask(input_ids, attention_mask), state)
+
+    def _read_backbone(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_grid_thw: torch.LongTensor | None,
+        last_output: bool,
+    ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.LongTensor]:
+        """`run_backbone` as `encode_tokens` does it; also returns the positions `(3, batch, length)`."""
+        visual = self.vlm.model.visual
+        hidden_states, position_ids = self._embed_prompt(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            image_grid_thw,
+            lambda pixels: encode_images(visual, pixels, image_grid_thw),
+        )
+        encoded = encode_tokens(
+            self.vlm.model.language_model, hidden_states, position_ids, attention_mask, last_output
+        )
+        return *encoded, position_ids
+
+    def _can_read_backbone(self) -> bool:
+        visual, language_model = self.vlm.model.visual, self.vlm.model.language_model
+        return (
+            self._may_read_weights()
+            and can_be_read(visual, visual.blocks, "norm1")
+            and can_be_read(language_model, language_model.layers, "input_layernorm")
+        )
+
+    def _may_read_weights(self) -> bool:
+        """
+        Whether layers may be run by reading their weights, in fewer operations, instead of by calling them: without
+        gradients, without autocast's conversions, with the attention that those operations stand for.
+        """
+        return (
+            not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled(self.device.type)
+            and self.config._attn_implementation == "sdpa"
+        )
 
     def default_prefix_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.BoolTensor:
         """True on real tokens in front of the first FAST token of each row, `(batch, length)`."""
@@ -970,7 +1055,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             if not isinstance(count, Integral) or count < 1:
                 raise ValueError(f"{name}={count} must be an integer of at least 1.")
         if prefix is None:
-            prefix = self.encode_prefix(input_ids, attention_mask, pixel_values, image_grid_thw, state=state)
+            prefix = self.prefill(input_ids, attention_mask, pixel_values, image_grid_thw, state)
         leading = (len(prefix),) if num_samples == 1 else (len(prefix), num_samples)
         shape = (*leading, self.config.chunk_size, self.config.action_dim)
         if noise is None:
@@ -980,14 +1065,39 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         elif not noise.isfinite().all():
             raise ValueError("noise holds NaN or infinity, which every action would become: draw it from N(0, 1).")
 
-        # The scheduler counts its own steps; a copy per call keeps calls independent of one another.
-        scheduler = copy.deepcopy(self.scheduler)
-        times = set_flow_timesteps(scheduler, num_steps, device=prefix.mask.device)
-        sample = noise.to(prefix.mask.device, torch.float32)
-        for step, time in enumerate(times):
-            velocity = self.predict_velocity(sample, time.expand(leading), prefix)
-            sample = scheduler.step(velocity, scheduler.timesteps[step], sample).prev_sample
-        return sample
+        solver = flow_solver(self.scheduler, int(num_steps))
+        velocity = self.velocity_field(prefix, solver.times.to(prefix.mask.device), num_samples)
+        return solver.integrate(velocity, noise.to(prefix.mask.device, torch.float32))
+
+    def velocity_field(
+        self, prefix: PrefixCache, times: torch.FloatTensor, num_samples: int = 1
+    ) -> Callable[[torch.Tensor, int], torch.FloatTensor]:
+        """
+        The velocity at known flow times, without gradients, for a solver that asks for them in turn.
+
+        Args:
+            prefix ([`PrefixCache`]): Of `encode_prefix`.
+            times (`torch.FloatTensor` of shape `(evaluations,)`): Flow times, 1 = noise, 0 = data.
+            num_samples (`int`, *optional*, defaults to 1): Chunks per row; more than one have an axis of their own.
+
+        Returns:
+            `Callable`: from a sample `(batch, [num_samples,] chunk_size, action_dim)` and an index into `times` to what
+            `predict_velocity` gives there. Valid until the weights change.
+        """
+        expert = self.action_expert
+        # An expert that is trained beside an adapter is wrapped, and the wrapper chooses which of the two runs.
+        if (
+            self._may_read_weights()
+            and type(expert) is Nora15ActionExpert
+            and can_be_read(expert, expert.layers, "input_layernorm")
+        ):
+            config = self.config
+            time_embeddings = sinusoidal_time_embedding(
+                times, config.action_expert_config.hidden_size, config.min_period, config.max_period
+            )
+            return Denoiser(self, prefix, time_embeddings, num_samples, self._embed_state(prefix)).velocity
+        leading = (len(prefix),) if num_samples == 1 else (len(prefix), num_samples)
+        return lambda sample, evaluation: self.predict_velocity(sample, times[evaluation].expand(leading), prefix)
 
     @torch.no_grad()
     def generate_actions(

@@ -56,14 +56,14 @@ class Nora15Processor(ProcessorMixin):
             Dimensions whose actions are trained as differences from the state at the start of the chunk (NORA-1.5's
             LeRobot training: all but the gripper). The statistics are then those of the differences, and `state` is
             needed wherever actions are normalised or un-normalised. By default no state is used.
+        angle_action_mask (`list[bool]` of length A, *optional*):
+            Those of `delta_action_mask` that are angles in radians from -pi to pi; their differences are wrapped to
+            [-pi, pi), and so are the actions that come back.
         state_dim (`int`, *optional*):
             Width of the robot state that the policy reads (`config.state_dim`); `state` is then needed in every call. The
             released model reads none.
         state_stats (`dict[str, ActionStatistics]`, *optional*):
             State statistics per dataset key, which normalise the state as `norm_stats` do the actions.
-        angle_action_mask (`list[bool]` of length A, *optional*):
-            Those of `delta_action_mask` that are angles in radians from -pi to pi; their differences are wrapped to
-            [-pi, pi), and so are the actions that come back.
         lowercase_instruction (`bool`, *optional*, defaults to `False`): As NORA's RLDS pipeline does.
         conventions (`dict`, *optional*):
             Per dataset key, what else the data was recorded with (camera, renderer, control rate, gripper sign ...).
@@ -86,9 +86,9 @@ class Nora15Processor(ProcessorMixin):
         normalization_mode: NormalizationMode = "q01_q99",
         clip_actions: bool = False,
         delta_action_mask: Sequence[bool] | None = None,
+        angle_action_mask: Sequence[bool] | None = None,
         state_dim: int | None = None,
         state_stats: dict[str, ActionStatistics] | None = None,
-        angle_action_mask: Sequence[bool] | None = None,
         lowercase_instruction: bool = False,
         conventions: dict[str, dict[str, Any]] | None = None,
         chat_template: str | None = None,
@@ -109,7 +109,6 @@ class Nora15Processor(ProcessorMixin):
                 f"delta_action_mask has {len(delta_action_mask)} entries for action_dim={action_dim}; expected one each."
             )
         self.delta_action_mask = None if delta_action_mask is None else list(delta_action_mask)
-        self.state_dim = state_dim
         if angle_action_mask is not None:
             if len(angle_action_mask) != action_dim:
                 raise ValueError(
@@ -120,6 +119,7 @@ class Nora15Processor(ProcessorMixin):
                     "angle_action_mask is given without delta_action_mask: only differences of angles are wrapped."
                 )
         self.angle_action_mask = None if angle_action_mask is None else list(angle_action_mask)
+        self.state_dim = state_dim
         self.lowercase_instruction = lowercase_instruction
         self.conventions = conventions or {}
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")

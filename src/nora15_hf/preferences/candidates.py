@@ -11,7 +11,7 @@ from transformers import ProcessorMixin
 
 from ..data.lerobot_dataset import Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from .token_sampling import sample_action_tokens
+from .token_sampling import encode_prompts, sample_action_tokens
 
 # Second numbers of the keys that random numbers depend on, besides the set's seed and the state's row.
 NOISY_NEGATIVES, RANDOM_PAIRS, TOKENS = range(1, 4)
@@ -112,10 +112,14 @@ def sample_candidates(
         raise ValueError(f"num_candidates={num_candidates} must be at least 2: a pair needs two candidates.")
     was_training = policy.training
     policy.eval()
+    state = {}
+    if processor.needs_state:
+        state = {
+            "state": np.stack([sample["state"] for sample in samples]),
+            "dataset_key": [sample["dataset_key"] for sample in samples],
+        }
     inputs = processor(
-        images=[sample["images"] for sample in samples],
-        text=[sample["instruction"] for sample in samples],
-        return_tensors="pt",
+        images=[sample["images"] for sample in samples], text=[sample["instruction"] for sample in samples], **state
     ).to(policy.device)
     indices = [sample["index"] for sample in samples]
     sampler = sampler or FlowSampler()
@@ -143,15 +147,15 @@ def _sample_fast(
 ) -> torch.Tensor:
     shape = (len(indices), num_candidates, policy.config.chunk_size, policy.config.action_dim)
     candidates = np.full(shape, np.nan, dtype=np.float32)
-    keys = [[(seed, index, TOKENS, number) for number in range(num_candidates)] for index in indices]
-    tokens = sample_action_tokens(policy, inputs, keys, temperature=sampler.temperature)
-    for _ in range(sampler.max_attempts):
-        actions, valid = processor.decode_action_tokens([row for state in next(tokens) for row in state])
-        missing = np.isnan(candidates).any((2, 3))
-        found = missing & valid.reshape(missing.shape)
-        candidates[found] = actions.reshape(shape)[found]
-        if not np.isnan(candidates).any():
+    prompts = encode_prompts(policy, inputs)
+    for attempt in range(sampler.max_attempts):
+        rows, numbers = np.nonzero(np.isnan(candidates).any((2, 3)))
+        if len(rows) == 0:
             break
+        keys = [(seed, indices[row], TOKENS, int(number), attempt) for row, number in zip(rows, numbers, strict=True)]
+        tokens = sample_action_tokens(policy, prompts, rows.tolist(), keys, temperature=sampler.temperature)
+        # What spells no chunk comes back as NaN.
+        candidates[rows, numbers], _ = processor.decode_action_tokens(tokens)
     return torch.from_numpy(candidates)
 
 

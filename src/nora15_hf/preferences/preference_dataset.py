@@ -167,7 +167,10 @@ def check_preferences(
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(f"{name} is a {type(dataset).__name__}, expected a datasets.Dataset of preference rows.")
-    missing = {"images", "instruction", "chosen", "rejected", "dataset_key"} - set(dataset.column_names)
+    needed = {"images", "instruction", "chosen", "rejected", "dataset_key"} | (
+        {"state"} if processor.needs_state else set()
+    )
+    missing = needed - set(dataset.column_names)
     if missing:
         raise ValueError(f"{name} lacks the columns {sorted(missing)}; it has {dataset.column_names}.")
     if len(dataset) == 0:

@@ -283,24 +283,35 @@ class WeightedReward:
 
 
 def preset_reward(
-    preset: str, world_model: VJEPA2ACModel, processor: VJEPA2ACProcessor, released_horizon: bool = False
+    preset: str,
+    world_model: VJEPA2ACModel,
+    processor: VJEPA2ACProcessor,
+    *,
+    goal: str = "end",
+    released_horizon: bool = False,
+    standardize: bool = False,
+    ground_truth: GroundTruthActionReward | None = None,
 ) -> WeightedReward:
     """
-    World-model end goal plus deviation from the demonstration, with published weights.
+    World-model goal plus deviation from the demonstration, with published weights.
 
     Args:
         preset (`str`): `"paper"` (1 and 0.5) or `"released"` (1 and 0.1).
         world_model ([`VJEPA2ACModel`]): see [`WorldModelGoalReward`].
         processor ([`VJEPA2ACProcessor`]): see [`WorldModelGoalReward`].
+        goal (`str`, *optional*, defaults to `"end"`): see [`WorldModelGoalReward`].
         released_horizon (`bool`, *optional*, defaults to `False`): see [`WorldModelGoalReward`].
+        standardize (`bool`, *optional*, defaults to `False`): see [`WeightedReward`].
+        ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
     rewards = {
-        "world_model": WorldModelGoalReward(world_model, processor, released_horizon=released_horizon),
-        "ground_truth": GroundTruthActionReward(),
+        "world_model": WorldModelGoalReward(world_model, processor, goal, released_horizon),
+        "ground_truth": ground_truth or GroundTruthActionReward(),
     }
-    return WeightedReward({name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()})
+    weighted = {name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()}
+    return WeightedReward(weighted, standardize)
 
 
 __all__ = [

@@ -1,6 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Which states of a dataset candidates are sampled at."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..data.lerobot_dataset import LeRobotDataset
@@ -15,6 +17,7 @@ def select_states(
     strategy: str = "uniform",
     num_stages: int = 3,
     complete_chunks: bool = False,
+    among: Sequence[int] | None = None,
     seed: int = 0,
 ) -> list[int]:
     """
@@ -31,6 +34,8 @@ def select_states(
         num_stages (`int`, *optional*, defaults to 3): for `"per_stage"`.
         complete_chunks (`bool`, *optional*, defaults to `False`):
             Whether to leave out states whose demonstrated chunk runs past the end of the episode.
+        among (`Sequence[int]`, *optional*): the only positions to draw from, for example those of
+            [`~nora15_hf.preferences.reached_states.reached_positions`]; all by default.
         seed (`int`, *optional*, defaults to 0): of the draw.
 
     Returns:
@@ -47,6 +52,8 @@ def select_states(
     groups: dict[object, list[np.ndarray]] = {}
     for number, (start, stop) in enumerate(zip(episodes["from"], episodes["to"], strict=True)):
         positions = np.arange(start, stop - dataset.chunk_size + 1 if complete_chunks else stop)
+        if among is not None:
+            positions = positions[np.isin(positions, among)]
         if strategy == "per_stage":
             stages = (positions - start) * num_stages // (stop - start)
             for stage in range(num_stages):
@@ -61,7 +68,7 @@ def select_states(
     if not 1 <= num_states <= available:
         raise ValueError(
             f"num_states={num_states} must lie between 1 and {available}, the number of states"
-            f"{' with a complete chunk' if complete_chunks else ''}."
+            f"{' to draw from' if among is not None else ''}{' with a complete chunk' if complete_chunks else ''}."
         )
     # Row r holds the r-th draw of every group: read row by row, groups take turns until they are used up.
     turns = np.concatenate([np.arange(len(positions)) for positions in shuffled])

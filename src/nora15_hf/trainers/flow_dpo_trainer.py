@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Direct preference optimisation of a flow-matching policy on TRL."""
 
-import copy
 import json
 import logging
 from collections import defaultdict
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, concatenate_datasets
 from peft import PeftConfig, PeftModel
-from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -26,7 +24,14 @@ from ..nora15.alternative_answers import answer_log_probs
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ..preferences.fingerprint import fingerprint
 from ..preferences.preference_dataset import check_preferences
+from .flow_dpo_card import write_flow_dpo_card
 from .flow_dpo_config import FlowDPOConfig
+from .flow_dpo_setup import (
+    check_trainable_parameters,
+    freeze_backbone,
+    initial_reference,
+    restore_float32,
+)
 from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
 from .preference_collator import (
     REFERENCE_COLUMNS,
@@ -141,13 +146,13 @@ class FlowDPOTrainer(DPOTrainer):
                 if args.objective != "flow":
                     check_action_tokens(dataset, processing_class, name=name)
         if args.freeze_backbone:
-            _freeze_backbone(policy, ref_model, has_adapters)
+            freeze_backbone(policy, ref_model, has_adapters)
         precompute = args.precompute_ref_log_probs
         self._reference_fingerprint = fingerprint((ref_model or model).state_dict()) if precompute else None
         if ref_model is not None:
             ref_model.requires_grad_(False)
         elif not has_adapters and peft_config is None:
-            ref_model = _initial_reference(policy, args)
+            ref_model = initial_reference(policy, args)
         adapters = {
             name: p.detach().clone() for name, p in model.named_parameters() if has_adapters and p.requires_grad
         }
@@ -168,8 +173,8 @@ class FlowDPOTrainer(DPOTrainer):
         )
         args.precompute_ref_log_probs = precompute
         if hasattr(policy.config, "quantization_config"):
-            _restore_float32(self.model, adapters)
-        self._check_trainable_parameters()
+            restore_float32(self.model, adapters)
+        check_trainable_parameters(self.model)
         self._surrogates = _surrogates(args)
         self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         self.train_dataset = self._with_reference(self.train_dataset, "train")
@@ -179,19 +184,6 @@ class FlowDPOTrainer(DPOTrainer):
             self.eval_dataset = self._with_reference(self.eval_dataset, "eval")
         if precompute:
             self.ref_model = None
-
-    def _check_trainable_parameters(self):
-        trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        if not trainable:
-            raise ValueError(
-                "No parameter of model requires a gradient. Call requires_grad_(True) on what shall learn."
-            )
-        for name, parameter in trainable.items():
-            if parameter.dtype != torch.float32:
-                raise ValueError(
-                    f"Parameter {name!r} learns in {parameter.dtype}, where steps at learning rates around 5e-7 are "
-                    "rounded away. Load the policy with dtype=torch.float32; bf16=True still computes in bfloat16."
-                )
 
     # The reference
 
@@ -432,6 +424,13 @@ class FlowDPOTrainer(DPOTrainer):
                 )
                 self.control.should_training_stop |= self.args.stop_on_collapse
 
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint."""
+        if self.is_world_process_zero():
+            write_flow_dpo_card(self, model_name or Path(self.args.output_dir).name)
+
 
 def _surrogates(args: FlowDPOConfig) -> list[Surrogate]:
     flow = Surrogate("rewards", "flow_error", args.beta, 1.0)
@@ -442,49 +441,6 @@ def _surrogates(args: FlowDPOConfig) -> list[Surrogate]:
 def _chunks(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """`(B, 2, H, A)`."""
     return torch.stack([inputs[side] for side in SIDES], dim=1)
-
-
-def _freeze_backbone(
-    policy: Nora15ForActionPrediction, ref_model: Nora15ForActionPrediction | None, has_adapters: bool
-) -> None:
-    adapted = [name for name, p in policy.vlm.named_parameters() if has_adapters and p.requires_grad]
-    if adapted:
-        raise ValueError(
-            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
-            f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
-        )
-    policy.vlm.requires_grad_(False)
-    if ref_model is not None:
-        own, given = policy.vlm.state_dict(), ref_model.vlm.state_dict()
-        if not all(torch.equal(own[name], given[name]) for name in own):
-            raise ValueError(
-                "freeze_backbone=True encodes the prompt once for policy and reference, but the backbones of model "
-                "and ref_model differ. Set freeze_backbone=False, or give no ref_model."
-            )
-
-
-def _initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
-    """The policy as it is now; it stays so, unless its values are precomputed and it goes before training begins."""
-    # FSDP shards every model by itself, so that two cannot share a part.
-    is_sharded = bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
-    if args.precompute_ref_log_probs and not is_sharded:
-        # All parameters shared: another object only because the parent asks for one.
-        return copy.copy(policy)
-    # A frozen backbone is the reference's own too: the copy shares its memory.
-    shared = {id(policy.vlm): policy.vlm} if args.freeze_backbone and not is_sharded else {}
-    return copy.deepcopy(policy, shared).requires_grad_(False)
-
-
-def _restore_float32(model: PeftModel, adapters: dict[str, torch.Tensor]) -> None:
-    """Undoes the parent's rounding to bfloat16 of what learns on a quantised policy: masters are float32 here."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = adapters[name] if name in adapters else parameter.data.float()
-    if not adapters:
-        # Fresh copies of whole modules were rounded; fresh LoRA matrices have no earlier value to return to.
-        for module in model.modules():
-            if isinstance(module, ModulesToSaveWrapper):
-                module.modules_to_save["default"].load_state_dict(module.original_module.state_dict())
 
 
 __all__ = ["FlowDPOTrainer"]

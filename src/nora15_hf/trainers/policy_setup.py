@@ -104,7 +104,9 @@ def load_policy_for(
         processor.state_dim = dataset.state_dim
         action_stats, state_stats = {}, {}
     if key not in action_stats:
-        found = compute_statistics(dataset, delta_mask=processor.delta_action_mask)
+        found = compute_statistics(
+            dataset, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask
+        )
         action_stats = {**action_stats, key: found["action"]}
         if processor.state_dim is not None:
             state_stats = {**state_stats, key: found["state"]}

@@ -23,7 +23,7 @@ REFERENCE_COLUMNS = ("reference_velocity", "reference_log_probs")
 class PreferenceCollator:
     """
     Makes a batch of preference rows, of which it reads `images`, `instruction`, `chosen`, `rejected` and, where they are
-    there, `action_mask`, `row_index` and the reference's values.
+    there, `action_mask`, `row_index` and the reference's values, and for a policy that needs one `state`.
 
     Args:
         processor ([`Nora15Processor`]): makes the prompt and the FAST tokens.
@@ -50,11 +50,17 @@ class PreferenceCollator:
         pairs = {side: [np.asarray(row[side], dtype=np.float32) for row in rows] for side in SIDES}
         check_pairs(pairs["chosen"], pairs["rejected"], self.chunk_shape)
         all_valid = [True] * self.chunk_shape[0]
+        state = {}
+        if self.processor.needs_state:
+            state = {
+                "state": np.array([row["state"] for row in rows], dtype=np.float32),
+                "dataset_key": [row["dataset_key"] for row in rows],
+            }
         batch = dict(
             self.processor(
                 images=[[image.convert("RGB") for image in row["images"]] for row in rows],
                 text=[row["instruction"] for row in rows],
-                return_tensors="pt",
+                **state,
             )
         )
         if self.action_tokens:

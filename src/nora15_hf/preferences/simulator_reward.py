@@ -1,0 +1,142 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The reward that asks the simulator: does the episode succeed after this chunk? Needs the `sim` extra."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ProcessorMixin
+
+from ..data.lerobot_dataset import LeRobotDataset
+from ..evaluation.evaluate import check_conventions
+from ..evaluation.flow_chunk_policy import FlowChunkPolicy
+from ..evaluation.simulation_pool import SimulationPool
+from .fingerprint import artefact_name, fingerprint
+from .rewards import RewardBatch
+from .simulator_states import SimulatorState, SimulatorStates
+
+
+@dataclass
+class _Trial:
+    """A candidate in its slot."""
+
+    position: tuple[int, int]
+    state: SimulatorState
+    instruction: str
+    chunk: np.ndarray
+    replan: int = 0
+    image: np.ndarray | None = None
+
+
+class SimulatorSuccessReward:
+    """
+    Success of the episode that continues with a candidate: the state is reached again in the simulator, the whole chunk
+    is executed, and then the policy or the expert goes on until success or the step limit.
+
+    The score is `discount ** steps` with the control steps from the state to success, 0 without success; with the default
+    discount 1 or 0. It is deterministic: the simulator repeats itself bit by bit, and the noise of the continuing policy
+    depends on the episode's seed and the frame alone, so that the candidates of a state meet the same luck.
+
+    Args:
+        pool ([`SimulationPool`]): simulators under the dataset's conventions.
+        processor ([`Nora15Processor`]): of the policy that sampled the candidates; knows their physical units.
+        executed ([`LeRobotDataset`]): the dataset of the states, opened with `action_key="action.executed"`.
+        policy ([`FlowChunkPolicy`], *optional*): who continues; the scripted expert by default.
+        discount (`float`, *optional*, defaults to 1.0): in (0, 1]; below 1 earlier success scores higher.
+        n_action_steps (`int`, *optional*, defaults to 5): actions that the policy executes before it looks again.
+
+    Raises:
+        ValueError: another discount, or a pool that does not agree with the dataset's conventions.
+    """
+
+    def __init__(
+        self,
+        pool: SimulationPool,
+        processor: ProcessorMixin,
+        executed: LeRobotDataset,
+        *,
+        policy: FlowChunkPolicy | None = None,
+        discount: float = 1.0,
+        n_action_steps: int = 5,
+    ):
+        if not 0 < discount <= 1:
+            raise ValueError(f"discount={discount} must lie in (0, 1].")
+        check_conventions(executed.conventions, pool.conventions())
+        self.pool = pool
+        self.processor = processor
+        self.states = SimulatorStates(executed)
+        self.policy = policy
+        self.discount = discount
+        self.n_action_steps = n_action_steps
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        settings = {"type": type(self).__name__, "discount": self.discount, "continued_by": "expert"}
+        if self.policy is not None:
+            model = self.policy.model
+            settings |= {
+                "continued_by": artefact_name(model.config.name_or_path),
+                "continued_by_fingerprint": fingerprint(model.state_dict()),
+                "n_action_steps": self.n_action_steps,
+            }
+        return settings | {"simulator": self.pool.conventions()}
+
+    def score(self, batch: RewardBatch) -> torch.Tensor:
+        scores = torch.zeros(batch.candidates.shape[:2])
+        trials = []
+        for row, sample in enumerate(batch.samples):
+            state = self.states.state(sample["episode_index"], sample["frame_index"])
+            chunks = self.processor.unnormalize_actions(
+                batch.candidates[row].numpy(),
+                sample["dataset_key"],
+                state=np.stack([sample["state"]] * scores.shape[1]),
+            )
+            trials += [
+                _Trial((row, number), state, sample["instruction"], chunk) for number, chunk in enumerate(chunks)
+            ]
+        for start in range(0, len(trials), self.pool.num_slots):
+            group = trials[start : start + self.pool.num_slots]
+            for trial, (success, num_steps) in zip(group, self._run(group), strict=True):
+                if success:
+                    scores[trial.position] = self.discount ** (num_steps - len(trial.state.executed))
+        return scores
+
+    def _run(self, trials: Sequence[_Trial]) -> list[tuple[bool, int]]:
+        """Success and steps of the episode, of trials that have a slot each."""
+        self.pool.restore(
+            [(slot, trial.state.task, trial.state.seed, trial.state.executed) for slot, trial in enumerate(trials)]
+        )
+        outcomes: dict[int, tuple[bool, int]] = {}
+        running = self._advance({slot: trial.chunk for slot, trial in enumerate(trials)}, trials, outcomes)
+        if self.policy is None:
+            outcomes.update(zip(running, self.pool.finish_with_expert(running), strict=True))
+            running = []
+        while running:
+            live = [trials[slot] for slot in running]
+            chunks = self.policy(
+                np.stack([trial.image for trial in live]),
+                [trial.instruction for trial in live],
+                [(trial.state.seed, len(trial.state.executed), trial.replan) for trial in live],
+            )
+            actions = {slot: chunk[: self.n_action_steps] for slot, chunk in zip(running, chunks, strict=True)}
+            running = self._advance(actions, trials, outcomes)
+        return [outcomes[slot] for slot in range(len(trials))]
+
+    def _advance(
+        self, actions: dict[int, np.ndarray], trials: Sequence[_Trial], outcomes: dict[int, tuple[bool, int]]
+    ) -> list[int]:
+        """Executes actions by slot; returns the slots whose episode goes on."""
+        running = []
+        for slot, (success, num_steps, image) in zip(actions, self.pool.advance(list(actions.items())), strict=True):
+            if success or num_steps == self.pool.max_steps:
+                outcomes[slot] = success, num_steps
+            else:
+                trials[slot].image = image
+                trials[slot].replan += 1
+                running.append(slot)
+        return running
+
+
+__all__ = ["SimulatorSuccessReward"]

@@ -1,0 +1,88 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Which simulator state a frame of recorded episodes shows: the episode's task and seed, and the actions executed since."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.lerobot_dataset import LeRobotDataset
+from ..evaluation.metaworld_tasks import METAWORLD_TASKS
+
+EXECUTED_ACTIONS = "action.executed"
+EPISODE_SEEDS = "episode_seeds"
+
+
+@dataclass(frozen=True)
+class SimulatorState:
+    """
+    A state that can be reached again.
+
+    Attributes:
+        task (`str`): a key of `METAWORLD_TASKS`.
+        seed (`int`): of the episode.
+        executed (`np.ndarray`): float32 `(n, 4)`, the actions that led there.
+    """
+
+    task: str
+    seed: int
+    executed: np.ndarray
+
+
+class SimulatorStates:
+    """
+    Simulator states behind the frames of a dataset of [`~nora15_hf.evaluation.demonstrations.record_demonstrations`] or
+    [`~nora15_hf.preferences.reached_states.record_reached_states`].
+
+    Args:
+        executed ([`LeRobotDataset`]): that dataset, opened with `action_key="action.executed"` and all its episodes.
+
+    Raises:
+        ValueError: opened with another action key or only in part, or recorded by something that kept no seeds.
+    """
+
+    def __init__(self, executed: LeRobotDataset):
+        if executed.action_key != EXECUTED_ACTIONS:
+            raise ValueError(
+                f"The dataset was opened with action_key={executed.action_key!r}; a state is reached again by what was "
+                f'executed. Open it with action_key="{EXECUTED_ACTIONS}".'
+            )
+        self._actions = executed.all_actions()
+        self._episodes = executed.episodes
+        self._starts = _episode_starts(executed)
+
+    def state(self, episode_index: int, frame_index: int) -> SimulatorState:
+        """The state that frame `frame_index` of episode `episode_index` shows."""
+        start = int(self._episodes["from"][episode_index])
+        return SimulatorState(*self._starts[episode_index], self._actions[start : start + frame_index])
+
+
+def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
+    conventions = dataset.conventions
+    indices = dataset.episodes["index"].tolist()
+    if indices != list(range(dataset.info["total_episodes"])):
+        raise ValueError(
+            f"The dataset was opened with {len(indices)} of its {dataset.info['total_episodes']} episodes. Open all of "
+            "them: seeds are counted through."
+        )
+    task_of = {task.instruction: name for name, task in METAWORLD_TASKS.items()}
+    tasks = [task_of[instructions[0]] for instructions in dataset.episodes["tasks"]]
+    if EPISODE_SEEDS in conventions:
+        return list(zip(tasks, conventions[EPISODE_SEEDS], strict=True))
+    if "demonstrations" not in conventions:
+        raise ValueError(
+            f"The dataset's conventions ({sorted(conventions)}) do not tell the seeds of its episodes: it was not recorded "
+            "by record_demonstrations or record_reached_states, and its states cannot be reached again."
+        )
+    recording = conventions["demonstrations"]
+    # A task's episodes stand in the order of its seeds, those left out that failed.
+    next_seed = dict.fromkeys(tasks, recording["first_seed"])
+    starts = []
+    for task in tasks:
+        while next_seed[task] in recording["failed_seeds"][task]:
+            next_seed[task] += 1
+        starts.append((task, next_seed[task]))
+        next_seed[task] += 1
+    return starts
+
+
+__all__ = ["EPISODE_SEEDS", "EXECUTED_ACTIONS", "SimulatorState", "SimulatorStates"]
