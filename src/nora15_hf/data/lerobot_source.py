@@ -130,21 +130,6 @@ class LeRobotReader:
         return 0 if self.state_key is None else self.info["features"][self.state_key]["shape"][0]
 
     @property
-    def repo_id(self) -> str | None:
-        """Name of a dataset from the Hub, `None` for a local folder."""
-        return self._source.files.repo_id
-
-    @property
-    def revision(self) -> str | None:
-        """Commit of a dataset from the Hub, `None` for a local folder."""
-        return self._source.files.revision
-
-    @property
-    def root(self) -> Path:
-        """Local folder of the dataset."""
-        return self._source.files.root
-
-    @property
     def info(self) -> dict:
         """Content of `meta/info.json`."""
         return self._source.metadata.info

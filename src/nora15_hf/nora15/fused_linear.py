@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
 # On fewer rows oneDNN loses what it gains to rearranging the weight.
 ONEDNN_MIN_ROWS = 64
 
