@@ -12,7 +12,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from ..data.lerobot_metadata import CONVENTIONS_KEY, INDEX_FEATURES, load_metadata
+from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
+from ..data.lerobot_metadata import load_metadata
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
