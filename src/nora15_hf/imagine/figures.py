@@ -81,7 +81,10 @@ def energy_curves(result: Imagination) -> Figure:
     figure = Figure(figsize=(5.4, 4.0), layout="constrained")
     axes = _axes(figure)
     names = sorted(set(result.instructions))
-    for name, colour in zip(names, INSTRUCTION_COLOURS, strict=False):
+    # More lines than colours could not be told apart; the table has them all.
+    for name, colour in zip(
+        names if len(names) <= len(INSTRUCTION_COLOURS) else [], INSTRUCTION_COLOURS, strict=False
+    ):
         cases = np.array([instruction == name for instruction in result.instructions])
         axes.plot(
             levels, energies[:, cases].mean(1), color=colour, linewidth=1, marker=".", label=f"{name} ({cases.sum()})"
