@@ -217,7 +217,7 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     settings, counts = record["settings"], record["counts"]
     rewards = settings["reward"]["rewards"]
     told = {
-        "solver steps": settings["num_steps"],
+        "sampler": ", ".join(f"{key} {value}" for key, value in settings["sampler"].items()),
         "seed": settings["seed"],
         "dataset key": settings["dataset_key"],
         "policy fingerprint": settings["policy_fingerprint"],
@@ -233,7 +233,7 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
         policy=facts.base_model or settings["policy"] or None,
         world_model=provenance.pop("world_model", None),
         rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=f"best against {settings['rejected']} of the candidates",
+        selection=settings["pairing"].replace("_", " against ") + " of the candidates",
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance=told | provenance,
@@ -247,7 +247,7 @@ def _write_demonstration_card(folder: Path, facts: AuthorFacts, shared: dict[str
     info = metadata.info
     conventions = dict(info.get(CONVENTIONS_KEY, {}))
     tasks: dict[str, int] = {}
-    for instructions in metadata.episodes["tasks"]:
+    for instructions in metadata.episodes.tasks:
         for instruction in instructions:
             tasks[instruction] = tasks.get(instruction, 0) + 1
     features = {name: feature for name, feature in info["features"].items() if name not in INDEX_FEATURES}

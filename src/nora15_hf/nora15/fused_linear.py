@@ -67,6 +67,17 @@ def _are_adjacent(parameters: Sequence[torch.Tensor]) -> bool:
     return True
 
 
+def _can_be_joined(parameters: Sequence[nn.Parameter]) -> bool:
+    """
+    Whether parameters lie end to end, or each alone in a storage. One that shares its storage with others belongs to
+    somebody who writes there, such as DeepSpeed's ZeRO, and would go stale if it moved.
+    """
+    return _are_adjacent(parameters) or all(
+        parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+        for parameter in parameters
+    )
+
+
 def _joined(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
     """One tensor over parameters that differ in their first axis only; they become parts of it if they are not yet."""
     if not _are_adjacent(parameters):
@@ -85,16 +96,20 @@ def joined_linear(layers: Sequence[nn.Module]) -> Callable[[torch.Tensor], torch
         layers (`list[nn.Module]`): Layers of the same input width, all with or all without a bias.
 
     Returns:
-        One product where all of them [are plain][is_plain_linear], otherwise a call of each. Valid until a parameter is
+        One product where all of them [are plain][is_plain_linear] and own their weights, otherwise a call of each. Valid until a parameter is
         replaced: make it anew for every call of the policy.
     """
+
+    def one_by_one(hidden_states: torch.Tensor) -> torch.Tensor:
+        return torch.cat([layer(hidden_states) for layer in layers], dim=-1)
+
     if not all(map(is_plain_linear, layers)):
-        return lambda hidden_states: torch.cat([layer(hidden_states) for layer in layers], dim=-1)
-    if len(layers) == 1:
-        weight, bias = layers[0].weight, layers[0].bias
-    else:
-        weight = _joined([layer.weight for layer in layers])
-        bias = None if layers[0].bias is None else _joined([layer.bias for layer in layers])
+        return one_by_one
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    has_bias = biases[0] is not None
+    if not (_can_be_joined(weights) and (not has_bias or _can_be_joined(biases))):
+        return one_by_one
+    weight, bias = _joined(weights), _joined(biases) if has_bias else None
     return lambda hidden_states: linear(hidden_states, weight, bias)
 
 

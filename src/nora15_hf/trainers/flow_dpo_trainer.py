@@ -24,6 +24,7 @@ from ..nora15.alternative_answers import answer_log_probs
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ..preferences.fingerprint import fingerprint
 from ..preferences.preference_dataset import check_preferences
+from .complete_push import CompletePushCallback
 from .flow_dpo_card import write_flow_dpo_card
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_setup import (
@@ -172,6 +173,7 @@ class FlowDPOTrainer(DPOTrainer):
             peft_config=peft_config,
         )
         args.precompute_ref_log_probs = precompute
+        self.add_callback(CompletePushCallback(self.model))
         if hasattr(policy.config, "quantization_config"):
             restore_float32(self.model, adapters)
         check_trainable_parameters(self.model)

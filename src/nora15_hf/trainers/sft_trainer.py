@@ -20,6 +20,7 @@ from ..data.collator import PolicyCollator
 from ..data.image_augmentation import ImageAugmentation
 from ..hub.cards import write_policy_card
 from ..nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from .complete_push import CompletePushCallback
 from .ema import EmaCallback
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
@@ -116,6 +117,7 @@ class Nora15SFTTrainer(Trainer):
         # Its loss is a mean over the accumulated batch already.
         self.loss_is_scaled_for_ga = True
         self.policy = policy
+        self.add_callback(CompletePushCallback(model))
         if isinstance(data_collator, PolicyCollator) and data_collator.augmentation is not None:
             self.add_callback(AugmentationEpoch(data_collator.augmentation))
         self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
