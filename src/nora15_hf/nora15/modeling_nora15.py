@@ -4,6 +4,7 @@
 The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
 """
 
+import copy
 import math
 import os
 import tempfile
@@ -43,6 +44,7 @@ from .alternative_answers import answer_attention_mask, answer_position_ids, pre
 from .backbone_layer import Nora15BackboneLayer
 from .configuration_nora15 import Nora15Config
 from .fast_denoising import Denoiser
+from .fast_generation import ActionHead, generate_tokens, is_simple, pick_token
 from .fast_prefill import encode_images, encode_tokens
 from .flow_schedulers import load_flow_scheduler
 from .flow_solver import flow_solver
@@ -1141,7 +1143,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 Longest sequence; default: one token for every entry of the chunk, more than FAST ever needs, and the
                 end marker.
             state: What the processor returned; only the flow depends on it, FAST tokens do not.
-            generation_options: Passed to `generate`, for example `do_sample=True, temperature=0.7`.
+            generation_options:
+                Of transformers' `generate`, for example `do_sample=True, temperature=0.7`. Greedy decoding and sampling
+                with temperature, `top_k` and `top_p` are fast; anything else is left to `generate` itself.
 
         Returns:
             `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
@@ -1165,6 +1169,24 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 "vlm_config.text_config.eos_token_id before the model is made, to the id of <|im_end|>."
             )
         end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
+        config = copy.deepcopy(self.generation_config)
+        unknown = config.update(**generation_options)
+        if self._can_read_backbone() and is_simple(config) and not unknown:
+            last, keys, values, position_ids = self._read_backbone(
+                input_ids, attention_mask, pixel_values, image_grid_thw, last_output=True
+            )
+            rows = generate_tokens(
+                self.vlm.model.language_model,
+                ActionHead(self.vlm.lm_head, start, count, end_ids),
+                pick_token(config),
+                last,
+                keys,
+                values,
+                position_ids,
+                attention_mask,
+                max_new_tokens,
+            )
+            return [[token - start for token in row] for row in rows]
         sequences = self.vlm.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
