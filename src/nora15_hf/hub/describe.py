@@ -17,6 +17,7 @@ from ..data.lerobot_metadata import load_metadata
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
+from ..preferences.pairs import PAIRINGS
 from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 from .artefacts import Artefact, find_artefact, read_json
@@ -49,12 +50,6 @@ _SHARED_SETTINGS = (
     "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "num_train_epochs",
     "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "bf16", "seed",
 )  # fmt: skip
-
-_PAIRINGS = {
-    "best_worst": "best against worst of the candidates",
-    "best_random": "best against a random other candidate",
-    "all": "every two candidates",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +220,7 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     rewards = settings["reward"]["rewards"]
     told = {
         "sampler": settings["sampler"],
+        "noise-injected negatives": settings["num_noisy_negatives"],
         "seed": settings["seed"],
         "dataset key": settings["dataset_key"],
         "policy fingerprint": settings["policy_fingerprint"],
@@ -238,9 +234,9 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
         action_dim=settings["action_dim"],
         demonstrations=facts.datasets[0] if facts.datasets else None,
         policy=facts.base_model or settings["policy"] or None,
-        world_model=provenance.pop("world_model", None),
+        world_model=rewards.get("world_model", {}).get("world_model") or None,
         rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=_PAIRINGS[settings["pairing"]],
+        selection=PAIRINGS[settings["pairing"]],
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance=told | provenance,
