@@ -34,13 +34,15 @@ def test_rollout_equals_recompute_at_256_tokens_and_seven_frames():
         torch.testing.assert_close(cached, expected, rtol=0, atol=3e-6)
 
 
-def test_rollout_is_the_same_in_batches_of_any_size():
-    model = small_model()
+@pytest.mark.parametrize("convention", ["normalized", "metric"])
+def test_rollout_is_the_same_in_batches_of_any_size(convention):
+    model = small_model(action_convention=convention)
     latents, actions, context_actions = random_inputs(model, batch=3)
+    poses = torch.randn(3, 3, 7, generator=torch.Generator().manual_seed(2)) if convention == "metric" else None
     with torch.no_grad():
-        expected = model.rollout(latents, actions, context_actions=context_actions, batch_size=15)
-        for batch_size in (1, 4, None):
-            found = model.rollout(latents, actions, context_actions=context_actions, batch_size=batch_size)
+        expected = model.rollout(latents, actions, poses, context_actions, batch_size=1)
+        for batch_size in (4, 15, None):
+            found = model.rollout(latents, actions, poses, context_actions, batch_size=batch_size)
             torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
 
 
