@@ -130,6 +130,10 @@ class KeyValueBuffer:
         """Keys and values `(batch, length, 2 * key/value heads, head_dim)` of the tokens from `column` on."""
         self.data[:, :, column : column + key_value.shape[1]] = key_value.transpose(1, 2)
 
+    def select(self, rows: torch.LongTensor) -> None:
+        """Keeps those rows of the batch."""
+        self.data = self.data[rows]
+
 
 def grouped_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor

@@ -4,6 +4,7 @@
 The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
 """
 
+import copy
 import math
 import os
 import tempfile
@@ -37,11 +38,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
 from .configuration_nora15 import Nora15Config
 from .fast_denoising import Denoiser
+from .fast_generation import ActionHead, generate_tokens, is_simple, pick_token
 from .fast_prefill import encode_images, encode_tokens
 from .flow_schedulers import load_flow_scheduler
 from .flow_solver import flow_solver
@@ -734,13 +737,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             heads, length, head dimension)`.
         """
         language_model = self.vlm.model.language_model
-        visual = self.vlm.model.visual
         hidden_states, position_ids = self._embed_prompt(
             input_ids,
             attention_mask,
             pixel_values,
             image_grid_thw,
-            lambda pixels: visual(pixels.to(visual.dtype), grid_thw=image_grid_thw).pooler_output,
+            lambda pixels: self._embed_images(pixels, image_grid_thw),
         )
         if answer_index is not None:
             if is_flash_attention_requested(self.config):
@@ -768,6 +770,28 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             keys.append(key)
             values.append(value)
         return language_model.norm(hidden_states), tuple(keys), tuple(values)
+
+    def _embed_images(self, pixel_values: torch.Tensor, image_grid_thw: torch.LongTensor) -> torch.Tensor:
+        """Image tokens `(tokens, hidden_size)` of the vision tower."""
+        visual, vision_config = self.vlm.model.visual, self.config.vlm_config.vision_config
+        # The tower builds its windows from plain numbers, and each of its blocks reads their bounds: with the grid on the
+        # CPU the device is waited for once, and not in every block.
+        grid = image_grid_thw.cpu()
+        position_ids = get_vision_position_ids(grid, visual.spatial_merge_size)
+        bounds = get_vision_cu_seqlens(grid)
+        window_index, window_bounds = get_vision_window_index(
+            grid, visual.spatial_merge_size, visual.window_size, visual.patch_size
+        )
+        if is_flash_attention_requested(vision_config):
+            bounds, window_bounds = bounds.to(pixel_values.device), window_bounds.to(pixel_values.device)
+        return visual(
+            pixel_values.to(visual.dtype),
+            grid_thw=grid,
+            position_ids=position_ids.to(pixel_values.device),
+            cu_seqlens=bounds,
+            window_index=window_index.to(pixel_values.device),
+            cu_window_seqlens=window_bounds,
+        ).pooler_output
 
     def _embed_prompt(
         self,
@@ -1119,7 +1143,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 Longest sequence; default: one token for every entry of the chunk, more than FAST ever needs, and the
                 end marker.
             state: What the processor returned; only the flow depends on it, FAST tokens do not.
-            generation_options: Passed to `generate`, for example `do_sample=True, temperature=0.7`.
+            generation_options:
+                Of transformers' `generate`, for example `do_sample=True, temperature=0.7`. Greedy decoding and sampling
+                with temperature, `top_k` and `top_p` are fast; anything else is left to `generate` itself.
 
         Returns:
             `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
@@ -1143,6 +1169,24 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 "vlm_config.text_config.eos_token_id before the model is made, to the id of <|im_end|>."
             )
         end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
+        config = copy.deepcopy(self.generation_config)
+        unknown = config.update(**generation_options)
+        if self._can_read_backbone() and is_simple(config) and not unknown:
+            last, keys, values, position_ids = self._read_backbone(
+                input_ids, attention_mask, pixel_values, image_grid_thw, last_output=True
+            )
+            rows = generate_tokens(
+                self.vlm.model.language_model,
+                ActionHead(self.vlm.lm_head, start, count, end_ids),
+                pick_token(config),
+                last,
+                keys,
+                values,
+                position_ids,
+                attention_mask,
+                max_new_tokens,
+            )
+            return [[token - start for token in row] for row in rows]
         sequences = self.vlm.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,

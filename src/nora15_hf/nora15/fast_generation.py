@@ -1,0 +1,162 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""FAST tokens by the backbone, one after the other: scores of action tokens only, no row runs longer than its answer."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from .fused_linear import is_plain_linear
+from .inference_layers import (
+    KeyValueBuffer,
+    finish_layer,
+    grouped_attention,
+    grouped_mask,
+    project_heads,
+    read_layer,
+    rms_norm,
+    rotary_tables,
+)
+
+# What `pick_token` heeds of a generation configuration, and what does not change the tokens.
+SUPPORTED_OPTIONS = {"do_sample", "temperature", "top_k", "top_p"}
+NEUTRAL_OPTIONS = {
+    "_from_model_config",
+    "bos_token_id",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "pad_token_id",
+    "transformers_version",
+    "use_cache",
+}
+
+
+def is_simple(config: GenerationConfig) -> bool:
+    """Whether a configuration asks for greedy decoding or sampling with temperature, top-k and top-p, and nothing else."""
+    asked = {name for name, value in config.to_diff_dict().items() if value is not False}
+    return asked <= SUPPORTED_OPTIONS | NEUTRAL_OPTIONS
+
+
+def pick_token(config: GenerationConfig) -> Callable[[torch.Tensor], torch.LongTensor]:
+    """
+    How the next token is chosen: from float32 scores `(batch, tokens)` to positions `(batch,)` among them.
+
+    The order of the restrictions and their defaults are those of transformers' `generate`.
+    """
+    if not config.do_sample:
+        return lambda scores: scores.argmax(-1)
+    top_k = 50 if config.top_k is None else config.top_k
+    warpers = LogitsProcessorList()
+    if config.temperature is not None:
+        warpers.append(TemperatureLogitsWarper(float(config.temperature)))
+    if top_k:
+        warpers.append(TopKLogitsWarper(top_k))
+    if config.top_p is not None and config.top_p < 1:
+        warpers.append(TopPLogitsWarper(config.top_p))
+    return lambda scores: torch.multinomial(warpers(None, scores).softmax(-1), 1)[:, 0]
+
+
+class ActionHead:
+    r"""
+    The rows of the LM head that belong to action tokens and end markers.
+
+    Args:
+        lm_head (`nn.Module`): Head over the whole vocabulary; read where it [is plain][is_plain_linear], else called.
+        start, count (`int`): First id and number of the action tokens.
+        end_ids (`list[int]`): End markers.
+    """
+
+    def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int]):
+        self.lm_head = lm_head
+        device = lm_head.weight.device
+        # In ascending order, as in the vocabulary, so that a tie goes to the same token.
+        ids = [*sorted(i for i in end_ids if i < start), *range(start, start + count)]
+        ids += sorted(i for i in end_ids if i >= start + count)
+        self.ids = torch.tensor(ids, device=device)
+        self.is_end = torch.isin(self.ids, torch.tensor(list(end_ids), device=device))
+        self.weight = lm_head.weight[self.ids] if is_plain_linear(lm_head) else None
+
+    def __call__(self, hidden_states: torch.Tensor) -> torch.FloatTensor:
+        """Scores `(batch, tokens)` of the tokens `ids`, from `(batch, 1, hidden_size)`."""
+        if self.weight is None:
+            return self.lm_head(hidden_states)[:, -1, self.ids].float()
+        return F.linear(hidden_states[:, -1], self.weight).float()
+
+
+@torch.no_grad()
+def generate_tokens(
+    language_model: nn.Module,
+    head: ActionHead,
+    pick: Callable[[torch.Tensor], torch.LongTensor],
+    hidden_states: torch.Tensor,
+    keys: tuple[torch.Tensor, ...],
+    values: tuple[torch.Tensor, ...],
+    position_ids: torch.LongTensor,
+    attention_mask: torch.Tensor,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """
+    Continues left-padded prompts.
+
+    Args:
+        language_model (`Qwen2_5_VLTextModel`): The backbone without its LM head.
+        head ([`ActionHead`]): Gives scores.
+        pick (`Callable`): Chooses by them, see [`pick_token`].
+        hidden_states (`torch.Tensor` of shape `(batch, 1, hidden_size)`): Of each prompt's last token, before the final norm.
+        keys, values (`tuple[torch.Tensor, ...]`): Per layer, of the prompt.
+        position_ids (`torch.LongTensor` of shape `(3, batch, length)`): Of the prompt.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`): 0 on padding.
+        max_new_tokens (`int`): Longest answer, end marker included.
+
+    Returns:
+        `list[list[int]]`: Vocabulary ids of each row, without the end marker.
+    """
+    layers = [read_layer(layer) for layer in language_model.layers]
+    buffers = [KeyValueBuffer(key, value, max_new_tokens - 1) for key, value in zip(keys, values, strict=True)]
+    num_heads, num_key_heads = layers[0].num_heads, layers[0].num_key_value_heads
+    visible = F.pad(attention_mask.bool(), (0, max_new_tokens - 1), value=True)[:, None]
+    mask = grouped_mask(visible, num_heads // num_key_heads, hidden_states.dtype)
+    position_ids = position_ids[:, :, -1:]
+    column = attention_mask.shape[1]
+    rows: list[list[int]] = [[] for _ in attention_mask]
+    running = list(range(len(rows)))
+    while True:
+        choice = pick(head(rms_norm(language_model.norm, hidden_states)))
+        tokens, is_end = head.ids[choice], head.is_end[choice].tolist()
+        for row, token, end in zip(running, tokens.tolist(), is_end, strict=True):
+            if not end:
+                rows[row].append(token)
+        if all(is_end) or column == mask.shape[-1]:
+            return rows
+        if any(is_end):
+            kept = [number for number, end in enumerate(is_end) if not end]
+            running = [running[number] for number in kept]
+            kept = torch.tensor(kept, device=tokens.device)
+            tokens, mask, position_ids = tokens[kept], mask[kept], position_ids[:, kept]
+            for buffer in buffers:
+                buffer.select(kept)
+        position_ids = position_ids + 1
+        hidden_states = language_model.embed_tokens(tokens[:, None])
+        tables = rotary_tables(
+            *language_model.rotary_emb(hidden_states, position_ids), num_heads + num_key_heads, num_key_heads
+        )
+        column += 1
+        for layer, buffer in zip(layers, buffers, strict=True):
+            queries, key_value = project_heads(layer, hidden_states, tables)
+            buffer.write(column - 1, key_value)
+            attended = grouped_attention(
+                queries, buffer.keys[:, :, :column], buffer.values[:, :, :column], mask[..., :column]
+            )
+            hidden_states = finish_layer(layer, hidden_states, attended)
+
+
+__all__ = ["ActionHead", "generate_tokens", "is_simple", "pick_token"]
