@@ -352,7 +352,7 @@ def test_a_shard_without_pairs_is_read_too(tiny, dataset, tmp_path):
     ],
     ids=["frozen backbone", "adapters"],
 )
-def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, options):
+def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, capsys, options):
     policy, output = str(tmp_path / "policy"), str(tmp_path / "preferences")
     for part in tiny:
         part.save_pretrained(policy)
@@ -379,7 +379,10 @@ def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, option
     assert "| candidates are the starting policy's own | yes |" in card
     assert "/tmp" not in card
     # The same command finds the run finished; another one is told what differs.
+    weights_before = (tmp_path / "dpo" / weights).read_bytes()
     main([*config, *run, "--max_steps", "2"])
+    assert "This run is finished" in capsys.readouterr().out
+    assert (tmp_path / "dpo" / weights).read_bytes() == weights_before
     with pytest.raises(ValueError, match=r"beta was 50, is 60\.0"):
         main([*config, *run, "--max_steps", "2", "--beta", "60"])
 
