@@ -376,6 +376,8 @@ def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, capsys
     card = (tmp_path / "dpo" / "README.md").read_text()
     for expected in ("| world_model | 1 |", "| ground_truth | 0.5 |", "| beta | 50 |", "preference_curves.png"):
         assert expected in card
+    assert "| preferences: demonstrations | demonstrations |" in card
+    assert "| preferences: counts | states 6, undecodable 0, ties 0, too_close 0, pairs 6 |" in card
     assert "| candidates are the starting policy's own | yes |" in card
     assert "/tmp" not in card
     # The same command finds the run finished; another one is told what differs.

@@ -157,6 +157,8 @@ def _training(trainer: "FlowDPOTrainer", record: dict[str, Any]) -> dict[str, An
         settings = record["settings"]
         for key in ("policy", "policy_fingerprint", "sampler", "num_candidates", "pairing", "min_margin"):
             values[f"preferences: {key.replace('_', ' ')}"] = settings[key]
+        values["preferences: demonstrations"] = record["provenance"].get("demonstrations", _NOT_STATED)
+        values["preferences: counts"] = record["counts"]
         values["preferences: standardised rewards"] = settings["reward"]["standardize"]
         if "sampled_by_this_policy" in record:
             values["candidates are the starting policy's own"] = record["sampled_by_this_policy"]
