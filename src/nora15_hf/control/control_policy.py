@@ -249,7 +249,7 @@ class Nora15ControlPolicy:
         ).to(self.model.device)
         watch.lap("preprocess")
         if self.decoder == "flow":
-            prefix = self.model.encode_prefix(**inputs)
+            prefix = self.model.prefill(**inputs)
             watch.lap("prefix")
             # Noise of an episode depends on its seed and the prediction's number only, as in closed-loop evaluation.
             shape = (1, self.model.config.chunk_size, self.model.config.action_dim)
