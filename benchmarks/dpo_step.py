@@ -15,6 +15,7 @@ expert of policy and reference on that.
 """
 
 import copy
+import re
 import tempfile
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -30,9 +31,11 @@ from harness import median_seconds, save_results, table
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences, preference_features
 from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer
+from nora15_hf.trainers.flow_dpo_trainer import PRECOMPUTED
 from observed_policy import load_policy
 
 BETA = 50.0
+BACKBONE = re.compile(r"\.visual$|\.language_model\.layers\.\d+$")
 LEARNING_RATE = 1e-5
 
 
@@ -73,7 +76,7 @@ class PlainStep:
         return (velocity - (noise - chunk)).square().mean((1, 2))
 
     def loss(self) -> torch.Tensor:
-        draws = self.trainer._draws(self.batch, purpose=2)
+        draws = self.trainer._draws(self.batch, PRECOMPUTED)
         logratios = {}
         for side in ("chosen", "rejected"):
             gains = []
@@ -115,7 +118,7 @@ def backbone_flops(function) -> int:
     with counter:
         function()
     counts = counter.get_flop_counts()
-    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith("Qwen2_5_VLModel.language_model"))
+    return sum(sum(ops.values()) for name, ops in counts.items() if BACKBONE.search(name))
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -150,13 +153,14 @@ def main(arguments: list[str] | None = None) -> dict:
             )
             batch = trainer.data_collator(list(trainer.train_dataset))
             steps[name] = OurStep(trainer, batch)
-    steps["live reference"].trainer._draws = steps["precomputed reference"].trainer._draws
+    # All on the draws that the precomputed values belong to.
+    steps["live reference"].trainer._draws = lambda inputs, purpose: trainer._draws(inputs, PRECOMPUTED)
     steps = {"plain": PlainStep(copy.deepcopy(policy).train(), trainer, batch), **steps}
 
     check_same_gradients(steps)
     flops = {name: backbone_flops(step) for name, step in steps.items()}
     with torch.no_grad():
-        one_pass = backbone_flops(lambda: policy.encode_prefix(**steps["plain"].prompt))
+        one_pass = backbone_flops(lambda: policy(**steps["plain"].prompt, actions=batch["chosen"]))
     seconds = median_seconds(steps, options.repeats)
 
     results = [

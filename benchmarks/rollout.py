@@ -133,6 +133,8 @@ def main(arguments: list[str] | None = None) -> dict:
         predictor_hidden_size=options.width,
         predictor_num_hidden_layers=options.depth,
         predictor_num_attention_heads=4,
+        # Large enough that a mistake in the positions would show in the energies.
+        initializer_range=0.1,
     )
     model = VJEPA2ACModel(config).eval()
     current = torch.randn(options.states, 3, options.image_size, options.image_size)

@@ -16,6 +16,7 @@ from trl import TrlParser
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
 from nora15_hf.data import LeRobotDataset
+from nora15_hf.hub import write_card
 from nora15_hf.preferences import (
     REWARD_PRESETS,
     FastSampler,
@@ -161,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
             },
         )
     write_preference_figures(options.output, preferences)
+    write_card(options.output)
     print(f"{len(preferences)} pairs from {len(states)} states in {options.output}")
 
 

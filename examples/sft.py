@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from trl import TrlParser
 
-from nora15_hf.data import LeRobotDataset
+from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
 from nora15_hf.trainers import (
     Nora15SFTConfig,
     Nora15SFTTrainer,
+    dataset_members,
     find_checkpoint,
     load_policy_for,
     nf4_config,
@@ -32,10 +33,18 @@ __all__ = ["SFTArguments", "main"]
 class SFTArguments:
     """What the script needs besides `Nora15SFTConfig`."""
 
-    dataset: str = field(metadata={"help": "Folder or Hub id of a LeRobot dataset."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
-    dataset_key: str | None = field(
-        default=None, metadata={"help": "Name of its statistics; default: the last part of its name."}
+    datasets: list[str] = field(metadata={"help": "Folders or Hub ids of LeRobot datasets; several are mixed."})
+    dataset_revisions: list[str] | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of each dataset."}
+    )
+    dataset_keys: list[str] | None = field(
+        default=None, metadata={"help": "Name of each one's statistics; default: the last part of its own name."}
+    )
+    dataset_weights: list[float] | None = field(
+        default=None, metadata={"help": "Share of each dataset in the samples; default: its number of frames."}
+    )
+    stream: bool = field(
+        default=False, metadata={"help": "Read training data file by file, and hold no decoded image in memory."}
     )
     image_keys: list[str] | None = field(default=None, metadata={"help": "Cameras, in order; default: all."})
     cache_images: bool = field(default=False, metadata={"help": "Keep decoded images in memory."})
@@ -59,27 +68,55 @@ class SFTArguments:
     )
 
 
+def per_dataset(options: SFTArguments) -> list[dict]:
+    """The arguments of each dataset."""
+    count = len(options.datasets)
+    each = {
+        "revision": options.dataset_revisions or [None] * count,
+        "dataset_key": options.dataset_keys or [None] * count,
+    }
+    for name, values in each.items():
+        if len(values) != count:
+            raise ValueError(f"{len(values)} values of dataset {name} for {count} datasets; give one each, or none.")
+    common = {"image_keys": options.image_keys, "chunk_size": options.chunk_size}
+    return [
+        {"root_or_repo": root, **common, **{name: values[i] for name, values in each.items()}}
+        for i, root in enumerate(options.datasets)
+    ]
+
+
+def open_datasets(options: SFTArguments) -> LeRobotDataset | LeRobotMixture:
+    """The dataset, or the mixture of several."""
+    datasets = [LeRobotDataset(**each, cache_images=options.cache_images) for each in per_dataset(options)]
+    return datasets[0] if len(datasets) == 1 else LeRobotMixture(datasets, options.dataset_weights)
+
+
+def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStreamMixture:
+    """The training part of the same datasets, as endless streams."""
+    streams = [LeRobotStream(**each, seed=seed, repeat=True) for each in per_dataset(options)]
+    if options.validation_fraction is not None:
+        streams = [stream.split_by_episode(options.validation_fraction, seed)[0] for stream in streams]
+    return streams[0] if len(streams) == 1 else LeRobotStreamMixture(streams, options.dataset_weights, seed=seed)
+
+
 def main(arguments: list[str] | None = None) -> None:
     options, config = TrlParser((SFTArguments, Nora15SFTConfig)).parse_args_and_config(arguments)
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
-    dataset = LeRobotDataset(
-        options.dataset,
-        revision=options.dataset_revision,
-        dataset_key=options.dataset_key,
-        image_keys=options.image_keys,
-        chunk_size=options.chunk_size,
-        cache_images=options.cache_images,
-    )
+    dataset = open_datasets(options)
     train_dataset, eval_dataset = dataset, None
     if options.validation_fraction is not None:
         train_dataset, eval_dataset = dataset.split_by_episode(options.validation_fraction, config.seed)
+    if options.stream:
+        train_dataset = open_streams(options, config.seed)
     # Ranges and codec come from all episodes: an action outside of them could not be written in FAST tokens.
     if options.policy is None:
-        instructions = sorted({task for tasks in dataset.episodes["tasks"] for task in tasks})
+        instructions = {
+            task for member in dataset_members(dataset) for tasks in member.episodes["tasks"] for task in tasks
+        }
         model, processor = tiny_policy_for(
             dataset,
-            instructions,
+            sorted(instructions),
             image_size=options.image_size,
             state_input=options.state_input,
             seed=config.seed,

@@ -12,20 +12,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import set_seed
+from transformers import TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import TrlParser
 
 from nora15_hf import Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
-from nora15_hf.data import LeRobotDataset
-from nora15_hf.data.clip_conventions import ClipConventions
-from nora15_hf.data.clips import EpisodeClips
+from nora15_hf.data import ClipConventions, EpisodeClips, LeRobotDataset
 from nora15_hf.trainers import (
     EncoderPretrainingConfig,
     EncoderPretrainingTrainer,
     WorldModelConfig,
     WorldModelTrainer,
 )
-from nora15_hf.trainers.resume import find_checkpoint
+from nora15_hf.trainers.resume import find_checkpoint, is_finished
 from nora15_hf.vjepa2_ac import tiny_world_model
 
 __all__ = ["WorldModelArguments", "main"]
@@ -150,6 +149,10 @@ def main(arguments: list[str] | None = None) -> None:
         pairs = EpisodeClips(training, conventions, num_frames=2)
         model = pretrain_encoder(options, config, run, model, pairs, processor)
 
+    checkpoint = find_checkpoint(config, run)
+    finished = is_finished(checkpoint)
+    if finished:
+        model = VJEPA2ACModel.from_pretrained(checkpoint, dtype=torch.float32)
     trainer = WorldModelTrainer(
         model,
         config,
@@ -157,7 +160,10 @@ def main(arguments: list[str] | None = None) -> None:
         processor,
         eval_dataset=EpisodeClips(validation, conventions, options.num_frames, options.stride),
     )
-    trainer.train(resume_from_checkpoint=find_checkpoint(config, run))
+    if finished:
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     metrics = trainer.evaluate()
     trainer.log_metrics("eval", metrics)
     trainer.save_metrics("eval", metrics)

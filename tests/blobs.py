@@ -11,7 +11,7 @@ from nora15_hf.data.clip_conventions import ClipConventions
 from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, VJEPA2ACProcessor
 
-__all__ = ["SIZE", "blob_clips", "blob_model", "write_blobs"]
+__all__ = ["SIZE", "blob_clips", "blob_model", "resized", "write_blobs", "write_poses"]
 
 SIZE = 28
 
@@ -33,6 +33,24 @@ def write_blobs(root: Path, episodes: int, length: int = 16, seed: int = 0, scal
             frames.append(np.stack([40 + 200 * disc, 40 + 100 * disc, np.full(disc.shape, 90.0)], axis=-1))
             position = np.clip(position + 3 * action, 3, SIZE - 3)
         writer.add_episode("push", {"observation.image": np.stack(frames).astype(np.uint8), "action": scale * actions})
+    return writer.finalize()
+
+
+def write_poses(root: Path, length: int = 8) -> Path:
+    """Records one episode of random images and poses, with actions that the metric convention does not read."""
+    rng = np.random.default_rng(0)
+    features = {
+        "observation.image": {"dtype": "image", "shape": (SIZE, SIZE, 3)},
+        "observation.state": {"dtype": "float32", "shape": (7,)},
+        "action": {"dtype": "float32", "shape": (3,)},
+    }
+    writer = LeRobotWriter(root, fps=4, features=features, robot_type="arm")
+    frames = {
+        "observation.image": rng.integers(0, 255, (length, SIZE, SIZE, 3), dtype=np.uint8),
+        "observation.state": rng.uniform(0, 1, (length, 7)).astype(np.float32),
+        "action": np.zeros((length, 3), np.float32),
+    }
+    writer.add_episode("reach", frames)
     return writer.finalize()
 
 
@@ -75,3 +93,10 @@ def blob_model() -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
         state_dim=2,
     )
     return VJEPA2ACModel(config), VJEPA2ACProcessor(size=SIZE)
+
+
+def resized(model: VJEPA2ACModel, width: int, **changes) -> VJEPA2ACModel:
+    """A model of random weights like `model`, with other actions and states."""
+    return VJEPA2ACModel(
+        VJEPA2ACConfig(**model.config.to_dict() | {"action_dim": width, "state_dim": width} | changes)
+    )

@@ -15,6 +15,7 @@ import matched_pi0
 import plain_policy
 import quantization
 import random_policy
+import rollout
 import run_all
 import sample
 import sft_step
@@ -78,7 +79,23 @@ def test_quantization():
     assert 0 < results["8 bits"]["mean_abs_error"] < results["4 bits, nf4"]["mean_abs_error"]
 
 
-@pytest.mark.parametrize("benchmark", [solvers, fast_codec, quantization], ids=lambda module: module.__name__)
+def test_rollout(tmp_path, capsys):
+    sizes = {"states": 3, "candidates": 2, "steps": 3, "image-size": 64, "width": 48, "depth": 2, "repeats": 1}
+    arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
+    rollout.main([*arguments, "--output", str(tmp_path / "rollout.json")])
+    saved = json.loads((tmp_path / "rollout.json").read_text())
+    assert set(saved["speed_up"]) == {"released", "cached, one by one", "cached, batched"}
+    assert saved["max_energy_difference"] < 1e-6
+    assert "| cached, batched" in capsys.readouterr().out
+
+
+def test_rollout_refuses_to_compare_different_energies(monkeypatch):
+    monkeypatch.setattr(rollout, "rotate_axis", lambda hidden, positions: hidden)
+    with pytest.raises(RuntimeError, match="disagree"):
+        rollout.main(["--states", "1", "--image-size", "64", "--width", "48", "--depth", "2", "--repeats", "1"])
+
+
+@pytest.mark.parametrize("benchmark", [solvers, fast_codec, quantization, rollout], ids=lambda module: module.__name__)
 def test_help(benchmark, capsys):
     with pytest.raises(SystemExit) as stop:
         benchmark.main(["--help"])

@@ -165,7 +165,7 @@ def test_resumed_training_equals_uninterrupted_training(tiny, processor, tmp_pat
 
 def test_a_truncated_file_is_an_error(policy, processor, tmp_path):
     make_trainer(copy.deepcopy(policy), processor, tmp_path, **OPTIONS)
-    path = tmp_path / "reference" / "train.safetensors"
+    path = tmp_path / "_reference" / "train.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Exception, match=r"[Ii]ncomplete"):
         make_trainer(policy, processor, tmp_path, **OPTIONS)
@@ -178,3 +178,17 @@ def test_no_gradient_reaches_the_stored_values(policy, processor, tmp_path):
     assert values.dtype == torch.float32
     assert values.shape == (4, 2 * 2 * 5 * 4)
     assert not values.requires_grad
+
+
+def test_a_push_carries_policy_processor_card_and_curves_but_not_the_values(policy, processor, tmp_path, hub):
+    options = OPTIONS | {"push_to_hub": True, "hub_model_id": "robots/policy-dpo", "save_strategy": "steps"}
+    trainer = make_trainer(policy, processor, tmp_path / "run", save_steps=2, **options)
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.files("robots/policy-dpo")
+    expected = {"model.safetensors", "config.json", "processor_config.json", "README.md", "preference_curves.png"}
+    assert expected <= files.keys()
+    assert [path for path in files if path.startswith(("_", "checkpoint"))] == []
+    card = files["README.md"].decode()
+    assert "| beta | 250 |" in card
+    assert "(preference_curves.png)" in card

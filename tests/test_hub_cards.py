@@ -17,7 +17,7 @@ from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card
 from nora15_hf.hub.cards import write_policy_card
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import GroundTruthActionReward, WeightedReward, build_preferences
+from nora15_hf.preferences import FlowSampler, GroundTruthActionReward, WeightedReward, build_preferences
 from nora15_hf.trainers import FlowDPOConfig
 from nora15_hf.trainers.resume import find_checkpoint
 from test_cards import DEMONSTRATIONS, POLICY, save_policy, save_world_model, write_demonstrations
@@ -46,7 +46,7 @@ def save_preferences(folder: Path) -> None:
         indices=[0, 3],
         reward=WeightedReward({"distance": (GroundTruthActionReward(), 0.5)}),
         num_candidates=2,
-        num_steps=1,
+        sampler=FlowSampler(num_steps=1),
         progress=False,
     )
 
@@ -68,6 +68,15 @@ def saved(tmp_path_factory) -> Path:
         save(root / name)
         (root / name / "README.md").unlink(missing_ok=True)
     return root
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_metadata_passes_the_validation_of_the_hub(hub, saved, name):
+    dataset = name in ("preferences", "demonstrations")
+    base = {"base_model": "robots/base"} if name == "adapter" else {}
+    card = (DatasetCard if dataset else ModelCard).load(write_card(saved / name, AuthorFacts(**base)))
+    card.validate(repo_type="dataset" if dataset else "model")
+    assert [request.route for request in hub.requests] == ["validate_yaml"]
 
 
 @pytest.mark.parametrize("name", SAVERS)

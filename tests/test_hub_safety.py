@@ -48,9 +48,9 @@ def calls(name: str) -> list[tuple[Path, ast.Call]]:
     return found
 
 
-def test_pickles_are_opened_by_the_converters_only_and_as_weights_only():
+def test_pickles_are_opened_for_conversion_only_and_as_weights_only():
     for path, call in calls("torch.load"):
-        assert path.name.startswith("convert_"), path
+        assert path.parts[-2:] == ("vjepa2_ac", "released_checkpoint.py"), path
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         assert options.get("weights_only") == "True", f"{path}, line {call.lineno}"
 
@@ -60,8 +60,10 @@ def test_nothing_else_that_could_run_content_is_used():
     for path in SOURCES:
         for node in tree(path):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-                assert not names & modules, f"{path}, line {node.lineno}"
+                names = {alias.name for alias in node.names}
+                # The exception of a refused pickle, to be caught.
+                imported = {getattr(node, "module", None)} if names != {"UnpicklingError"} else set()
+                assert not (names | imported) & modules, f"{path}, line {node.lineno}"
             assert not (isinstance(node, ast.keyword) and node.arg == "allow_pickle"), path
     for name in ("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load", "yaml.full_load"):
         assert calls(name) == []
@@ -171,7 +173,7 @@ def test_two_hundred_pushes_and_pulls_leave_nothing_open(hub, tmp_path):
     hub.requests.clear()
     gc.collect()
     files, threads, memory = process.num_fds(), process.num_threads(), process.memory_info().rss
-    for number in range(10, 110):
+    for number in range(10, 200):
         push_and_pull(number)
     hub.requests.clear()
     gc.collect()

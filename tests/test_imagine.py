@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from blobs import blob_clips, blob_model, write_blobs
+from blobs import blob_clips, blob_model, resized, write_blobs, write_poses
 from nora15_hf import cli
+from nora15_hf.data import LeRobotDataset
+from nora15_hf.data.clip_conventions import ClipConventions
 from nora15_hf.imagine.film_strip import film_strips
 from nora15_hf.imagine.imagination import Imagination
 from nora15_hf.imagine.imagine import imagine
@@ -139,6 +141,19 @@ def test_another_dataset_was_not_trained_on(artefacts, tmp_path):
     result = imagine(artefacts[0], other, tmp_path / "out", steps=2, num_cases=6, num_strips=1, progress=False)
     assert result.episodes == [0, 1, 2]
     assert result.trained_on == []
+
+
+def test_metric_model_imagines_from_poses(tmp_path):
+    model, processor = blob_model()
+    dataset = write_poses(tmp_path / "arm")
+    conventions = ClipConventions.metric(LeRobotDataset(dataset))
+    for part in (resized(model, 7, action_convention="metric"), processor, conventions):
+        part.save_pretrained(tmp_path / "world-model")
+    result = imagine(
+        tmp_path / "world-model", dataset, tmp_path / "out", episodes=[0], steps=2, num_cases=4, progress=False
+    )
+    assert result.trained_on == [0]
+    assert len(result.strips[0].retrieved) == 2
 
 
 def test_ranking_counts_per_instruction_and_gives_ties_to_nobody():

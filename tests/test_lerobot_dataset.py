@@ -23,7 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics, lerobot_download
+from nora15_hf.data import (
+    LeRobotDataset,
+    LeRobotWriter,
+    PolicyCollator,
+    compute_statistics,
+    lerobot_dataset,
+    lerobot_download,
+    parquet_images,
+)
 from nora15_hf.data.feature_statistics import channel_histogram, image_statistics
 
 FPS = 20
@@ -269,6 +277,27 @@ def test_keys_choose_cameras_state_and_action(v30):
     assert LeRobotDataset(v30, image_keys=[])[0]["images"] == []
     with pytest.raises(ValueError, match=r"`key` 'observation.image' is no opened camera. Opened: observation.wrist"):
         dataset.frame(0, "observation.image")
+
+
+def test_small_datasets_are_cached_by_default(v30, monkeypatch):
+    size = 2 * HEIGHT * WIDTH * 3 * sum(LENGTHS)
+    for limit, cached in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(lerobot_dataset, "CACHED_BYTES", limit)
+        cameras = LeRobotDataset(v30)._cameras.values()
+        assert [camera.cache for camera in cameras] == [cached] * 2
+
+
+def test_uncached_images_keep_row_groups_by_size(v30, monkeypatch):
+    dataset = LeRobotDataset(v30, cache_images=False)
+    camera = dataset._cameras["observation.wrist"]
+    assert_holds_recorded(dataset)
+    assert len(camera._encoded) == len(LENGTHS)
+    monkeypatch.setattr(parquet_images, "ENCODED_BYTES_KEPT", camera._encoded_bytes // 2)
+    dataset = LeRobotDataset(v30, cache_images=False)
+    assert_holds_recorded(dataset)
+    kept = dataset._cameras["observation.wrist"]._encoded
+    assert 0 < len(kept) < len(LENGTHS)
+    assert dataset._cameras["observation.wrist"]._encoded_bytes == sum(group.nbytes for group in kept.values())
 
 
 def test_samples_do_not_alias_the_cache(v30):
@@ -558,6 +587,11 @@ DAMAGED = {
         shift_episode_table,
         ValueError,
         r"episodes/chunk-000/file-000.parquet, row 2: dataset_from_index 9, .* expected the episode to begin at 10",
+    ),
+    "file order": (
+        lambda root: edit_column(root, EPISODES, "data/file_index", 1, 1),
+        ValueError,
+        r"row 2: the episode lies in data/chunk-000/file-000.parquet, which an earlier episode had left",
     ),
     "duplicate episode": (duplicate_episode, ValueError, r"row 3: episode_index 1 appears a second time"),
     "table against data": (

@@ -2,6 +2,7 @@
 """Video cameras of LeRobot datasets: every frame by its own number, worker processes, writing, damage."""
 
 import json
+import multiprocessing
 import pickle
 import re
 import shutil
@@ -157,6 +158,19 @@ def test_workers_open_their_own_decoders(written, context, workers):
     check_samples(pickle.loads(pickle.dumps(dataset)), [5])
 
 
+def test_a_forked_process_does_not_share_the_place_in_a_file(written):
+    file = f"videos/{TOP}/chunk-000/file-000.mp4"
+    decoders = VideoDecoders(written, FPS)
+    inherited = decoders.get(file, (HEIGHT, WIDTH))
+    context = multiprocessing.get_context("fork")
+    reply = context.SimpleQueue()
+    process = context.Process(target=lambda: reply.put(decoders.get(file, (HEIGHT, WIDTH)) is inherited))
+    process.start()
+    assert reply.get() is False
+    process.join()
+    assert decoders.get(file, (HEIGHT, WIDTH)) is inherited
+
+
 def test_hub_fetches_only_the_videos_needed(written, tmp_path, monkeypatch):
     """A stand-in for the Hub: copies the matching files into a snapshot folder named after a commit."""
     snapshot = tmp_path / "snapshots" / "c0ffee"
@@ -282,10 +296,15 @@ DAMAGED = {
         ValueError,
         "uses video_key.__class__; v3.0 knows chunk_index, file_index, video_key",
     ),
-    "key upwards": (
-        lambda root: rename_camera(root, "../.."),
+    "key with a folder": (
+        lambda root: rename_camera(root, "a/b"),
         ValueError,
-        r"video feature '../..' cannot be part of a path",
+        r"video feature 'a/b' cannot be part of",
+    ),
+    "key upwards": (
+        lambda root: rename_camera(root, ".."),
+        ValueError,
+        r"video feature '..' cannot be part of a path",
     ),
     "file as text": (
         lambda root: pq.write_table(

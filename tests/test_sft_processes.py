@@ -49,7 +49,7 @@ def demonstrations(tmp_path_factory):
 def write_config(folder: Path, demonstrations: Path, **options) -> Path:
     """The tiny example's configuration with other options."""
     config = yaml.safe_load((ROOT / "examples" / "configs" / "sft_tiny.yaml").read_text())
-    config |= {"dataset": str(demonstrations), "output_dir": str(folder / "run"), **OPTIONS, **options}
+    config |= {"datasets": [str(demonstrations)], "output_dir": str(folder / "run"), **OPTIONS, **options}
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump({name: value for name, value in config.items() if value is not None}))
     return file

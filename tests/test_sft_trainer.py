@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Subset
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
-from nora15_hf.data import LeRobotDataset, PolicyCollator
+from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, PolicyCollator
 from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer, load_policy_for, tiny_policy_for
 from nora15_hf.trainers.trainable_parameters import unreachable_parameters
 from small_demonstrations import INSTRUCTIONS, write_demonstrations
@@ -50,8 +50,7 @@ def make_trainer(policy, split, folder, objective="joint", trainer_options=None,
         args=Nora15SFTConfig(output_dir=str(folder), objective=objective, **{**arguments, **options}),
         train_dataset=split[0],
         eval_dataset=split[1],
-        processing_class=processor,
-        **(trainer_options or {}),
+        **{"processing_class": processor, **(trainer_options or {})},
     )
 
 
@@ -207,28 +206,35 @@ class TestCheckpoints:
         assert processor.norm_stats.keys() == policy[1].norm_stats.keys()
         assert all(torch.equal(v, trainer.model.state_dict()[k]) for k, v in model.state_dict().items())
 
-    def test_pushed_with_processor_scheduler_and_card(self, policy, split, tmp_path, monkeypatch):
-        uploads = []
-
-        class Hub:
-            def upload_folder(self, repo_id, folder_path, **options):
-                uploads.append((repo_id, sorted(p.name for p in tmp_path.iterdir()), options["ignore_patterns"]))
-
-        monkeypatch.setattr("transformers.trainer.hf_api", Hub)
-        trainer = make_trainer(policy, split, tmp_path, hub_model_id="someone/arm-policy")
+    def test_pushed_at_every_save_with_processor_scheduler_and_card(self, policy, split, tmp_path, hub):
+        trainer = make_trainer(
+            policy,
+            split,
+            tmp_path / "arm-policy",
+            push_to_hub=True,
+            hub_model_id="robots/arm-policy",
+            hub_strategy="every_save",
+            hub_always_push=True,
+            save_strategy="steps",
+            save_steps=2,
+        )
         trainer.train()
-        trainer.hub_model_id = "someone/arm-policy"
+        assert any("step 2" in title for title in hub.commit_titles("robots/arm-policy"))
+        interim = Nora15ForActionPrediction.from_pretrained("robots/arm-policy")
+        assert interim.config.state_dim == 3
+        assert b"| steps | 3 |" in hub.files("robots/arm-policy")["README.md"]
         trainer.push_to_hub()
-        repo, files, ignored = uploads[0]
-        assert repo == "someone/arm-policy"
-        expected = {"README.md", "action_codec", "config.json", "model.safetensors", "norm_stats.json", "scheduler"}
-        assert expected | {"processor_config.json", "tokenizer.json"} <= set(files)
-        assert not [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
-        assert "checkpoint-*" in ignored
-        card = (tmp_path / "README.md").read_text()
+        files = hub.files("robots/arm-policy")
+        # transformers adds its arguments to the pushes between, whatever `save_model` does.
+        assert [file for file in files if file.endswith((".bin", ".pt", ".pth"))] == ["training_args.bin"]
+        card = files["README.md"].decode()
         assert "# arm-policy" in card
         assert "| knowledge" not in card
         assert "| steps | 3 |" in card
+        model = Nora15ForActionPrediction.from_pretrained("robots/arm-policy", force_download=True)
+        assert all(torch.equal(v, trainer.model.state_dict()[k]) for k, v in model.state_dict().items())
+        processor = Nora15Processor.from_pretrained("robots/arm-policy")
+        assert processor.norm_stats.keys() == processor.state_stats.keys() == {"arm"}
 
 
 class TestPolicySetup:
@@ -236,7 +242,7 @@ class TestPolicySetup:
         model, processor = tiny_policy_for(dataset, INSTRUCTIONS, image_size=56)
         for part in (model, processor):
             part.save_pretrained(tmp_path)
-        renamed = LeRobotDataset(dataset._metadata.root, dataset_key="other")
+        renamed = LeRobotDataset(dataset.root, dataset_key="other")
         model, processor = load_policy_for(tmp_path, renamed)
         assert set(processor.norm_stats) == {"arm", "other"}
         assert model.dtype == torch.float32
@@ -280,8 +286,45 @@ def test_refused_configurations(options, message, tmp_path):
         ({}, {"compute_metrics": len}, "compute_metrics needs logits"),
         ({"image_augmentation": {}}, {"data_collator": len}, "data_collator is given"),
         ({"pad_to_multiple_of": 8}, {"data_collator": len}, "data_collator is given"),
+        ({"push_to_hub": True}, {"processing_class": None, "data_collator": len}, "processing_class is missing"),
+        ({}, {"processing_class": None}, "give one"),
     ],
 )
 def test_refused_trainers(policy, split, options, trainer_options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         make_trainer(policy, split, tmp_path, trainer_options=trainer_options, **options)
+
+
+@pytest.fixture(scope="module")
+def mixture(dataset, tmp_path_factory):
+    other = write_demonstrations(tmp_path_factory.mktemp("other") / "hand", lengths=(6, 8))
+    return LeRobotMixture([dataset, LeRobotDataset(other)], weights=[0.8, 0.2], samples_per_epoch=20)
+
+
+class TestMixturesAndStreams:
+    def test_a_mixture_trains_and_is_replayed_member_by_member(self, mixture, tmp_path):
+        policy = tiny_policy_for(mixture, INSTRUCTIONS, image_size=56, state_input=True)
+        assert set(policy[1].norm_stats) == set(policy[1].state_stats) == {"arm", "hand"}
+        trainer = make_trainer(policy, mixture.split_by_episode(0.4, seed=0), tmp_path, open_loop_episodes=1)
+        trainer.train()
+        assert np.isfinite(trainer.evaluate()["eval_action_error"])
+        names = {picture.name.split("-")[0] for picture in (tmp_path / "open_loop").glob("*/*.png")}
+        assert names == {"arm", "hand"}
+
+    def test_a_resumed_stream_goes_on_where_it_was(self, policy, dataset, split, tmp_path):
+        stream = LeRobotStream(dataset.root, dataset_key="arm", shuffle_buffer_size=5, seed=1, repeat=True)
+        options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4, "image_augmentation": {}}
+        whole = make_trainer(policy, (stream, split[1]), tmp_path, **options)
+        whole.train()
+        resumed = make_trainer(policy, (stream, split[1]), tmp_path, **options)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        assert curve(resumed, "loss", "grad_norm") == curve(whole, "loss", "grad_norm")
+
+    def test_a_stream_that_ends_is_refused(self, policy, dataset, split, tmp_path):
+        stream = LeRobotStream(dataset.root, dataset_key="arm")
+        with pytest.raises(ValueError, match="repeat=True"):
+            make_trainer(policy, (stream, split[1]), tmp_path)
+
+    def test_a_dataset_of_another_robot_is_refused(self, policy, dataset, split, tmp_path):
+        with pytest.raises(ValueError, match="chunk_size=3"):
+            make_trainer(policy, (LeRobotDataset(dataset.root, chunk_size=3, dataset_key="arm"), split[1]), tmp_path)

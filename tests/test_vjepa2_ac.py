@@ -351,6 +351,13 @@ def test_config_refuses(changes, message):
         small_config(**changes)
 
 
+def with_infinity(values: torch.Tensor) -> torch.Tensor:
+    """A copy whose last number is infinite."""
+    copy = values.clone()
+    copy.view(-1)[-1] = torch.inf
+    return copy
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -364,6 +371,14 @@ def test_config_refuses(changes, message):
         (lambda m, z, a: m.rollout(z[:, :1], a, torch.zeros(2, 1, 7)), "`states` was given"),
         (lambda m, z, a: m.rollout(z[:, :1], a[:, :, :0]), "nothing to imagine"),
         (lambda m, z, a: m.rollout(z[:, :1], a[0, 0]), "`actions` has shape"),
+        (lambda m, z, a: m.rollout(z[:, :1], a[..., :6]), r"`actions` has shape \(2, 1, 6\), expected \(2, 1, 7\)"),
+        (lambda m, z, a: m.rollout(z[:1, :1], a), r"`actions` has shape \(2, 1, 7\), expected \(1, 1, 7\)"),
+        (lambda m, z, a: m.rollout(z[:, :, :9], a, None, a[:, 0, :2]), "Make them with this model's `encode`"),
+        (lambda m, z, a: m.rollout(z[:, :1], a, batch_size=0), "`batch_size`=0"),
+        (lambda m, z, a: m.rollout(z[:, :1], with_infinity(a)), r"`actions` holds NaN.*index \[1, 4, 3, 6\]"),
+        (lambda m, z, a: m.rollout(with_infinity(z)[:, -1:], a), "`latents` holds NaN"),
+        (lambda m, z, a: m.rollout(z, a, None, with_infinity(a[:, 0, :2])), "`context_actions` holds NaN"),
+        (lambda m, z, a: m.goal_energy(z[:, :1], with_infinity(z[:, 0])), "`goal_latents` holds NaN"),
         (lambda m, z, a: m.goal_energy(z, z[:1]), "`goal_latents` has shape"),
         (lambda m, z, a: m.clip_losses(z, a[:, 0, :2], auto_steps=3), "`auto_steps`=3"),
     ],
@@ -375,11 +390,29 @@ def test_model_refuses(call, message):
         call(model, latents, actions)
 
 
-def test_metric_model_needs_states():
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (None, "`states` is missing"),
+        (torch.zeros(2, 2, 7), r"`states` has shape \(2, 2, 7\), expected \(2, 1, 7\)"),
+        (torch.zeros(2, 1, 6), r"`states` has shape \(2, 1, 6\), expected \(2, 1, 7\)"),
+        (torch.full((2, 1, 7), torch.nan), "`states` holds NaN"),
+    ],
+)
+def test_metric_model_needs_the_pose_of_every_given_frame(states, message):
     model = small_model(action_convention="metric")
     latents, actions, _ = random_inputs(model, frames=1)
-    with pytest.raises(ValueError, match="`states` is missing"):
+    with pytest.raises(ValueError, match=message):
+        model.rollout(latents, actions, states)
+
+
+def test_model_with_camera_needs_its_pose():
+    model = small_model("B")
+    latents, actions, _ = random_inputs(model, frames=1)
+    with pytest.raises(ValueError, match="`extrinsics` was not given"):
         model.rollout(latents, actions)
+    with pytest.raises(ValueError, match=r"`extrinsics` has shape \(2, 1, 5\)"):
+        model.rollout(latents, actions, extrinsics=torch.zeros(2, 5))
 
 
 def test_encoding_refuses_a_grid_that_is_not_the_encoders():

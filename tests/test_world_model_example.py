@@ -14,6 +14,7 @@ from trl import TrlParser
 
 from blobs import blob_model, write_blobs
 from nora15_hf.trainers import WorldModelConfig
+from two_processes import accelerate_launch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -70,6 +71,12 @@ def test_from_random_weights_and_on_from_a_checkpoint(example, blobs, tmp_path, 
     again = load_file(output / "model.safetensors")
     assert all(torch.equal(again[name], value) for name, value in weights.items())
 
+    # A finished run is not trained further.
+    example.main(command(blobs, output))
+    assert "train_runtime" not in capsys.readouterr().out
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    assert "| optimiser steps | 4 |" in (output / "README.md").read_text()
+
     with pytest.raises(ValueError, match=r"encoder_learning_rate was 0\.0015, is 0\.1"):
         example.main(command(blobs, output, encoder_learning_rate=0.1))
 
@@ -91,6 +98,24 @@ def test_continues_a_given_model(example, blobs, tmp_path):
     processor.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="made from something else: encoder was"):
         example.main(command(blobs, tmp_path / "next", model=tmp_path / "other", latent_cache_dir=output / "_latents"))
+
+
+def test_two_processes_learn_as_one_does(example, blobs, tmp_path):
+    options = {"encoder_steps": 4, "max_steps": 20, "save_steps": 20, "logging_steps": 1, "dataloader_drop_last": True}
+    one = command(blobs, tmp_path / "one", **options, per_device_train_batch_size=8, encoder_batch_size=8)
+    example.main(one)
+    two = command(blobs, tmp_path / "two", **options, per_device_train_batch_size=4, encoder_batch_size=4)
+    accelerate_launch(EXAMPLES / "world_model.py", *two)
+    runs = []
+    for output in (tmp_path / "one", tmp_path / "two"):
+        history = json.loads((output / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
+        runs.append([entry for entry in history if "loss" in entry])
+    assert len(runs[0]) == len(runs[1]) == 20
+    for name in ("loss", "teacher_forcing_loss", "autoregressive_loss"):
+        assert [entry[name] for entry in runs[1]] == pytest.approx([entry[name] for entry in runs[0]], rel=1e-4)
+    assert runs[0][-1]["loss"] < runs[0][0]["loss"]
+    # Each process has encoded its share.
+    assert len(list((tmp_path / "two" / "_latents").glob("episode-*.safetensors"))) == 5
 
 
 def test_yaml_names_known_options(example):

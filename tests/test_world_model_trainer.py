@@ -1,26 +1,21 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Training the world model on clips of a blob that actions push around."""
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
-import train_blobs
-from blobs import SIZE, blob_clips, blob_model, write_blobs
-from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from blobs import blob_clips, blob_model, resized, write_blobs, write_poses
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.data.clip_conventions import ClipConventions
 from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.trainers.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
 from nora15_hf.trainers.world_model_config import WorldModelConfig
 from nora15_hf.trainers.world_model_metrics import ActionSensitivity, action_sensitivity, latent_statistics
 from nora15_hf.trainers.world_model_trainer import WorldModelTrainer
-from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, normalize_latents
-from two_processes import accelerate_launch
+from nora15_hf.vjepa2_ac import normalize_latents
 
 
 def arguments(tmp_path, **changes) -> dict:
@@ -228,18 +223,6 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-def test_two_processes_learn_as_one_does(tmp_path):
-    blobs = write_blobs(tmp_path / "blobs", 4)
-    train_blobs.main(blobs, tmp_path / "1", 8)
-    accelerate_launch(Path(train_blobs.__file__), blobs, tmp_path / "2", 4)
-    losses = [json.loads((tmp_path / processes / "losses.json").read_text()) for processes in "12"]
-    for name in ("loss", "teacher_forcing_loss", "autoregressive_loss"):
-        assert len(losses[0][name]) == 20
-        assert losses[1][name] == pytest.approx(losses[0][name], rel=1e-4)
-    assert losses[0]["loss"][-1] < losses[0]["loss"][0]
-    assert len(list((tmp_path / "2" / "_latents").glob("episode-*.safetensors"))) == 4
-
-
 def test_saved_folder_loads_with_auto_classes(blobs, tmp_path):
     trainer = make_trainer(blobs, tmp_path / "world-model", max_steps=1, sensitivity_horizon=3)
     trainer.train()
@@ -271,20 +254,7 @@ def test_push_holds_the_model_and_nothing_of_the_run(hub, blobs, tmp_path):
 
 
 def test_metric_convention_learns_from_poses(tmp_path):
-    rng = np.random.default_rng(0)
-    features = {
-        "observation.image": {"dtype": "image", "shape": (SIZE, SIZE, 3)},
-        "observation.state": {"dtype": "float32", "shape": (7,)},
-        "action": {"dtype": "float32", "shape": (3,)},
-    }
-    writer = LeRobotWriter(tmp_path / "arm", fps=4, features=features, robot_type="arm")
-    frames = {
-        "observation.image": rng.integers(0, 255, (8, SIZE, SIZE, 3), dtype=np.uint8),
-        "observation.state": rng.uniform(0, 1, (8, 7)).astype(np.float32),
-        "action": np.zeros((8, 3), np.float32),
-    }
-    writer.add_episode("reach", frames)
-    dataset = LeRobotDataset(writer.finalize())
+    dataset = LeRobotDataset(write_poses(tmp_path / "arm"))
     clips = EpisodeClips(dataset, ClipConventions.metric(dataset), num_frames=4)
     model, processor = blob_model()
     with pytest.raises(ValueError, match=r"actions are metric, the model's config.action_convention is 'normalized'"):
@@ -296,13 +266,6 @@ def test_metric_convention_learns_from_poses(tmp_path):
     trainer.train()
     assert not torch.equal(before, model.predictor.state_encoder.weight)
     assert trainer.evaluate()["eval_energy_demonstrated"] > 0
-
-
-def resized(model: VJEPA2ACModel, width: int, **changes) -> VJEPA2ACModel:
-    """A model of random weights like `model`, with other actions and states."""
-    return VJEPA2ACModel(
-        VJEPA2ACConfig(**model.config.to_dict() | {"action_dim": width, "state_dim": width} | changes)
-    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from .video_frames import VideoFrames
 
 logger = logging.getLogger(__name__)
 
+# Decoded frames of a dataset that are kept without being asked for.
+CACHED_BYTES = 2**30
+
 
 class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
     """LeRobot dataset in layout v2.1 or v3.0, with cameras stored as images in its parquet files or as video.
@@ -39,8 +42,9 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         chunk_size (`int`, defaults to 5): Actions per sample, H, one per frame at the dataset's own rate.
         episodes (`list[int]`, *optional*): Episode indices to keep; they stay in dataset order.
         dataset_key (`str`, *optional*): Name under which statistics are kept. Defaults to the last part of the name.
-        cache_images (`bool`, defaults to `True`):
-            Keep decoded frames in memory. Set to `False` for datasets larger than the memory.
+        cache_images (`bool`, *optional*):
+            Keep decoded frames in memory, in each data-loading worker those that it decoded. By default while all frames
+            together take at most 1 GiB.
         skip_bad_episodes (`bool`, defaults to `False`):
             Leave out, with a warning, episodes whose rows are inconsistent or whose videos do not reach from their first
             to their last frame, instead of raising; `skipped_episodes` lists them. Opens every video at construction.
@@ -69,7 +73,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         chunk_size: int = 5,
         episodes: Sequence[int] | None = None,
         dataset_key: str | None = None,
-        cache_images: bool = True,
+        cache_images: bool | None = None,
         skip_bad_episodes: bool = False,
     ):
         source = open_source(root_or_repo, revision, token, image_keys, state_key, action_key, chunk_size, dataset_key)
@@ -91,12 +95,17 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         dataset._read(source, positions, cache_images=False, skip_bad_episodes=skip_bad_episodes)
         return dataset
 
-    def _read(self, source: LeRobotSource, positions: np.ndarray, cache_images: bool, skip_bad_episodes: bool) -> None:
+    def _read(
+        self, source: LeRobotSource, positions: np.ndarray, cache_images: bool | None, skip_bad_episodes: bool
+    ) -> None:
         source.fetch(positions)
         self._source = source
         self._table = read_frame_table(
             source.metadata, positions, source.action_key, source.state_key, skip_bad_episodes
         )
+        if cache_images is None:
+            pixels = sum(height * width for height, width in source.image_sizes.values())
+            cache_images = 3 * pixels * len(self._table.episode) <= CACHED_BYTES
         self._decoders = VideoDecoders(source.files.root, self.fps)
         self._cameras = {key: self._camera(key, size, cache_images) for key, size in source.image_sizes.items()}
         skipped = self._table.skipped

@@ -94,14 +94,11 @@ class VideoDecoder:
         half = 0.5 / self.fps
         if self._last is not None and abs(self._last.time - seconds) < half:
             return self._last
-        frame = None
         if self._last is None or not 0 < seconds - self._last.time < FRAMES_DECODED_ON / self.fps:
-            frame = self._seek(seconds)
-            if frame is not None and frame.time > seconds + half:
-                # The index of files with reordered frames may lead to the key frame behind the wanted one.
-                frame = self._seek(0)
-        else:
-            frame = next(self._frames, None)
+            # To the last key frame that is not behind the wanted one.
+            self._container.seek(int((seconds + half) / self._stream.time_base), stream=self._stream, backward=True)
+            self._frames = self._container.decode(self._stream)
+        frame = next(self._frames, None)
         while frame is not None and frame.time <= seconds - half:
             frame = next(self._frames, None)
         self._last = frame
@@ -112,12 +109,6 @@ class VideoDecoder:
                 "fps or the episode's timestamps are wrong: correct them or record the dataset again."
             )
         return frame
-
-    def _seek(self, seconds: float) -> Any:
-        """The first frame after seeking to the key frame before a time."""
-        self._container.seek(int(seconds / self._stream.time_base), stream=self._stream, backward=True)
-        self._frames = self._container.decode(self._stream)
-        return next(self._frames, None)
 
 
 class VideoDecoders:

@@ -14,6 +14,7 @@ from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_writer import DATA_FILES as DEMONSTRATION_DATA_FILES
 from ..evaluation.success import wilson_interval
 from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
+from ..preferences.preference_figures import FIGURES_FOLDER
 from .card_info import (
     NOT_STATED,
     AdapterCardInfo,
@@ -215,6 +216,8 @@ def write_preference_card(folder: str | Path, info: PreferenceCardInfo) -> Path:
         rewards=_cells(info.rewards),
         min_margin=_cell(info.min_margin),
         provenance=_cells(info.provenance),
+        figures=sorted(file.name for file in (folder / FIGURES_FOLDER).glob("*.png")),
+        figures_folder=FIGURES_FOLDER,
     )
     return _save(card, folder)
 

@@ -17,6 +17,7 @@ from ..data.lerobot_metadata import load_metadata
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..nora15.released_checkpoint import read_header
+from ..preferences.pairs import PAIRINGS
 from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 from .artefacts import Artefact, find_artefact, read_json
@@ -149,6 +150,7 @@ def _write_policy_card(folder: Path, facts: AuthorFacts, shared: dict[str, Any])
         action_space=facts.action_space or conventions.get("action", NOT_STATED),
         gripper=facts.gripper or conventions.get("gripper", NOT_STATED),
         normalization=_normalization(processor),
+        state_dim=config.state_dim,
         statistics_keys=keys,
         decoder=f"flow matching, {scheduler}, {config.num_inference_steps} steps",
         example_instruction=facts.example_instruction or "open the faucet",
@@ -217,7 +219,8 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     settings, counts = record["settings"], record["counts"]
     rewards = settings["reward"]["rewards"]
     told = {
-        "sampler": ", ".join(f"{key} {value}" for key, value in settings["sampler"].items()),
+        "sampler": settings["sampler"],
+        "noise-injected negatives": settings["num_noisy_negatives"],
         "seed": settings["seed"],
         "dataset key": settings["dataset_key"],
         "policy fingerprint": settings["policy_fingerprint"],
@@ -226,14 +229,14 @@ def _write_preference_card(folder: Path, facts: AuthorFacts, shared: dict[str, A
     provenance = {name: value for name, value in record["provenance"].items() if name != "packages"}
     info = PreferenceCardInfo(
         num_rows=counts["pairs"],
-        num_candidates=settings["num_candidates"],
+        num_candidates=settings["num_candidates"] + settings["num_noisy_negatives"],
         chunk_size=settings["chunk_size"],
         action_dim=settings["action_dim"],
         demonstrations=facts.datasets[0] if facts.datasets else None,
         policy=facts.base_model or settings["policy"] or None,
-        world_model=provenance.pop("world_model", None),
+        world_model=rewards.get("world_model", {}).get("world_model") or None,
         rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=settings["pairing"].replace("_", " against ") + " of the candidates",
+        selection=PAIRINGS[settings["pairing"]],
         min_margin=settings["min_margin"],
         num_dropped=counts["ties"] + counts["too_close"],
         provenance=told | provenance,

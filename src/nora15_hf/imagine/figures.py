@@ -78,10 +78,13 @@ def energy_curves(result: Imagination) -> Figure:
     energies = np.stack(
         [(sensitivity.noise[level] if level else sensitivity.demonstrated).numpy() for level in levels]
     )
-    figure = Figure(figsize=(6.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
     axes = _axes(figure)
     names = sorted(set(result.instructions))
-    for name, colour in zip(names, INSTRUCTION_COLOURS, strict=False):
+    # More lines than colours could not be told apart; the table has them all.
+    for name, colour in zip(
+        names if len(names) <= len(INSTRUCTION_COLOURS) else [], INSTRUCTION_COLOURS, strict=False
+    ):
         cases = np.array([instruction == name for instruction in result.instructions])
         axes.plot(
             levels, energies[:, cases].mean(1), color=colour, linewidth=1, marker=".", label=f"{name} ({cases.sum()})"
@@ -105,7 +108,7 @@ def energy_curves(result: Imagination) -> Figure:
 def ranking_bars(result: Imagination) -> Figure:
     """How often the demonstrated chunk is ranked above each contestant, all cases, with Wilson 95 % intervals."""
     rows = {contestant_label(name): row["all"] for name, row in result.ranking().items()}
-    figure = Figure(figsize=(6.6, 0.9 + 0.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(5.4, 0.9 + 0.5 * len(rows)), layout="constrained")
     axes = _axes(figure)
     for position, outcome in enumerate(rows.values()):
         rate = outcome[0] / outcome[1]

@@ -38,6 +38,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
@@ -736,13 +737,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             heads, length, head dimension)`.
         """
         language_model = self.vlm.model.language_model
-        visual = self.vlm.model.visual
         hidden_states, position_ids = self._embed_prompt(
             input_ids,
             attention_mask,
             pixel_values,
             image_grid_thw,
-            lambda pixels: visual(pixels.to(visual.dtype), grid_thw=image_grid_thw).pooler_output,
+            lambda pixels: self._embed_images(pixels, image_grid_thw),
         )
         if answer_index is not None:
             if is_flash_attention_requested(self.config):
@@ -770,6 +770,28 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             keys.append(key)
             values.append(value)
         return language_model.norm(hidden_states), tuple(keys), tuple(values)
+
+    def _embed_images(self, pixel_values: torch.Tensor, image_grid_thw: torch.LongTensor) -> torch.Tensor:
+        """Image tokens `(tokens, hidden_size)` of the vision tower."""
+        visual, vision_config = self.vlm.model.visual, self.config.vlm_config.vision_config
+        # The tower builds its windows from plain numbers, and each of its blocks reads their bounds: with the grid on the
+        # CPU the device is waited for once, and not in every block.
+        grid = image_grid_thw.cpu()
+        position_ids = get_vision_position_ids(grid, visual.spatial_merge_size)
+        bounds = get_vision_cu_seqlens(grid)
+        window_index, window_bounds = get_vision_window_index(
+            grid, visual.spatial_merge_size, visual.window_size, visual.patch_size
+        )
+        if is_flash_attention_requested(vision_config):
+            bounds, window_bounds = bounds.to(pixel_values.device), window_bounds.to(pixel_values.device)
+        return visual(
+            pixel_values.to(visual.dtype),
+            grid_thw=grid,
+            position_ids=position_ids.to(pixel_values.device),
+            cu_seqlens=bounds,
+            window_index=window_index.to(pixel_values.device),
+            cu_window_seqlens=window_bounds,
+        ).pooler_output
 
     def _embed_prompt(
         self,

@@ -8,7 +8,12 @@ import numpy as np
 
 from .candidates import RANDOM_PAIRS
 
-PAIRINGS = ("best_worst", "best_random", "all")
+PAIRINGS = {
+    "best_worst": "best against worst of the candidates",
+    "best_random": "best against a random other one of the candidates",
+    "all": "every two candidates",
+}
+"""Names of the ways to make pairs, and what they mean."""
 
 
 @dataclass(frozen=True)

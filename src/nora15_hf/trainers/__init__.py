@@ -5,7 +5,7 @@ from .adapters import load_merged_policy, nf4_config, policy_lora_config
 from .encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_trainer import FlowDPOTrainer
-from .policy_setup import load_policy_for, tiny_policy_for
+from .policy_setup import dataset_members, load_policy_for, tiny_policy_for
 from .resume import find_checkpoint
 from .sft_config import Nora15SFTConfig
 from .sft_trainer import Nora15SFTTrainer
@@ -21,6 +21,7 @@ __all__ = [
     "Nora15SFTTrainer",
     "WorldModelConfig",
     "WorldModelTrainer",
+    "dataset_members",
     "find_checkpoint",
     "load_merged_policy",
     "load_policy_for",

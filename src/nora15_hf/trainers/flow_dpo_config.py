@@ -105,7 +105,7 @@ class FlowDPOConfig(DPOConfig):
             Whether to ask the reference once per row before training instead of at every step. A row then keeps its
             draws of noise and time for the whole run, and no reference is held in memory.
         precompute_ref_folder (`str`, *optional*):
-            Folder of the precomputed values, `<output_dir>/reference` by default. Values found there are used when they
+            Folder of the precomputed values, `<output_dir>/_reference` by default, which is not pushed to the Hub. Values found there are used when they
             belong to the same reference, rows and draws, and refused otherwise.
 
         > Parameters that control what is trained

@@ -47,7 +47,7 @@ from .preference_reference import load_reference_values, rows_fingerprint, save_
 logger = logging.getLogger(__name__)
 
 # First numbers of the keys that draws of noise and time depend on.
-_TRAIN, _EVAL, _PRECOMPUTED = range(3)
+TRAIN, EVAL, PRECOMPUTED = range(3)
 # What of a batch is not an input of the policy.
 _PAIR_KEYS = {*SIDES, "action_mask", ROW_INDEX, *REFERENCE_COLUMNS}
 
@@ -214,7 +214,7 @@ class FlowDPOTrainer(DPOTrainer):
 
     def _reference_values(self, dataset: Dataset, name: str) -> dict[str, torch.Tensor]:
         args = self.args
-        folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "reference")
+        folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "_reference")
         path = folder / f"{name}.safetensors"
         config = self.accelerator.unwrap_model(self.model).config
         draws = {key: getattr(args, key) for key in ("seed", "num_draws", "antithetic_noise", "shared_draws")}
@@ -240,7 +240,7 @@ class FlowDPOTrainer(DPOTrainer):
         )
         collected = defaultdict(list)
         for inputs in tqdm(loader, desc=f"Reference values, {name}", disable=args.disable_tqdm):
-            draws = self._draws(inputs, _PRECOMPUTED)
+            draws = self._draws(inputs, PRECOMPUTED)
             with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as reference:
                 values, _ = self._predict(reference, inputs, draws)
             for key, value in self.accelerator.gather_for_metrics(values).items():
@@ -255,7 +255,7 @@ class FlowDPOTrainer(DPOTrainer):
 
     def _draws(self, inputs: dict[str, torch.Tensor], purpose: int) -> FlowDraws:
         args = self.args
-        step = self.state.global_step if purpose == _TRAIN else 0
+        step = self.state.global_step if purpose == TRAIN else 0
         return sample_row_draws(
             self.accelerator.unwrap_model(self.model).config,
             inputs[ROW_INDEX].tolist(),
@@ -304,9 +304,9 @@ class FlowDPOTrainer(DPOTrainer):
         """
         args = self.args
         if args.precompute_ref_log_probs:
-            purpose = _PRECOMPUTED
+            purpose = PRECOMPUTED
         else:
-            purpose = _TRAIN if model.training else _EVAL
+            purpose = TRAIN if model.training else EVAL
         draws = self._draws(inputs, purpose)
         with self.accelerator.autocast():
             prefix = None
@@ -445,4 +445,4 @@ def _chunks(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack([inputs[side] for side in SIDES], dim=1)
 
 
-__all__ = ["FlowDPOTrainer"]
+__all__ = ["PRECOMPUTED", "FlowDPOTrainer"]

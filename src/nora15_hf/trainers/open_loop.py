@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch.utils.data import Dataset
 
 from ..data.lerobot_dataset import LeRobotDataset
+from ..data.lerobot_mixture import LeRobotMixture
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 
 OPEN_LOOP_FOLDER = "open_loop"
@@ -48,14 +49,21 @@ def replay_episodes(
     Args:
         model ([`Nora15ForActionPrediction`]): In evaluation mode.
         processor ([`Nora15Processor`]): Its processor.
-        dataset ([`LeRobotDataset`]): Its `chunk_size` is the policy's.
-        num_episodes (`int`): How many episodes; fewer when the dataset has fewer.
+        dataset ([`LeRobotDataset`] or [`LeRobotMixture`]): Its `chunk_size` is the policy's.
+        num_episodes (`int`): How many episodes of each member; fewer when it has fewer.
         batch_size (`int`, *optional*, defaults to 8): Observations per pass.
         seed (`int`, *optional*, defaults to 0): Of the noise, which depends on it, the episode and the frame.
 
     Raises:
         TypeError: `dataset` has no table of episodes.
     """
+    if isinstance(dataset, LeRobotMixture):
+        options = {"batch_size": batch_size, "seed": seed}
+        return [
+            replay
+            for member in dataset.members
+            for replay in replay_episodes(model, processor, member, num_episodes, **options)
+        ]
     if not isinstance(dataset, LeRobotDataset):
         raise TypeError(
             f"The open-loop error needs whole episodes, but the evaluation dataset is a {type(dataset).__name__}. Evaluate "

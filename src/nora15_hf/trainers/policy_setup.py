@@ -9,6 +9,8 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from ..data.lerobot_dataset import LeRobotDataset
+from ..data.lerobot_mixture import LeRobotMixture
+from ..data.policy_fit import check_dataset_fits
 from ..data.statistics import compute_statistics
 from ..nora15 import FastActionTokenizer, Nora15ForActionPrediction, Nora15Processor
 from ..nora15.normalization import normalize
@@ -29,8 +31,13 @@ def complete_chunk_indices(dataset: LeRobotDataset) -> np.ndarray:
     )
 
 
+def dataset_members(dataset: LeRobotDataset | LeRobotMixture) -> list[LeRobotDataset]:
+    """The members of a mixture, or the dataset alone."""
+    return dataset.members if isinstance(dataset, LeRobotMixture) else [dataset]
+
+
 def tiny_policy_for(
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | LeRobotMixture,
     instructions: Sequence[str],
     *,
     image_size: int = 84,
@@ -41,32 +48,35 @@ def tiny_policy_for(
     [`tiny_policy`] with random weights, and codec and statistics fitted on a dataset.
 
     Args:
-        dataset ([`LeRobotDataset`]): Gives chunk size, action width, dataset key and conventions.
+        dataset ([`LeRobotDataset`] or [`LeRobotMixture`]): Gives chunk size, action width, dataset keys and conventions.
         instructions (`list[str]`): Their words become single tokens.
         image_size (`int`, *optional*, defaults to 84), seed (`int`, *optional*, defaults to 0): See [`tiny_policy`].
         state_input (`bool`, *optional*, defaults to `False`): Whether the policy reads the dataset's state.
     """
-    statistics = compute_statistics(dataset)
-    actions = normalize(dataset.all_actions(), statistics["action"], TINY_NORMALIZATION_MODE)
-    chunks = actions[complete_chunk_indices(dataset)[:, None] + np.arange(dataset.chunk_size)]
+    members = dataset_members(dataset)
+    statistics = {member.dataset_key: compute_statistics(member) for member in members}
+    chunks = []
+    for member in members:
+        actions = normalize(member.all_actions(), statistics[member.dataset_key]["action"], TINY_NORMALIZATION_MODE)
+        chunks.append(actions[complete_chunk_indices(member)[:, None] + np.arange(member.chunk_size)])
     return tiny_policy(
         instructions,
         image_size=image_size,
         chunk_size=dataset.chunk_size,
         action_dim=dataset.action_dim,
-        action_codec=FastActionTokenizer.fit(chunks, vocab_size=TINY_FAST_VOCABULARY),
-        norm_stats={dataset.dataset_key: statistics["action"]},
-        state_dim=dataset.state_dim if state_input else None,
-        state_stats={dataset.dataset_key: statistics["state"]} if state_input else None,
+        action_codec=FastActionTokenizer.fit(np.concatenate(chunks), vocab_size=TINY_FAST_VOCABULARY),
+        norm_stats={key: found["action"] for key, found in statistics.items()},
+        state_dim=members[0].state_dim if state_input else None,
+        state_stats={key: found["state"] for key, found in statistics.items()} if state_input else None,
         normalization_mode=TINY_NORMALIZATION_MODE,
-        conventions={dataset.dataset_key: dataset.conventions},
+        conventions={member.dataset_key: member.conventions for member in members},
         seed=seed,
     )
 
 
 def load_policy_for(
     source: str | Path,
-    dataset: LeRobotDataset,
+    dataset: LeRobotDataset | LeRobotMixture,
     *,
     state_input: bool = False,
     quantization_config: BitsAndBytesConfig | None = None,
@@ -75,11 +85,11 @@ def load_policy_for(
     """
     A checkpoint to be trained on a dataset: float32 weights, and the dataset's statistics in the processor.
 
-    Statistics that the checkpoint already has for the dataset's key are kept, since its weights were trained with them.
+    Statistics that the checkpoint already has for a dataset's key are kept, since its weights were trained with them.
 
     Args:
         source (`str` or `Path`): Folder or Hub id of the policy.
-        dataset ([`LeRobotDataset`]): What it will be trained on.
+        dataset ([`LeRobotDataset`] or [`LeRobotMixture`]): What it will be trained on.
         state_input (`bool`, *optional*, defaults to `False`):
             Give a policy that reads no state a state input of the dataset's width. Statistics of other datasets are then
             dropped, as nothing is known of their states.
@@ -93,25 +103,28 @@ def load_policy_for(
         source, dtype=torch.float32, quantization_config=quantization_config, revision=revision
     )
     processor = Nora15Processor.from_pretrained(source, revision=revision)
-    key = dataset.dataset_key
-    action_stats, state_stats = processor.norm_stats, processor.state_stats
+    members = dataset_members(dataset)
+    action_stats, state_stats = dict(processor.norm_stats), dict(processor.state_stats)
     if state_input and processor.state_dim is None:
-        if dataset.state_dim == 0:
-            raise ValueError(
-                f"state_input=True, but the dataset {key!r} was opened without a state: name its state_key."
-            )
-        model.add_state_input(dataset.state_dim)
-        processor.state_dim = dataset.state_dim
+        stateless = [member.dataset_key for member in members if member.state_dim == 0]
+        if stateless:
+            raise ValueError(f"state_input=True, but {stateless} were opened without a state: name the state_key.")
+        model.add_state_input(members[0].state_dim)
+        processor.state_dim = members[0].state_dim
         action_stats, state_stats = {}, {}
-    if key not in action_stats:
+    for member in members:
+        key = member.dataset_key
+        processor.conventions[key] = member.conventions
+        if key in action_stats:
+            continue
         found = compute_statistics(
-            dataset, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask
+            member, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask
         )
-        action_stats = {**action_stats, key: found["action"]}
+        action_stats[key] = found["action"]
         if processor.state_dim is not None:
-            state_stats = {**state_stats, key: found["state"]}
+            state_stats[key] = found["state"]
     processor.set_norm_stats(action_stats, state_stats)
-    processor.conventions[key] = dataset.conventions
+    check_dataset_fits(dataset, processor)
     return model, processor
 
 
@@ -119,6 +132,7 @@ __all__ = [
     "TINY_FAST_VOCABULARY",
     "TINY_NORMALIZATION_MODE",
     "complete_chunk_indices",
+    "dataset_members",
     "load_policy_for",
     "tiny_policy_for",
 ]

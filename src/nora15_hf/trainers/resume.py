@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -78,6 +78,19 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
     return checkpoint
 
 
+def is_finished(checkpoint: str | None) -> bool:
+    """
+    Whether a checkpoint is the end of its run. `Trainer.train` would take one more step from there, at every call.
+
+    Args:
+        checkpoint (`str`, *optional*): From [`find_checkpoint`].
+    """
+    if checkpoint is None:
+        return False
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    return state.global_step >= state.max_steps
+
+
 def _newest_checkpoint(output_dir: Path) -> str | None:
     complete = {}
     for state in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}"):
@@ -92,4 +105,4 @@ def _defining_arguments(args: TrainingArguments) -> dict[str, object]:
     return {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name not in _FREE}
 
 
-__all__ = ["RUN_FILE", "find_checkpoint"]
+__all__ = ["RUN_FILE", "find_checkpoint", "is_finished"]

@@ -18,6 +18,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.collator import PolicyCollator
 from ..data.image_augmentation import ImageAugmentation
+from ..data.lerobot_dataset import LeRobotDataset
+from ..data.lerobot_mixture import LeRobotMixture
+from ..data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
+from ..data.policy_fit import check_dataset_fits
 from ..hub.cards import write_policy_card
 from ..nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
 from .complete_push import CompletePushCallback
@@ -31,6 +35,7 @@ from .trainable_parameters import select_trainable_parameters
 # An objective drops the inputs of the part that it leaves out.
 _DROPPED = {"joint": (), "flow": ("labels",), "fast": ("actions", "action_mask")}
 _COMPUTED = {"joint": PARTS, "flow": ("flow_loss",), "fast": ("lm_loss",)}
+_CHECKED = (LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture)
 
 
 class AugmentationEpoch(TrainerCallback):
@@ -60,7 +65,9 @@ class Nora15SFTTrainer(Trainer):
         processing_class ([`Nora15Processor`], *optional*): Saved beside the model at every checkpoint.
         peft_config ([`~peft.PeftConfig`], *optional*):
             Adapters to add, see [`~nora15_hf.trainers.adapters.policy_lora_config`].
-        kwargs: As for `Trainer`: `train_dataset` and `eval_dataset` of samples, `callbacks`, `optimizers`.
+        kwargs: As for `Trainer`: `train_dataset` and `eval_dataset` of samples, `callbacks`, `optimizers`. A
+            [`LeRobotStream`] to train on must be opened with `repeat=True`; under augmentation its samples look the same in
+            every pass, since it has no epochs.
 
     Logged besides the Trainer's own metrics:
 
@@ -106,9 +113,18 @@ class Nora15SFTTrainer(Trainer):
                 "image_augmentation and pad_to_multiple_of are for the collator that the trainer makes, but data_collator "
                 "is given. Give these two to your collator, or processing_class instead of data_collator."
             )
-        if args.open_loop_episodes and processing_class is None:
+        if processing_class is None and (args.open_loop_episodes or args.push_to_hub):
             raise ValueError(
-                f"open_loop_episodes={args.open_loop_episodes} needs processing_class, for the units of the actions."
+                f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
+                "missing: it knows the units of the actions and belongs into the repo. Give it."
+            )
+        for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
+            if processing_class is not None and isinstance(dataset, _CHECKED):
+                check_dataset_fits(dataset, processing_class)
+        if isinstance(kwargs.get("train_dataset"), LeRobotStream) and not kwargs["train_dataset"].repeat:
+            raise ValueError(
+                "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "
+                "Open it with repeat=True and set max_steps."
             )
         super().__init__(
             model=model, args=args, data_collator=data_collator, processing_class=processing_class, **kwargs
@@ -242,6 +258,20 @@ class Nora15SFTTrainer(Trainer):
             part: value for part, value in zip(PARTS, values, strict=True) if part in _COMPUTED[self.args.objective]
         }
 
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`; of a stream every process reads its own part, instead of all waiting for the first."""
+        if not isinstance(self.train_dataset, LeRobotStream | LeRobotStreamMixture):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset.shard(self.args.process_index, self.args.world_size),
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in `Trainer`, without image augmentation."""
         train_collator, self.data_collator = self.data_collator, self.eval_collator
@@ -331,6 +361,9 @@ class Nora15SFTTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            if self.args.push_to_hub:
+                # Of a checkpoint, `Trainer` pushes no card.
+                self.create_model_card()
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """Writes this library's card of a policy into the output folder."""

@@ -6,15 +6,20 @@ from .modeling_vjepa2_ac import VJEPA2ACModel
 from .processing_vjepa2_ac import VJEPA2ACProcessor
 
 
-def tiny_world_model(image_size: int = 84, action_dim: int = 4) -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
+def tiny_world_model(
+    image_size: int = 84, action_dim: int = 4, action_convention: str = "normalized"
+) -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
     """
-    A world model of about one million parameters with random weights, and its processor. Before training it predicts that nothing changes.
+    A world model of about one million parameters with random weights, and its processor. Before training it predicts that
+    nothing changes.
 
     Args:
         image_size (`int`, *optional*, defaults to 84):
             Side of the images in pixels, a multiple of 14.
         action_dim (`int`, *optional*, defaults to 4):
-            Dimensions of one action; states, which are zeros, get as many.
+            Dimensions of one action; states get as many.
+        action_convention (`str`, *optional*, defaults to `"normalized"`):
+            See [`VJEPA2ACConfig`]; `"metric"` needs `action_dim=7`.
 
     Returns:
         `(VJEPA2ACModel, VJEPA2ACProcessor)`: seed torch before the call for reproducible weights.
@@ -37,6 +42,7 @@ def tiny_world_model(image_size: int = 84, action_dim: int = 4) -> tuple[VJEPA2A
         predictor_identity_init=True,
         action_dim=action_dim,
         state_dim=action_dim,
+        action_convention=action_convention,
     )
     return VJEPA2ACModel(config), VJEPA2ACProcessor(size=image_size)
 

@@ -1,0 +1,225 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What transformers' users expect of a model: attention kernels, precisions, devices, adapters, any grid and head size."""
+
+import copy
+
+import pytest
+import torch
+from accelerate import infer_auto_device_map, init_empty_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from nora15_hf.vjepa2_ac import VJEPA2ACModel, normalize_latents, tiny_world_model
+from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables
+from test_vjepa2_ac import ENCODER, PARITY, VARIANTS, random_inputs, small_config, small_model
+
+
+def recomputed(model, latents, actions):
+    """The rollout `(B, steps, P, D)` with the whole clip predicted anew at every step."""
+    frames = latents
+    for step in range(1, actions.shape[1] + 1):
+        frames = torch.cat([frames, normalize_latents(model(frames, actions[:, :step])[:, -1:])], dim=1)
+    return frames[:, 1:]
+
+
+def test_rollout_equals_recompute_at_256_tokens_and_seven_frames():
+    """Rounding grows with tokens and frames; what is cached is rounded as what is recomputed."""
+    encoder = ENCODER | {"hidden_size": 96, "num_hidden_layers": 1, "crop_size": 256}
+    model = VJEPA2ACModel(small_config(encoder_config=encoder, predictor_hidden_size=96)).eval()
+    for batch in (1, 2):
+        latents, actions, _ = random_inputs(model, batch=batch, frames=1, steps=6, candidates=1)
+        with torch.no_grad():
+            cached, expected = model.rollout(latents, actions[:, 0]), recomputed(model, latents, actions[:, 0])
+        torch.testing.assert_close(cached, expected, rtol=0, atol=3e-6)
+
+
+def test_rollout_is_the_same_in_batches_of_any_size():
+    model = small_model()
+    latents, actions, context_actions = random_inputs(model, batch=3)
+    with torch.no_grad():
+        expected = model.rollout(latents, actions, context_actions=context_actions, batch_size=15)
+        for batch_size in (1, 4, None):
+            found = model.rollout(latents, actions, context_actions=context_actions, batch_size=batch_size)
+            torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("num_frames", [1, 7, 20])
+def test_frames_are_predicted_from_the_past_alone(variant, num_frames):
+    model = small_model(variant)
+    latents, actions, _ = random_inputs(model, frames=num_frames, steps=num_frames, candidates=1)
+    actions = actions[:, 0]
+    camera = torch.zeros(2, num_frames, 6) if variant == "B" else None
+    changed = num_frames // 2
+    other_latents, other_actions = latents.clone(), actions.clone()
+    other_latents[:, changed] += 1
+    other_actions[:, changed] += 1
+    with torch.no_grad():
+        expected = model(latents, actions, extrinsics=camera)
+        for others in ((other_latents, actions), (latents, other_actions)):
+            difference = (model(*others, extrinsics=camera) - expected).abs().amax((0, 2, 3))
+            assert (difference[:changed] == 0).all()
+            assert (difference[changed:] > 0).all()
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (3, 2), (5, 1)])
+def test_grids_that_are_not_square(grid):
+    model = VJEPA2ACModel(small_config(grid_size=grid)).eval()
+    latents, actions, _ = random_inputs(model, frames=1, candidates=1)
+    with torch.no_grad():
+        cached = model.rollout(latents, actions[:, 0])
+        torch.testing.assert_close(cached, recomputed(model, latents, actions[:, 0]), rtol=0, atol=3e-6)
+        # The grid matters: the same patches on a grid of other rows lead elsewhere.
+        other = VJEPA2ACModel(small_config(grid_size=grid[::-1])).eval()
+        other.load_state_dict(model.state_dict())
+        assert (other.rollout(latents, actions[:, 0]) - cached).abs().max() > 1e-4
+
+
+@settings(max_examples=12, deadline=None)
+@given(head_dim=st.integers(3, 40).map(lambda half: 2 * half))
+def test_every_even_head_size(head_dim):
+    """Three axes of 2 * floor(floor(head_dim / 3) / 2) dimensions are turned, the rest is left alone."""
+    config = small_config(predictor_hidden_size=2 * head_dim, predictor_num_attention_heads=2)
+    cos, sin = rotary_tables(config, first_frame=1, num_frames=2, device=torch.device("cpu"))
+    turned = 6 * (head_dim // 3 // 2)
+    assert cos.shape == sin.shape == (36, head_dim)
+    assert (cos[:, turned:] == 1).all()
+    assert (sin[:, turned:] == 0).all()
+    assert (sin[:, :turned].abs().amax(0) > 0).all()
+    model = VJEPA2ACModel(config).eval()
+    latents, actions, _ = random_inputs(model, frames=1, steps=2, candidates=1)
+    with torch.no_grad():
+        cached = model.rollout(latents, actions[:, 0])
+        torch.testing.assert_close(cached, recomputed(model, latents, actions[:, 0]), rtol=0, atol=3e-6)
+
+
+def test_eager_attention_equals_sdpa():
+    torch.manual_seed(0)
+    model, processor = tiny_world_model()
+    for parameter in model.predictor.predictor_blocks.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model = model.eval()
+    frames = torch.randint(0, 256, (2, 2, 84, 84, 3), dtype=torch.uint8)
+    pixel_values = processor(frames)["pixel_values"]
+    _, actions, _ = random_inputs(model, frames=1)
+    results = []
+    for implementation in ("sdpa", "eager"):
+        model.config._attn_implementation = implementation
+        model.config.encoder_config._attn_implementation = implementation
+        with torch.no_grad():
+            latents = model.encode(pixel_values)
+            results.append((latents, model(latents, actions[:, 0, :2]), model.rollout(latents[:, :1], actions)))
+    for sdpa, eager in zip(*results, strict=True):
+        torch.testing.assert_close(sdpa, eager, rtol=0, atol=1e-5)
+
+
+def test_gradients_do_not_depend_on_the_attention_kernel():
+    gradients = []
+    for implementation in ("sdpa", "eager"):
+        model = small_model(attn_implementation=implementation)
+        latents, actions, _ = random_inputs(model, frames=3)
+        model.clip_losses(latents, actions[:, 0, :2]).loss.backward()
+        gradients.append([p.grad for p in model.predictor.parameters() if p.grad is not None])
+    for sdpa, eager in zip(*gradients, strict=True):
+        torch.testing.assert_close(sdpa, eager, rtol=0, atol=1e-6)
+
+
+class TestPrecision:
+    def test_rotary_tables_stay_float32(self):
+        """Angles in bfloat16 would be off by half a radian at frame 100."""
+        config = small_model().to(torch.bfloat16).config
+        cos, sin = rotary_tables(config, first_frame=100, num_frames=1, device=torch.device("cpu"))
+        assert cos.dtype == sin.dtype == torch.float32
+        assert sin[0, 0] == torch.tensor(100.0).sin()
+
+    @pytest.mark.parametrize("autocast", [True, False])
+    def test_bfloat16_changes_neither_dtype_nor_ranking(self, autocast):
+        model = small_model()
+        latents, actions, _ = random_inputs(model, frames=1)
+        goal = random_inputs(model, frames=1, batch=2)[0].roll(1, dims=0)
+        with torch.no_grad():
+            exact = model.rollout(latents, actions)
+            energy = model.goal_energy(exact, goal)
+            if autocast:
+                with torch.autocast("cpu", torch.bfloat16):
+                    rounded = model.rollout(latents, actions)
+            else:
+                rounded = copy.deepcopy(model).to(torch.bfloat16).rollout(latents, actions)
+            rounded_energy = model.goal_energy(rounded, goal)
+        assert rounded.dtype == rounded_energy.dtype == torch.float32
+        # A bfloat16 number has 8 bits: its relative error is below 0.4 %, which four steps of three layers enlarge.
+        assert (exact - rounded).abs().mean() < 0.02 * exact.abs().mean()
+        assert (energy - rounded_energy).abs().max() < 0.005 * energy.mean()
+
+    def test_training_under_autocast_keeps_float32_weights(self):
+        model = small_model().train()
+        latents, actions, _ = random_inputs(model, frames=3)
+        exact = model.clip_losses(latents, actions[:, 0, :2]).loss
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model.clip_losses(latents, actions[:, 0, :2]).loss
+        rounded.backward()
+        assert rounded.item() == pytest.approx(exact.item(), rel=0.01)
+        assert {p.grad.dtype for p in model.predictor.parameters() if p.grad is not None} == {torch.float32}
+
+
+class TestDevices:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("model")
+        small_model().save_pretrained(folder)
+        return folder
+
+    @pytest.mark.parametrize(
+        "device_map", ["cpu", "auto", {"": "cpu"}, {"encoder": "cpu", "predictor": "disk"}], ids=str
+    )
+    def test_device_map(self, folder, tmp_path, device_map):
+        model = VJEPA2ACModel.from_pretrained(folder, device_map=device_map, offload_folder=tmp_path)
+        plain = VJEPA2ACModel.from_pretrained(folder)
+        latents, actions, _ = random_inputs(plain, frames=1)
+        with torch.no_grad():
+            assert torch.equal(model.rollout(latents, actions), plain.rollout(latents, actions))
+
+    def test_blocks_are_not_split(self):
+        with init_empty_weights():
+            model = VJEPA2ACModel(small_config(predictor_num_hidden_layers=6))
+        block = sum(p.numel() * 4 for p in model.predictor.predictor_blocks[0].parameters())
+        limits = {"cpu": 5 * block + block // 2, "disk": 10**9}
+        placed = infer_auto_device_map(model, max_memory=limits, no_split_module_classes=model._no_split_modules)
+        assert {"cpu", "disk"} == set(placed.values())
+        for prefix in ("encoder.layer.", "predictor.predictor_blocks."):
+            assert all(name.removeprefix(prefix).isdigit() for name in placed if name.startswith(prefix))
+
+
+class TestAdapters:
+    LORA = LoraConfig(target_modules=r"predictor\.predictor_blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])", r=2)
+
+    def test_lora_on_the_predictor(self, tmp_path):
+        base = small_model()
+        latents, actions, _ = random_inputs(base, frames=3)
+        with torch.no_grad():
+            expected = base.rollout(latents[:, :1], actions)
+        model = get_peft_model(copy.deepcopy(base), self.LORA)
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert trained
+        assert all(".predictor_blocks." in name and "lora_" in name for name in trained)
+        torch.testing.assert_close(model.rollout(latents[:, :1], actions), expected, **PARITY)
+
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = model(latents, actions[:, 0, :2], auto_steps=2).loss
+            loss.backward()
+            optimizer.step()
+        assert all(p.grad.abs().max() > 0 for name, p in model.named_parameters() if name in trained)
+        with torch.no_grad():
+            tuned = model.rollout(latents[:, :1], actions)
+            assert (tuned - expected).abs().max() > 1e-3
+            with model.disable_adapter():
+                torch.testing.assert_close(model.rollout(latents[:, :1], actions), expected, **PARITY)
+            model.save_pretrained(tmp_path)
+            again = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
+            assert torch.equal(again.rollout(latents[:, :1], actions), tuned)
+            torch.testing.assert_close(
+                again.merge_and_unload().rollout(latents[:, :1], actions), tuned, rtol=0, atol=1e-5
+            )
