@@ -39,27 +39,14 @@ class _Handler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def handle_any(self) -> None:
-        self.status, self.user = 0, None
+        self.user = None
         body = self._read_body()
-        route, parts = self.route()
-        self.fault = self.state.faults.take(route, self.command, unquote(self.path))
+        self.route_name, parts = self.route()
+        self.fault = self.state.faults.take(self.route_name, self.command, unquote(self.path))
         try:
-            self._serve_with_fault(route, parts, body)
+            self._serve_with_fault(self.route_name, parts, body)
         except HubError as error:
             self.send(error.status, json.dumps({"error": str(error)}).encode(), error.headers)
-        finally:
-            with self.state.lock:
-                self.state.requests.append(
-                    Request(
-                        self.command,
-                        route,
-                        unquote(self.path),
-                        self.status,
-                        self.user.name if self.user else None,
-                        "Authorization" in self.headers,
-                        self.headers.get("Range"),
-                    )
-                )
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
 
@@ -68,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             time.sleep(fault.delay)
             if fault.lose_request:
+                self._record(None)
                 return self._hang_up()
             if fault.status is not None:
                 headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
@@ -78,8 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Sends an answer, unless a fault loses, cuts or corrupts it."""
         fault = self.fault or Fault("any")
         if fault.lose_answer:
+            self._record(None)
             return self._hang_up()
-        self.status = int(status)
+        self._record(status)
         try:
             self.send_response(status)
             for name, value in (headers or {}).items():
@@ -100,6 +89,20 @@ class _Handler(BaseHTTPRequestHandler):
             # The client did not wait, as in the tests of timeouts.
             self.close_connection = True
             return None
+
+    def _record(self, status: HTTPStatus | None) -> None:
+        """Before the answer, so that a client that has it finds its request in the log."""
+        request = Request(
+            self.command,
+            self.route_name,
+            unquote(self.path),
+            0 if status is None else int(status),
+            self.user.name if self.user else None,
+            "Authorization" in self.headers,
+            self.headers.get("Range"),
+        )
+        with self.state.lock:
+            self.state.requests.append(request)
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -67,7 +67,7 @@ class HubServer:
 
     @property
     def requests(self) -> list[Request]:
-        """Every request so far, in order of completion."""
+        """Every request so far, in the order of the answers."""
         return self.state.requests
 
     def fail(self, route: str, **fault) -> Fault:

@@ -31,7 +31,7 @@ class User:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the server saw it."""
+    """A request as the server saw it; status 0 when it hung up without an answer."""
 
     method: str
     route: str

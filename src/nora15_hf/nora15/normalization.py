@@ -317,7 +317,10 @@ def _wrapped(values: torch.Tensor, angle_mask: Sequence[bool] | None) -> torch.T
     if angle_mask is None:
         return values
     turns = torch.floor((values + math.pi) / (2 * math.pi))
-    return torch.where(torch.tensor(angle_mask, device=values.device), values - 2 * math.pi * turns, values)
+    # Whole turns are rounded to the dtype, which next to the seam could lead an ulp out of the range.
+    turned = (values - 2 * math.pi * turns).clamp(-math.pi, math.pi)
+    outside = torch.tensor(angle_mask, device=values.device) & ((values < -math.pi) | (values >= math.pi))
+    return torch.where(outside, turned, values)
 
 
 def _state_offset(actions, state, delta_mask: Sequence[bool]) -> torch.Tensor:
