@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 OUTPUT ?= outputs/quickstart
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint format audit clean
+.PHONY: quickstart test bench lint format audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import json
 import platform
 import statistics
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -65,6 +66,25 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def add_speed_arguments(parser: ArgumentParser, rounds: int) -> None:
+    """`--size`, `--threads`, `--rounds` and `--output`."""
+    parser.add_argument("--size", choices=("tiny", "cpu"), default="cpu", help="of the policy; default cpu, 107 M")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds (default {rounds})")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+
+
+def compare(timings: dict[str, Timing], ours: str) -> dict[str, dict[str, float]]:
+    """Prints contestants beside ours; returns all figures, with `times_ours` and `cpu_times_ours`."""
+    results, rows = {}, []
+    for name, timing in timings.items():
+        ratio, cpu_ratio = timing.median / timings[ours].median, timing.cpu_median / timings[ours].cpu_median
+        results[name] = {**vars(timing), "times_ours": ratio, "cpu_times_ours": cpu_ratio}
+        rows.append([name, timing.text(), f"{timing.cpu_median * 1e3:.1f}", f"{ratio:.2f}x", f"{cpu_ratio:.2f}x"])
+    print(table(["", "ms: median (fastest to slowest)", "CPU ms", "time / ours", "CPU time / ours"], rows))
+    return results
+
+
 def processor_name() -> str:
     """The CPU's own name where Linux tells it, otherwise what Python knows."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -113,6 +133,8 @@ def save_results(path: Path, results: dict[str, Any]) -> None:
 
 __all__ = [
     "Timing",
+    "add_speed_arguments",
+    "compare",
     "conditions",
     "installed_versions",
     "median_seconds",

@@ -10,11 +10,11 @@ one observation at a time.
 
 import torch
 import torch.nn.functional as F
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb, repeat_kv
 
 from nora15_hf import Nora15ForActionPrediction
-from nora15_hf.nora15.modeling_nora15 import sinusoidal_time_embedding
+from nora15_hf.nora15.modeling_nora15 import ActionTokensOnly, sinusoidal_time_embedding
 
 
 class PlainPolicy:
@@ -43,6 +43,44 @@ class PlainPolicy:
             for row, candidates in enumerate(noise)
         ]
         return torch.stack([torch.cat(row) for row in rows])
+
+    @torch.no_grad()
+    def generate_actions(self, inputs: dict[str, torch.Tensor], max_new_tokens: int) -> list[list[int]]:
+        """Greedy FAST tokens by transformers' `generate`, one observation at a time."""
+        config = self.config
+        start, count = config.action_token_start_id, config.num_action_tokens
+        end_ids = [self.policy.generation_config.eos_token_id]
+        rows = []
+        for row in range(len(inputs["input_ids"])):
+            prompt = row_inputs(inputs, row)
+            sequence = self.vlm.generate(
+                **prompt,
+                mm_token_type_ids=(prompt["input_ids"] == config.vlm_config.image_token_id).int(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([ActionTokensOnly(start, count, end_ids)]),
+            )
+            tokens = sequence[0, prompt["input_ids"].shape[1] :].tolist()
+            rows.append([token - start for token in tokens if start <= token < start + count])
+        return rows
+
+    def training_loss(
+        self,
+        inputs: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        actions: torch.Tensor,
+        noise: torch.Tensor,
+        time: torch.Tensor,
+    ) -> torch.Tensor:
+        """Cross-entropy from the scores of the whole vocabulary at every position, and the flow loss of one draw."""
+        output = self.prefill(inputs)
+        targets = F.pad(labels[:, 1:], (0, 1), value=-100)
+        lm_loss = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten())
+        prefix_mask = self.policy.default_prefix_mask(inputs["input_ids"], inputs["attention_mask"])
+        moment = time[:, None, None]
+        velocity = self._velocity(moment * noise + (1 - moment) * actions, time, output.past_key_values, prefix_mask)
+        flow_loss = F.mse_loss(velocity, noise - actions)
+        return lm_loss + self.config.flow_loss_weight * flow_loss
 
     def prefill(self, inputs: dict[str, torch.Tensor]):
         """The stock model's output on a prompt: logits of all positions and a cache."""

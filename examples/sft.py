@@ -12,6 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import torch
+from transformers import set_seed
 from trl import TrlParser
 
 from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
@@ -103,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
     options, config = TrlParser((SFTArguments, Nora15SFTConfig)).parse_args_and_config(arguments)
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+    # New adapters and a new state projection are random.
+    set_seed(config.seed)
     dataset = open_datasets(options)
     train_dataset, eval_dataset = dataset, None
     if options.validation_fraction is not None:

@@ -4,12 +4,23 @@
 import json
 
 import pytest
+import torch
 
 import fast_codec
+import generate
 import harness
+import label
+import load
+import matched_pi0
+import plain_policy
 import quantization
+import random_policy
 import rollout
+import run_all
+import sample
+import sft_step
 import solvers
+from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
 
 
@@ -90,3 +101,38 @@ def test_help(benchmark, capsys):
         benchmark.main(["--help"])
     assert stop.value.code == 0
     assert "--output" in capsys.readouterr().out
+
+
+SPEED = {"sample": sample, "generate": generate, "label": label, "sft_step": sft_step, "load": load}
+
+
+@pytest.mark.parametrize("name", SPEED)
+def test_speed_benchmarks(name, tmp_path, capsys):
+    """At the tiny size: contestants agree, or `main` raises; all are timed."""
+    outcome = run_all.main(["--only", name, "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)])[name]
+    saved = json.loads((tmp_path / f"{name}.json").read_text())
+    assert saved["conditions"]["torch_threads"] >= 1
+    figures = list(outcome["results"].values())
+    if name == "generate":
+        figures = [timing for batch in figures for timing in batch.values()]
+    assert all(0 < timing["fastest"] <= timing["median"] <= timing["slowest"] for timing in figures)
+    assert "ours" in capsys.readouterr().out
+
+
+def test_speed_benchmarks_refuse_to_compare_different_results(monkeypatch):
+    monkeypatch.setattr(plain_policy.PlainPolicy, "sample_actions", lambda self, inputs, noise, steps: noise)
+    with pytest.raises(RuntimeError, match="cannot be compared"):
+        sample.main(["--size", "tiny", "--rounds", "1"])
+
+
+def test_pi0_has_the_policys_sizes():
+    config = random_policy.policy_config("cpu")
+    with torch.device("meta"):
+        policy = Nora15ForActionPrediction(config)
+        pi0 = matched_pi0.matched_pi0(config, 14, "meta", torch.float32)
+    assert sample.parameters(pi0.model.dit.layers) == pytest.approx(sample.parameters(policy.action_expert), rel=0.01)
+    ours, theirs = policy.vlm.model.language_model.layers, pi0.model.vlm.language_model.layers
+    assert sample.parameters(theirs) == pytest.approx(sample.parameters(ours), rel=0.01)
+    assert sample.parameters(pi0.model.vlm.vision_tower.encoder) == pytest.approx(
+        sample.parameters(policy.vlm.model.visual.blocks), rel=0.02
+    )

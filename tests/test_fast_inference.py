@@ -10,8 +10,6 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nora15_hf.nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.fast_prefill import attend_windows
@@ -19,7 +17,7 @@ from nora15_hf.nora15.flow_schedulers import FLOW_SCHEDULERS, set_flow_timesteps
 from nora15_hf.nora15.flow_solver import flow_solver
 from nora15_hf.nora15.fused_linear import ONEDNN_MIN_ROWS, joined_linear, linear
 from nora15_hf.nora15.presets import tiny_policy
-from random_policy import random_policy, random_prompt
+from random_policy import random_policy
 
 TEXTS = ["open the faucet", "press the handle down", "open the faucet please now"]
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
@@ -388,7 +386,7 @@ class TestGeneration:
         ids = [end, *range(start, start + model.config.num_action_tokens)]
         torch.testing.assert_close(fast, plain[:, ids], **CLOSE)
         torch.testing.assert_close(plain[:, ids].sum(-1), torch.ones(3))
-        if "top_k" in options and options["top_k"]:
+        if options.get("top_k"):
             assert (fast > 0).sum(-1).tolist() == [3, 3, 3]
 
     def test_other_options_are_left_to_transformers(self, policy, inputs, monkeypatch):

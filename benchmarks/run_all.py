@@ -1,0 +1,47 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Runs the speed benchmarks one after the other and collects their JSON files; `make bench` calls it.
+
+    python benchmarks/run_all.py --size cpu --threads 2 --output outputs/benchmarks
+"""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+import dpo_step
+import fast_codec
+import generate
+import label
+import load
+import rollout
+import sample
+import sft_step
+from harness import set_threads
+
+BY_SIZE = {"sample": sample, "generate": generate, "label": label, "sft_step": sft_step, "load": load}
+# These have sizes of their own.
+OTHERS = {"dpo_step": dpo_step, "rollout": rollout, "fast_codec": fast_codec}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[*BY_SIZE, *OTHERS], default=[*BY_SIZE, *OTHERS])
+    parser.add_argument("--size", choices=("tiny", "cpu"), default="cpu", help="of the policy; default cpu, 107 M")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    parser.add_argument("--rounds", type=int, help="timed rounds of those that take a size; default: their own")
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks"), help="folder for JSON files")
+    options = parser.parse_args(arguments)
+    set_threads(options.threads)
+    outcomes = {}
+    for name in options.only:
+        print(f"\n## {name}\n")
+        chosen = ["--output", str(options.output / f"{name}.json")]
+        if name in BY_SIZE:
+            chosen += ["--size", options.size]
+            chosen += [] if options.rounds is None else ["--rounds", str(options.rounds)]
+        outcomes[name] = (BY_SIZE | OTHERS)[name].main(chosen)
+    return outcomes
+
+
+if __name__ == "__main__":
+    main()

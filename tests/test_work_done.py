@@ -1,0 +1,176 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+How much the key paths compute: operators and floating-point operations, counted, not timed.
+
+The bounds are what the code does today, with a margin of a few per cent for other versions of PyTorch. A figure above its
+bound means that something is computed twice, at every step instead of once, or for nobody.
+"""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from plain_policy import PlainPolicy
+from random_policy import random_policy, random_prompt
+
+STEPS = 10
+# Views cost nothing on any device.
+VIEWS = {
+    "alias",
+    "as_strided",
+    "detach",
+    "expand",
+    "permute",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "t",
+    "transpose",
+    "unbind",
+    "unsqueeze",
+    "view",
+}
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Counts the operators that touch data."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operators[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+    def total(self) -> int:
+        return sum(count for name, count in self.operators.items() if name.removeprefix("_unsafe_") not in VIEWS)
+
+
+def operators(run) -> OperatorCounter:
+    run()
+    with OperatorCounter() as counter, torch.no_grad():
+        run()
+    return counter
+
+
+def flops(run) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_policy("tiny")
+
+
+@pytest.fixture(scope="module")
+def inputs(model):
+    return random_prompt(model)
+
+
+@pytest.fixture(scope="module")
+def prefix(model, inputs):
+    return model.prefill(**inputs)
+
+
+def noise(model, *leading):
+    shape = (*leading, model.config.chunk_size, model.config.action_dim)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_operators_of_a_denoising_step(model, prefix):
+    """Per layer and step; everything that does not depend on the sample is outside of the steps."""
+    counts = [
+        operators(lambda n=n: model.sample_actions(prefix=prefix, noise=noise(model, 1), num_steps=n)) for n in (5, 10)
+    ]
+    added = Counter(counts[1].operators)
+    added.subtract(counts[0].operators)
+    layers = len(model.action_expert.layers)
+    # Joined products: queries, keys and values; output; gate and up; down; and four around the layers.
+    assert added["addmm"] + added["mm"] == 5 * (4 * layers + 4)
+    assert added["masked_fill_"] == added["sin"] == added["cos"] == added["repeat"] == 0
+    # The one concatenation left swaps the halves of a head for its rotation.
+    assert added["cat"] == 5 * layers
+    assert (counts[1].total() - counts[0].total()) / 5 <= 26 * layers + 18
+
+
+def test_a_step_does_not_copy_the_prefix(model, prefix):
+    """Written are the action tokens' keys and values: nothing of the prefix's size."""
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            output = function(*args, **(kwargs or {}))
+            if function.overloadpacket.__name__ in ("cat", "copy_", "clone", "_to_copy", "mul", "add"):
+                largest = max(largest, output.numel())
+            return output
+
+    with torch.no_grad():
+        velocity = model.velocity_field(prefix, torch.ones(1))
+        with Largest():
+            velocity(noise(model, 1), 0)
+    assert 0 < largest < prefix.keys[0].numel()
+
+
+def test_candidates_share_the_backbone(model, inputs):
+    one = flops(lambda: model.prefill(**inputs))
+    single = flops(lambda: model.sample_actions(**inputs, noise=noise(model, 1), num_steps=STEPS))
+    five = flops(lambda: model.sample_actions(**inputs, noise=noise(model, 1, 5), num_steps=STEPS, num_samples=5))
+    assert five - one < 5.2 * (single - one)
+    several = operators(lambda: model.sample_actions(**inputs, noise=noise(model, 1, 5), num_samples=5))
+    alone = operators(lambda: model.sample_actions(**inputs, noise=noise(model, 1)))
+    assert several.total() <= alone.total() + 10
+
+
+def test_arithmetic_of_a_prompt(model, inputs):
+    """Neither the LM head nor, beyond its keys and values, the last layer."""
+    plain = PlainPolicy(model)
+    text = model.config.vlm_config.text_config
+    tokens = inputs["input_ids"].shape[1]
+    head = 2 * tokens * text.hidden_size * text.vocab_size
+    last_layer = 2 * tokens * (3 * text.hidden_size * text.intermediate_size + text.hidden_size**2)
+    saved = flops(lambda: plain.prefill(inputs)) - flops(lambda: model.prefill(**inputs))
+    assert saved >= 0.98 * (head + last_layer)
+
+
+def test_operators_of_a_prompt(model, inputs):
+    config = model.config.vlm_config
+    bound = 26 * config.text_config.num_hidden_layers + 36 * config.vision_config.depth + 80
+    assert operators(lambda: model.prefill(**inputs)).total() <= bound
+
+
+def test_waits_for_the_device_do_not_grow_with_depth(inputs):
+    """Reading a value of a tensor makes the host wait for the device: so many times per call, not per layer or step."""
+    model = random_policy("tiny")
+    reads = operators(lambda: model.sample_actions(**inputs, num_steps=STEPS)).operators
+    waits = {name: reads[name] for name in ("_local_scalar_dense", "nonzero", "item") if reads[name]}
+    assert sum(waits.values()) <= 8, waits
+
+
+def test_a_generated_token(model, inputs):
+    """Scores of action tokens and the end marker; keys and values of one token; no cache is concatenated."""
+    with torch.no_grad():
+        model.vlm.lm_head.weight[0] = 0
+    counts = [operators(lambda n=n: model.generate_actions(**inputs, max_new_tokens=n)).operators for n in (3, 5)]
+    assert [len(model.generate_actions(**inputs, max_new_tokens=n)[0]) for n in (3, 5)] == [3, 5]
+    added = Counter(counts[1])
+    added.subtract(counts[0])
+    text, config = model.config.vlm_config.text_config, model.config
+    layers = text.num_hidden_layers
+    assert added["addmm"] + added["mm"] == 2 * (4 * layers + 1)
+    more = flops(lambda: model.generate_actions(**inputs, max_new_tokens=5)) - flops(
+        lambda: model.generate_actions(**inputs, max_new_tokens=4)
+    )
+    head_dim = text.hidden_size // text.num_attention_heads
+    key_value = 2 * head_dim * text.num_key_value_heads
+    per_layer = text.hidden_size * (2 * text.hidden_size + key_value + 3 * text.intermediate_size)
+    products = 2 * (layers * per_layer + text.hidden_size * (config.num_action_tokens + 1))
+    attention = 4 * layers * text.hidden_size * (inputs["input_ids"].shape[1] + 5)
+    assert products <= more <= products + attention
