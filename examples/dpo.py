@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
     if is_finished(checkpoint):
-        print(f"This run is finished: its policy is in {config.output_dir} and in {checkpoint}.")
+        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
         return
     compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
     # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
