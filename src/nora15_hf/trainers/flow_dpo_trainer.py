@@ -178,6 +178,7 @@ class FlowDPOTrainer(DPOTrainer):
             restore_float32(self.model, adapters)
         check_trainable_parameters(self.model)
         self._surrogates = _surrogates(args)
+        self._metric_key_prefix = "eval"
         self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         self.train_dataset = self._with_reference(self.train_dataset, "train")
         if isinstance(self.eval_dataset, dict):
