@@ -27,6 +27,7 @@ from nora15_hf.preferences import (
     preset_reward,
     select_states,
 )
+from nora15_hf.preferences.fingerprint import artefact_name
 from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.preference_figures import write_preference_figures
 from nora15_hf.preferences.states import STRATEGIES
@@ -156,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
             batch_size=options.batch_size,
             seed=options.seed,
             provenance={
-                "demonstrations": options.demonstrations,
+                "demonstrations": artefact_name(options.demonstrations),
                 "demonstrations_revision": options.demonstrations_revision,
                 "policy_revision": options.policy_revision,
             },

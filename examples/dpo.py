@@ -16,7 +16,8 @@ from trl import TrlParser
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences
-from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, find_checkpoint, nf4_config, policy_lora_config
+from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, nf4_config, policy_lora_config
+from nora15_hf.trainers.resume import find_checkpoint, is_finished
 
 __all__ = ["DPOArguments", "main"]
 
@@ -45,6 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
     options, config = TrlParser((DPOArguments, FlowDPOConfig)).parse_args_and_config(arguments)
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+    checkpoint = find_checkpoint(config, dataclasses.asdict(options))
+    if is_finished(checkpoint):
+        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
+        return
     compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
     # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
     policy = Nora15ForActionPrediction.from_pretrained(
@@ -69,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         processing_class=processor,
         peft_config=None if options.lora_rank is None else policy_lora_config(policy.config, options.lora_rank),
     )
-    trainer.train(resume_from_checkpoint=find_checkpoint(config, dataclasses.asdict(options)))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.create_model_card()
 

@@ -12,6 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import torch
+from transformers import set_seed
 from trl import TrlParser
 
 from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
@@ -20,6 +21,7 @@ from nora15_hf.trainers import (
     Nora15SFTTrainer,
     dataset_members,
     find_checkpoint,
+    is_finished,
     load_policy_for,
     nf4_config,
     policy_lora_config,
@@ -103,6 +105,12 @@ def main(arguments: list[str] | None = None) -> None:
     options, config = TrlParser((SFTArguments, Nora15SFTConfig)).parse_args_and_config(arguments)
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+    checkpoint = find_checkpoint(config, dataclasses.asdict(options))
+    if is_finished(checkpoint):
+        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
+        return
+    # New adapters and a new state projection are random.
+    set_seed(config.seed)
     dataset = open_datasets(options)
     train_dataset, eval_dataset = dataset, None
     if options.validation_fraction is not None:
@@ -138,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         processing_class=processor,
         peft_config=None if options.lora_rank is None else policy_lora_config(model.config, options.lora_rank),
     )
-    trainer.train(resume_from_checkpoint=find_checkpoint(config, dataclasses.asdict(options)))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
         trainer.create_model_card()

@@ -110,6 +110,27 @@ def test_bf16_weights_that_would_learn_are_refused(tiny, tmp_path):
         make_trainer(policy, tiny[1], tmp_path, peft_config=policy_lora_config(policy.config, rank=2))
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_accumulated_batches_equal_one(tiny, tmp_path, lora):
+    logs = {}
+    for size in (4, 2):
+        policy = copy.deepcopy(tiny[0])
+        trainer = make_trainer(
+            policy,
+            tiny[1],
+            tmp_path / str(size),
+            peft_config=policy_lora_config(policy.config, rank=2) if lora else None,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+            num_draws=2,
+        )
+        trainer.train()
+        logs[size] = trainer.state.log_history[:2]
+    for whole, accumulated in zip(logs[4], logs[2], strict=True):
+        for key in ("loss", "grad_norm", "flow_error/chosen"):
+            assert accumulated[key] == pytest.approx(whole[key], rel=1e-4), key
+
+
 def test_the_last_batch_may_be_smaller(tiny, tmp_path):
     options = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "max_steps": 3}
     trainer = make_trainer(copy.deepcopy(tiny[0]), tiny[1], tmp_path, make_rows(5), freeze_backbone=True, **options)

@@ -264,6 +264,16 @@ def test_the_command_lists_and_sends(hub, policy, capsys):
     assert "model.pt" in capsys.readouterr().err
 
 
+def test_an_interrupted_command_says_how_to_go_on(hub, policy, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "create_commit", interrupt)
+    assert main(["push", str(policy), "robots/arm"]) == 130
+    assert "interrupted; call it again" in capsys.readouterr().err
+    assert files_of(hub, "robots/arm") == {}
+
+
 def test_code_comes_along_on_request(hub, policy):
     push_folder(policy, "arm", with_code=True)
     found = hub.files("robots/arm")

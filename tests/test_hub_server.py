@@ -211,6 +211,18 @@ def test_an_interrupted_download_is_resumed_where_it_stopped(hub, repo, waits, m
     assert ranges[1] == "bytes=20000-"
 
 
+@pytest.mark.parametrize("fault", [{"cut_after": 10}, {"lose_request": True}, {"status": 500}])
+def test_a_download_that_never_succeeds_leaves_nothing_in_the_cache(hub, repo, waits, tmp_path, fault):
+    push(repo)
+    planned = hub.fail("storage", times=99, **fault)
+    with pytest.raises((httpx.HTTPError, HfHubHTTPError)):
+        pulled(repo, cache_dir=tmp_path, max_workers=1)
+    assert not list(tmp_path.rglob("*.incomplete"))
+    assert not any(path.stat().st_size > 1000 for path in tmp_path.rglob("blobs/*"))
+    planned.times = 0
+    assert pulled(repo, cache_dir=tmp_path) == FILES
+
+
 def test_a_slow_hub_is_a_timeout(hub, repo, waits, monkeypatch):
     push(repo)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)

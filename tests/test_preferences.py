@@ -352,7 +352,7 @@ def test_a_shard_without_pairs_is_read_too(tiny, dataset, tmp_path):
     ],
     ids=["frozen backbone", "adapters"],
 )
-def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, options):
+def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, capsys, options):
     policy, output = str(tmp_path / "policy"), str(tmp_path / "preferences")
     for part in tiny:
         part.save_pretrained(policy)
@@ -376,10 +376,15 @@ def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, option
     card = (tmp_path / "dpo" / "README.md").read_text()
     for expected in ("| world_model | 1 |", "| ground_truth | 0.5 |", "| beta | 50 |", "preference_curves.png"):
         assert expected in card
+    assert "| preferences: demonstrations | demonstrations |" in card
+    assert "| preferences: counts | states 6, undecodable 0, ties 0, too_close 0, pairs 6 |" in card
     assert "| candidates are the starting policy's own | yes |" in card
     assert "/tmp" not in card
     # The same command finds the run finished; another one is told what differs.
+    weights_before = (tmp_path / "dpo" / weights).read_bytes()
     main([*config, *run, "--max_steps", "2"])
+    assert "This run is finished" in capsys.readouterr().out
+    assert (tmp_path / "dpo" / weights).read_bytes() == weights_before
     with pytest.raises(ValueError, match=r"beta was 50, is 60\.0"):
         main([*config, *run, "--max_steps", "2", "--beta", "60"])
 

@@ -1,7 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Candidates of FAST tokens, states, pairs of all candidates, negatives, and rows sampled again."""
 
+import copy
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from flow_dpo_runs import make_trainer
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.nora15 import FastActionTokenizer
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
+from nora15_hf.nora15.normalization import ActionStatistics
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FastSampler,
@@ -282,3 +286,38 @@ def test_states_refuse(dataset):
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# Policies that read the robot's state
+
+
+def test_the_state_reaches_candidates_rows_and_trainer(dataset, tmp_path):
+    states = ActionStatistics.from_actions(dataset.all_states())
+    policy, processor = tiny_policy(INSTRUCTIONS, image_size=56, state_dim=4, state_stats={"default": states})
+    with torch.no_grad():
+        policy.state_proj.weight.normal_(std=3.0)
+    sample = dataset[0]
+    elsewhere = {**sample, "state": sample["state"] + 1}
+    options = {"num_candidates": 2, "sampler": FlowSampler(num_steps=2)}
+    here, there = sample_candidates(policy, processor, [sample, elsewhere], **options)
+    assert (here - there).abs().max() > 1e-3
+    rows = build_preferences(
+        tmp_path / "p",
+        policy=policy,
+        processor=processor,
+        dataset=dataset,
+        indices=[0, 4, 20],
+        reward=GROUND_TRUTH,
+        progress=False,
+        **options,
+    )
+    np.testing.assert_array_equal(np.array(rows[0]["state"], dtype=np.float32), sample["state"])
+    errors = {}
+    for name, changed in (("own", rows), ("other", rows.map(lambda row: {"state": [x + 1 for x in row["state"]]}))):
+        trainer = make_trainer(copy.deepcopy(policy), processor, tmp_path / name, changed, freeze_backbone=True)
+        trainer.train()
+        assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+        errors[name] = trainer.state.log_history[0]["flow_error/chosen"]
+    assert errors["own"] != pytest.approx(errors["other"], rel=1e-5)
+    with pytest.raises(ValueError, match=r"lacks the columns \['state'\]"):
+        make_trainer(policy, processor, tmp_path / "none", rows.remove_columns("state"))

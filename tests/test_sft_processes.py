@@ -25,13 +25,14 @@ SCRIPT = ROOT / "examples" / "sft.py"
 CURVES = ("loss", "lm_loss", "flow_loss", "grad_norm")
 OPTIONS = {
     "image_size": 56,
-    "validation_fraction": None,
+    "validation_fraction": 0.3,
     "learning_rate": 1e-3,
     "lr_scheduler_type": "constant",
     "lr_scheduler_kwargs": None,
     "warmup_steps": 0,
     "logging_steps": 1,
-    "eval_strategy": "no",
+    "eval_steps": 20,
+    "open_loop_episodes": 1,
     "image_augmentation": {},
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
@@ -57,9 +58,17 @@ def write_config(folder: Path, demonstrations: Path, **options) -> Path:
 
 def logged(run: Path) -> list[dict[str, float]]:
     """The logs of the newest checkpoint, one entry for each step."""
+    return [{name: entry[name] for name in CURVES} for entry in log_history(run) if "loss" in entry]
+
+
+def log_history(run: Path) -> list[dict[str, float]]:
     newest = max(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
-    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
-    return [{name: entry[name] for name in CURVES} for entry in history if "loss" in entry]
+    return json.loads((newest / "trainer_state.json").read_text())["log_history"]
+
+
+def evaluated(run: Path) -> dict[str, float]:
+    """The metrics of the evaluation after the last step."""
+    return next(entry for entry in log_history(run) if "eval_loss" in entry)
 
 
 def start(config: Path) -> subprocess.Popen:
@@ -116,6 +125,9 @@ def test_two_processes_see_the_losses_of_one(demonstrations, whole, tmp_path):
     for step in range(20):
         for name in CURVES:
             assert two[step][name] == pytest.approx(one[step][name], rel=1e-4), (step, name)
+    errors = [evaluated(run)["eval_action_error"] for run in (whole, tmp_path / "run")]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3)
+    assert len(list((tmp_path / "run" / "open_loop").glob("*/*.png"))) == 1
 
 
 def test_a_killed_run_continues_bit_for_bit(demonstrations, whole, tmp_path):

@@ -34,13 +34,15 @@ def test_rollout_equals_recompute_at_256_tokens_and_seven_frames():
         torch.testing.assert_close(cached, expected, rtol=0, atol=3e-6)
 
 
-def test_rollout_is_the_same_in_batches_of_any_size():
-    model = small_model()
+@pytest.mark.parametrize("convention", ["normalized", "metric"])
+def test_rollout_is_the_same_in_batches_of_any_size(convention):
+    model = small_model(action_convention=convention)
     latents, actions, context_actions = random_inputs(model, batch=3)
+    poses = torch.randn(3, 3, 7, generator=torch.Generator().manual_seed(2)) if convention == "metric" else None
     with torch.no_grad():
-        expected = model.rollout(latents, actions, context_actions=context_actions, batch_size=15)
-        for batch_size in (1, 4, None):
-            found = model.rollout(latents, actions, context_actions=context_actions, batch_size=batch_size)
+        expected = model.rollout(latents, actions, poses, context_actions, batch_size=1)
+        for batch_size in (4, 15, None):
+            found = model.rollout(latents, actions, poses, context_actions, batch_size=batch_size)
             torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
 
 
@@ -183,12 +185,14 @@ class TestDevices:
     def test_blocks_are_not_split(self):
         with init_empty_weights():
             model = VJEPA2ACModel(small_config(predictor_num_hidden_layers=6))
-        block = sum(p.numel() * 4 for p in model.predictor.predictor_blocks[0].parameters())
-        limits = {"cpu": 5 * block + block // 2, "disk": 10**9}
-        placed = infer_auto_device_map(model, max_memory=limits, no_split_module_classes=model._no_split_modules)
-        assert {"cpu", "disk"} == set(placed.values())
-        for prefix in ("encoder.layer.", "predictor.predictor_blocks."):
-            assert all(name.removeprefix(prefix).isdigit() for name in placed if name.startswith(prefix))
+        size = sum(p.numel() * 4 for p in model.parameters())
+        # Wherever the memory of the first device ends.
+        for percent in range(40, 96, 5):
+            limits = {"cpu": size * percent // 100, "disk": 2 * size}
+            placed = infer_auto_device_map(model, max_memory=limits, no_split_module_classes=model._no_split_modules)
+            assert {"cpu", "disk"} == set(placed.values())
+            for prefix in ("encoder.layer.", "predictor.predictor_blocks."):
+                assert all(name.removeprefix(prefix).isdigit() for name in placed if name.startswith(prefix))
 
 
 class TestAdapters:

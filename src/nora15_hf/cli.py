@@ -418,10 +418,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nora15 {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\nnora15 {arguments.command}: interrupted; finished stages are kept, --resume continues.",
-            file=sys.stderr,
+        again = (
+            "finished stages are kept, --resume continues" if arguments.command == "quickstart" else "call it again"
         )
+        print(f"\nnora15 {arguments.command}: interrupted; {again}.", file=sys.stderr)
         return 130
 
 

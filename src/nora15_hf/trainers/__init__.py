@@ -6,7 +6,7 @@ from .encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTra
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_trainer import FlowDPOTrainer
 from .policy_setup import dataset_members, load_policy_for, tiny_policy_for
-from .resume import find_checkpoint
+from .resume import find_checkpoint, is_finished
 from .sft_config import Nora15SFTConfig
 from .sft_trainer import Nora15SFTTrainer
 from .world_model_config import WorldModelConfig
@@ -23,6 +23,7 @@ __all__ = [
     "WorldModelTrainer",
     "dataset_members",
     "find_checkpoint",
+    "is_finished",
     "load_merged_policy",
     "load_policy_for",
     "nf4_config",

@@ -25,6 +25,14 @@ _SETTINGS = (
     "precompute_ref_log_probs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta2",
     "max_grad_norm", "optim", "bf16", "gradient_checkpointing", "seed",
 )  # fmt: skip
+_COLOURS = {"chosen": "#1a9367", "rejected": "#d97f00", "tokens": "#2f81d6"}
+_LABELS = {
+    "loss": "training",
+    "eval_loss": "held out",
+    "rewards": "flow",
+    "token_rewards": "FAST tokens",
+    "eval_rewards": "held out",
+}
 # Panel titles with the curves of each; those that a run did not log are left out.
 _PANELS = {
     "loss": ("loss", "eval_loss"),
@@ -60,8 +68,17 @@ def plot_preference_curves(log_history: Sequence[dict[str, float]], file: str | 
     figure = Figure(figsize=(3.4 * len(curves), 2.9), layout="constrained")
     for (title, panel), axis in zip(curves.items(), figure.subplots(1, len(curves), squeeze=False)[0], strict=True):
         for name, points in panel.items():
-            dashed = "reference" in name or name.startswith("eval_")
-            axis.plot(*zip(*points, strict=True), "--" if dashed else "-", linewidth=1.2, label=name.split("/")[-1])
+            group, _, side = name.partition("/")
+            is_error = group.endswith("error")
+            colour = _COLOURS["rejected" if is_error and side.endswith("rejected") else "chosen"]
+            style = "--" if side.startswith("reference") or group.startswith("eval_") else "-"
+            axis.plot(
+                *zip(*points, strict=True),
+                style,
+                color=_COLOURS["tokens"] if group == "token_rewards" else colour,
+                linewidth=1.2,
+                label=side.replace("_", " ") if is_error else _LABELS[group],
+            )
         axis.set_title(title, fontsize="medium", loc="left")
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
@@ -157,6 +174,8 @@ def _training(trainer: "FlowDPOTrainer", record: dict[str, Any]) -> dict[str, An
         settings = record["settings"]
         for key in ("policy", "policy_fingerprint", "sampler", "num_candidates", "pairing", "min_margin"):
             values[f"preferences: {key.replace('_', ' ')}"] = settings[key]
+        values["preferences: demonstrations"] = record["provenance"].get("demonstrations", _NOT_STATED)
+        values["preferences: counts"] = record["counts"]
         values["preferences: standardised rewards"] = settings["reward"]["standardize"]
         if "sampled_by_this_policy" in record:
             values["candidates are the starting policy's own"] = record["sampled_by_this_policy"]

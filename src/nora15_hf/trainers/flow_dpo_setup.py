@@ -35,8 +35,10 @@ def freeze_backbone(
 
 def initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
     """The policy as it is now; it stays so, unless its values are precomputed and it goes before training begins."""
-    # FSDP shards every model by itself, so that two cannot share a part.
-    is_sharded = bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
+    # FSDP and DeepSpeed shard every model by itself, so that two cannot share a part.
+    is_sharded = bool(args.fsdp or args.deepspeed) or any(
+        parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")
+    )
     if args.precompute_ref_log_probs and not is_sharded:
         # All parameters shared: another object only because the parent asks for one.
         return copy.copy(policy)

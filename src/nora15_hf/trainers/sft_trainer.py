@@ -181,7 +181,9 @@ class Nora15SFTTrainer(Trainer):
         """The batches of one optimizer step, and the targets `(2,)` that all processes have in theirs."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._microbatch = 0
-        totals = sum((count_targets(batch) for batch in batches), torch.zeros(len(PARTS), device=device)).to(device)
+        # Batches of a stream are still on the CPU.
+        counts = (count_targets(batch).to(device) for batch in batches)
+        totals = sum(counts, torch.zeros(len(PARTS), device=device))
         self._steps_since_log += 1
         return batches, self.accelerator.reduce(totals, "sum")
 
