@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from nora15_hf.nora15 import fused_linear
 from plain_policy import PlainPolicy
 from random_policy import random_policy, random_prompt
 
@@ -62,6 +63,12 @@ def flops(run) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run()
     return counter.get_total_flops()
+
+
+@pytest.fixture(autouse=True)
+def counted_products(monkeypatch):
+    """PyTorch's counter does not know oneDNN's operator."""
+    monkeypatch.setattr(fused_linear, "ONEDNN_MIN_ROWS", 10**9)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +144,7 @@ def test_arithmetic_of_a_prompt(model, inputs):
     head = 2 * tokens * text.hidden_size * text.vocab_size
     last_layer = 2 * tokens * (3 * text.hidden_size * text.intermediate_size + text.hidden_size**2)
     saved = flops(lambda: plain.prefill(inputs)) - flops(lambda: model.prefill(**inputs))
-    assert saved >= 0.98 * (head + last_layer)
+    assert 0.98 * (head + last_layer) <= saved <= 1.2 * (head + last_layer)
 
 
 def test_operators_of_a_prompt(model, inputs):
