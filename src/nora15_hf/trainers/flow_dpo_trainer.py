@@ -34,6 +34,7 @@ from .flow_dpo_setup import (
     restore_float32,
 )
 from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
+from .optimizer_checks import check_optimizer
 from .preference_collator import (
     REFERENCE_COLUMNS,
     ROW_INDEX,
@@ -177,6 +178,7 @@ class FlowDPOTrainer(DPOTrainer):
         if hasattr(policy.config, "quantization_config"):
             restore_float32(self.model, adapters)
         check_trainable_parameters(self.model)
+        check_optimizer(args, self.is_fsdp_enabled)
         self._surrogates = _surrogates(args)
         self._metric_key_prefix = "eval"
         self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}

@@ -28,6 +28,7 @@ from .complete_push import CompletePushCallback
 from .ema import EmaCallback
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
+from .optimizer_checks import check_optimizer
 from .sft_card import sft_card_info
 from .sft_config import Nora15SFTConfig
 from .trainable_parameters import select_trainable_parameters
@@ -143,18 +144,7 @@ class Nora15SFTTrainer(Trainer):
         self._train_parts, self._steps_since_log = torch.zeros(len(PARTS), device=args.device), 0
 
     def _refuse_what_does_not_work(self) -> None:
-        optimizer = str(self.args.optim.value)
-        from_bitsandbytes = "8bit" in optimizer or "paged" in optimizer or "bnb" in optimizer
-        if from_bitsandbytes and self.is_fsdp_enabled:
-            raise ValueError(
-                f'optim="{optimizer}" is bitsandbytes\', which cannot update the sharded parameters of FSDP. Use '
-                'optim="adamw_torch_fused"; FSDP shards its state.'
-            )
-        if "paged" in optimizer and self.args.device.type != "cuda":
-            raise ValueError(
-                f'optim="{optimizer}" pages between GPU and CPU memory, but this run is on {self.args.device.type}. Use '
-                f'optim="{optimizer.removeprefix("paged_")}".'
-            )
+        check_optimizer(self.args, self.is_fsdp_enabled)
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ValueError(
                 "FSDP version 1 flattens the parameters of different parts into one. Set fsdp_version: 2, as in "
