@@ -401,7 +401,7 @@ def test_trainer_refuses_models(policy, processor, tmp_path):
         make_trainer(copy.deepcopy(policy).to(torch.bfloat16), processor, tmp_path)
     with pytest.raises(ValueError, match="No parameter of model requires a gradient"):
         make_trainer(copy.deepcopy(policy).requires_grad_(False), processor, tmp_path)
-    with pytest.raises(ValueError, match='this run is on cpu. Use optim="adamw_8bit"'):
+    with pytest.raises(ValueError, match=r'this run is on cpu\. Use optim="adamw_8bit"'):
         make_trainer(policy, processor, tmp_path, optim="paged_adamw_8bit")
     other = copy.deepcopy(policy)
     other.vlm.lm_head.weight.data += 1

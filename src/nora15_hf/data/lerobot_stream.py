@@ -12,11 +12,15 @@ from .lerobot_dataset import LeRobotDataset
 from .lerobot_mixture import check_members, normalized_weights
 from .lerobot_source import LeRobotReader, Sample, open_source, split_positions
 
+# Files differ in length. With many shards the readers get about equal shares: none waits for another at the end of an
+# epoch, and with `repeat` all episodes are seen about equally often.
+SHARDS_PER_READER = 8
+
 
 class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
     """LeRobot dataset read shard by shard, for datasets that are too large for the memory or should not be fetched whole.
 
-    A shard is a data file with its videos, or a part of its episodes when there are fewer files than readers. Readers are
+    A shard is a data file with its videos, or a part of its episodes when there are few files for the readers. Readers are
     the data-loading workers of all processes; each shard goes to one of them, and is fetched from the Hub when its turn
     comes.
     Same seed, epoch and number of readers, same samples in the same order.
@@ -144,7 +148,7 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         files: dict[str, list[int]] = {}
         for position in self._positions.tolist():
             files.setdefault(self._source.metadata.episodes.file[position], []).append(position)
-        parts = 1 if len(files) >= readers else readers
+        parts = -(-SHARDS_PER_READER * readers // len(files))
         return [part for positions in files.values() for part in np.array_split(positions, min(parts, len(positions)))]
 
     def _read_shards(self, shards: list[np.ndarray], random: np.random.Generator) -> Iterator[Sample]:
