@@ -36,7 +36,7 @@ DATA_FILES = "data/*/*.parquet"
 
 
 class LeRobotWriter:
-    """Writes a LeRobot v3.0 dataset episode by episode. Same input, same bytes.
+    """Writes a LeRobot v3.0 dataset episode by episode. Same input, same bytes, except for what video encoders write.
 
     The dataset can be read after [`~LeRobotWriter.finalize`], by this package, by LeRobot and by
     `datasets.load_dataset(root)`.

@@ -20,7 +20,7 @@ CODECS = {
 
 
 class VideoWriter:
-    """Encodes the frames of one camera, episode after episode. Same input, same bytes.
+    """Encodes the frames of one camera, episode after episode.
 
     Args:
         root (`Path`): Folder of the dataset.
@@ -105,7 +105,7 @@ class VideoWriter:
         self._stream = self._container.add_stream(encoder, rate=self._rate, options=options)
         self._stream.height, self._stream.width = self.size
         self._stream.pix_fmt = PIXEL_FORMAT
-        # What an encoder writes can depend on the number of its threads.
+        # What an encoder writes can depend on the number of its threads; nor is it the same on every machine.
         self._stream.codec_context.thread_count = 1
         self._num_frames = self._num_bytes = 0
         self._num_files += 1
