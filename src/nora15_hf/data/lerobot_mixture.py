@@ -7,9 +7,31 @@ import numpy as np
 import torch
 
 from .lerobot_dataset import LeRobotDataset, Sample
+from .lerobot_source import LeRobotReader
 
 
-class LeRobotMixture(torch.utils.data.Dataset):
+class MixtureReader:
+    """Properties that every mixture has, map-style or streaming; [`check_members`] has seen to it that members agree."""
+
+    members: Sequence[LeRobotReader]
+
+    @property
+    def dataset_keys(self) -> list[str]:
+        """Keys of the members, in their order."""
+        return [member.dataset_key for member in self.members]
+
+    @property
+    def chunk_size(self) -> int:
+        """Actions per sample, H."""
+        return self.members[0].chunk_size
+
+    @property
+    def action_dim(self) -> int:
+        """Width A of the actions."""
+        return self.members[0].action_dim
+
+
+class LeRobotMixture(MixtureReader, torch.utils.data.Dataset):
     """Weighted mixture of map-style datasets.
 
     An epoch holds `samples_per_epoch` samples, each member's share of them as its weight says. A member's frames are used
@@ -72,21 +94,6 @@ class LeRobotMixture(torch.utils.data.Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the samples of this epoch; transformers' Trainer and accelerate call it."""
         self._epoch.fill_(epoch)
-
-    @property
-    def dataset_keys(self) -> list[str]:
-        """Keys of the members, in their order."""
-        return [member.dataset_key for member in self.members]
-
-    @property
-    def chunk_size(self) -> int:
-        """Actions per sample, H."""
-        return self.members[0].chunk_size
-
-    @property
-    def action_dim(self) -> int:
-        """Width A of the actions."""
-        return self.members[0].action_dim
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -178,4 +185,4 @@ def normalized_weights(weights: Sequence[float], members: int) -> np.ndarray:
     return values / values.sum()
 
 
-__all__ = ["LeRobotMixture", "check_members", "normalized_weights"]
+__all__ = ["LeRobotMixture", "MixtureReader", "check_members", "normalized_weights"]

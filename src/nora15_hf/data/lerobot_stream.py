@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .lerobot_dataset import LeRobotDataset
-from .lerobot_mixture import check_members, normalized_weights
+from .lerobot_mixture import MixtureReader, check_members, normalized_weights
 from .lerobot_source import LeRobotReader, Sample, open_source, split_positions
 
 # Files differ in length. With many shards the readers get about equal shares: none waits for another at the end of an
@@ -162,7 +162,7 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
                     yield dataset[index]
 
 
-class LeRobotStreamMixture(torch.utils.data.IterableDataset):
+class LeRobotStreamMixture(MixtureReader, torch.utils.data.IterableDataset):
     """Weighted mixture of streams, without end: each sample comes from a member drawn at random.
 
     Args:
@@ -195,21 +195,6 @@ class LeRobotStreamMixture(torch.utils.data.IterableDataset):
         frames = [stream.num_frames for stream in streams]
         self.weights = normalized_weights(frames if weights is None else weights, len(self.members))
         self.seed = seed
-
-    @property
-    def dataset_keys(self) -> list[str]:
-        """Keys of the members, in their order."""
-        return [member.dataset_key for member in self.members]
-
-    @property
-    def chunk_size(self) -> int:
-        """Actions per sample, H."""
-        return self.members[0].chunk_size
-
-    @property
-    def action_dim(self) -> int:
-        """Width A of the actions."""
-        return self.members[0].action_dim
 
     def shard(self, rank: int, world_size: int) -> "LeRobotStreamMixture":
         """The part that one process of a distributed run reads; see [`LeRobotStream.shard`]."""
