@@ -34,6 +34,52 @@ def test_rollout_equals_recompute_at_256_tokens_and_seven_frames():
         torch.testing.assert_close(cached, expected, rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"predictor_use_rope": False}, {"action_convention": "metric"}])
+def test_layers_are_read_without_gradients_and_called_with_them(monkeypatch, options, frames):
+    model = VJEPA2ACModel(small_config(**options)).eval()
+    latents, actions, context = random_inputs(model, frames=frames, steps=3)
+    states = torch.rand(2, frames, 7) if options.get("action_convention") == "metric" else None
+    context = context if frames > 1 else None
+    images = torch.randn(3, 2, 3, 64, 64)
+    called = model.rollout(latents, actions, states, context).detach(), model.encode(images).detach()
+    with torch.no_grad():
+        read = model.rollout(latents, actions, states, context), model.encode(images)
+        for found, expected in zip(read, called, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        # Proof that these are two ways: broken layers are only noticed where they are called.
+        monkeypatch.setattr(type(model.encoder.layer[0]), "forward", None)
+        monkeypatch.setattr(type(model.predictor), "forward", None)
+        model.encode(images)
+        model.rollout(latents[:, -1:], actions, states if states is None else states[:, -1:])
+    with pytest.raises(TypeError):
+        model.encode(images)
+    with pytest.raises(TypeError):
+        model.rollout(latents[:, -1:], actions, states if states is None else states[:, -1:])
+
+
+@pytest.mark.parametrize("way", ["hook", "swiglu", "bfloat16", "eager", "training", "autocast"])
+def test_layers_that_cannot_be_read_are_called(monkeypatch, way):
+    model = VJEPA2ACModel(small_config(predictor_use_swiglu=way == "swiglu")).eval()
+    latents, actions, _ = random_inputs(model, frames=1)
+    calls = []
+    forward = type(model.predictor).forward
+    monkeypatch.setattr(
+        type(model.predictor), "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs)
+    )
+    if way == "hook":
+        model.predictor.predictor_blocks[1].mlp.fc1.register_forward_hook(lambda *_: None)
+    elif way == "bfloat16":
+        model.to(torch.bfloat16)
+    elif way == "eager":
+        model.set_attn_implementation("eager")
+    elif way == "training":
+        model.train()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+        model.rollout(latents, actions)
+    assert calls
+
+
 @pytest.mark.parametrize("convention", ["normalized", "metric"])
 def test_rollout_is_the_same_in_batches_of_any_size(convention):
     model = small_model(action_convention=convention)

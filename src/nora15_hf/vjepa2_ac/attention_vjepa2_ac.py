@@ -16,35 +16,54 @@ FrameCache = list[LayerCache]
 """One `LayerCache` per predictor layer: all that later frames need to know about earlier ones."""
 
 
-def rotary_tables(
-    config: VJEPA2ACConfig, first_frame: int, num_frames: int, device: torch.device
+def axial_rotary_tables(
+    grid_size: tuple[int, int],
+    num_condition_tokens: int,
+    head_dim: int,
+    first_frame: int,
+    num_frames: int,
+    device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Cosines and sines of the predictor's rotary embedding, each float32 `(num_frames * tokens per frame, head_dim)`.
+    Cosines and sines of V-JEPA 2's rotary embedding, each float32 `(num_frames * tokens per frame, head_dim)`.
 
     A head splits into `[frame | row | column | rest]`; the rest keeps angle zero and so stays as it is. Inside an
     axis the frequencies are tiled (angle j uses frequency j mod n) although the turned pairs are adjacent, so that a
     pair mixes two frequencies and absolute frame indices matter: the released weights were trained this way
     (`facebookresearch/vjepa2`, `src/models/utils/modules.py`). Computed from integers at every call, because a buffer
     would follow the model to bfloat16.
+
+    Args:
+        grid_size (`tuple[int, int]`): Rows and columns of patches.
+        num_condition_tokens (`int`): Tokens in front of a frame's patches, which are turned along the frame axis only.
+        head_dim (`int`): Width of an attention head.
+        first_frame, num_frames (`int`): Which frames.
     """
-    rows, columns = config.grid_size
-    condition = config.num_condition_tokens
-    positions = torch.zeros(num_frames, config.tokens_per_frame, 3, device=device)
+    rows, columns = grid_size
+    positions = torch.zeros(num_frames, num_condition_tokens + rows * columns, 3, device=device)
     positions[..., 0] = torch.arange(first_frame, first_frame + num_frames, device=device)[:, None]
     patches = torch.arange(rows * columns, device=device)
-    positions[:, condition:, 1] = patches // columns
-    positions[:, condition:, 2] = (patches % columns) * (rows / columns)
+    positions[:, num_condition_tokens:, 1] = patches // columns
+    positions[:, num_condition_tokens:, 2] = (patches % columns) * (rows / columns)
 
-    num_frequencies = config.predictor_head_dim // 3 // 2
+    num_frequencies = head_dim // 3 // 2
     exponents = torch.arange(num_frequencies, device=device, dtype=torch.float32) / num_frequencies
     frequencies = (1.0 / 10000**exponents).repeat(2)
-    rates = torch.zeros(3, config.predictor_head_dim, device=device)
+    rates = torch.zeros(3, head_dim, device=device)
     for axis in range(3):
         rates[axis, axis * 2 * num_frequencies : (axis + 1) * 2 * num_frequencies] = frequencies
     # Each column of `rates` has one non-zero row, so this sum is exact (a matrix product might run in TF32).
     angles = (positions.flatten(0, 1)[:, :, None] * rates).sum(1)
     return angles.cos(), angles.sin()
+
+
+def rotary_tables(
+    config: VJEPA2ACConfig, first_frame: int, num_frames: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[`axial_rotary_tables`] of the predictor's tokens."""
+    return axial_rotary_tables(
+        config.grid_size, config.num_condition_tokens, config.predictor_head_dim, first_frame, num_frames, device
+    )
 
 
 def rotate(hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -133,6 +152,7 @@ __all__ = [
     "LayerCache",
     "VJEPA2ACAttention",
     "VJEPA2ACResidualLinear",
+    "axial_rotary_tables",
     "eager_attention_forward",
     "rotary_tables",
     "rotate",

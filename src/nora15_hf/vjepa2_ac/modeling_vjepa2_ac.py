@@ -16,14 +16,12 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 
-from .attention_vjepa2_ac import FrameCache, VJEPA2ACResidualLinear
+from .attention_vjepa2_ac import VJEPA2ACResidualLinear
 from .configuration_vjepa2_ac import VJEPA2ACConfig
+from .fast_frames import FastFramePredictor, can_be_read, encode_frames, rows_at_once
 from .poses import integrate_pose
-from .predictor_vjepa2_ac import VJEPA2ACPredictor
+from .predictor_vjepa2_ac import FramePredictor, VJEPA2ACPredictor
 from .weight_files import check_weight_files
-
-# Measured with 258 tokens per frame and width 256: 1 to 20 futures at once take the same time each, 40 take 1.3 times as long.
-_CPU_BATCH_SIZE = 8
 
 
 @dataclass
@@ -235,9 +233,22 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 f"{self.config.encoder_grid_size}. Feed latents of the encoder that the predictor was trained with, "
                 "or load a checkpoint whose two halves match."
             )
-        batch, frames = pixel_values.shape[:2]
-        hidden = self.encoder(pixel_values.flatten(0, 1)[:, None]).last_hidden_state
-        return normalize_latents(hidden).unflatten(0, (batch, frames))
+        images = pixel_values.flatten(0, 1)[:, None]
+        if self._may_read_weights() and can_be_read(self.encoder):
+            hidden = encode_frames(self.encoder, images)
+        else:
+            hidden = self.encoder(images).last_hidden_state
+        return normalize_latents(hidden).unflatten(0, pixel_values.shape[:2])
+
+    def _may_read_weights(self) -> bool:
+        """
+        Whether layers may be run by reading their weights, in fewer operations, instead of by calling them: without
+        gradients, dropout and autocast, with the attention that those operations stand for.
+        """
+        return (
+            not (torch.is_grad_enabled() or self.training or torch.is_autocast_enabled("cpu"))
+            and self.config._attn_implementation == "sdpa"
+        )
 
     def forward(
         self,
@@ -341,9 +352,9 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
     ) -> torch.Tensor:
         """
         Imagines what follows the last given frame, feeding each prediction back. Keys and values of past frames are
-        cached, which is exact because attention is frame-causal: on a CPU the numbers are those of [`~VJEPA2ACModel.forward`]
-        on the whole clip, bit for bit. All given actions are used; the released NORA-1.5 labels ignored the last of five,
-        so pass `actions[..., :4, :]` to reproduce them.
+        cached, which is exact because attention is frame-causal: the numbers are those of [`~VJEPA2ACModel.forward`] on the
+        whole clip, up to rounding. All given actions are used; the released NORA-1.5 labels ignored the last of five, so
+        pass `actions[..., :4, :]` to reproduce them.
 
         Args:
             latents (`torch.Tensor` of shape `(B, T, P, D)`):
@@ -359,7 +370,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 Pose of the camera, which stands still; with `config.use_extrinsics`.
             batch_size (`int`, *optional*):
                 How many of the B * N futures are imagined at once; bounds the memory for keys and values. Default: all
-                on an accelerator, 8 on a CPU, whose caches larger batches overflow.
+                on an accelerator, on a CPU as many as its caches hold.
 
         Returns:
             `torch.Tensor` of shape `(B, steps, P, D)` or `(B, N, steps, P, D)`, float32, layer-normed.
@@ -411,37 +422,35 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             )
         futures = candidates.flatten(0, 1)
         if batch_size is None:
-            batch_size = _CPU_BATCH_SIZE if latents.device.type == "cpu" else len(futures)
+            on_cpu = latents.device.type == "cpu"
+            width = int(self.config.predictor_hidden_size * self.config.predictor_mlp_ratio)
+            batch_size = rows_at_once(self.config.tokens_per_frame, width) if on_cpu else len(futures)
+        if self._may_read_weights() and can_be_read(self.predictor):
+            rows = min(batch_size, len(futures))
+            predict = FastFramePredictor(self.predictor, rows, num_context + num_steps)
+        else:
+            predict = FramePredictor(self.predictor)
         state_of_future = torch.arange(len(latents), device=latents.device).repeat_interleave(num_candidates)
-        rolled = torch.cat(
-            [
-                self._imagine(
-                    latents[rows, -1:],
-                    future_actions,
-                    states[rows, -1:],
-                    None if extrinsics is None else extrinsics[rows, -1:],
-                    None if context is None else [(keys[rows], values[rows]) for keys, values in context],
-                )
-                for rows, future_actions in zip(
-                    state_of_future.split(batch_size), futures.split(batch_size), strict=True
-                )
-            ]
-        )
+        rolled = []
+        for rows, chunk in zip(state_of_future.split(batch_size), futures.split(batch_size), strict=True):
+            predict.start(None if context is None else [(keys[rows], values[rows]) for keys, values in context])
+            camera = None if extrinsics is None else extrinsics[rows, -1:]
+            rolled.append(self._imagine(predict, latents[rows, -1:], chunk, states[rows, -1:], camera))
+        rolled = torch.cat(rolled)
         return rolled.unflatten(0, candidates.shape[:2]) if actions.ndim == 4 else rolled
 
     def _imagine(
         self,
+        predict: FramePredictor | FastFramePredictor,
         frame: torch.Tensor,
         actions: torch.Tensor,
         state: torch.Tensor,
         extrinsics: torch.Tensor | None,
-        past: FrameCache | None,
     ) -> torch.Tensor:
         """One future `(R, steps, P, D)` for each of R last frames and chunks of actions."""
         imagined = []
         for action in actions.split(1, dim=1):
-            prediction, past = self.predictor(frame, action, state, extrinsics, past=past, return_cache=True)
-            frame = normalize_latents(prediction)
+            frame = normalize_latents(predict(frame, action, state, extrinsics))
             imagined.append(frame)
             if self.config.action_convention == "metric":
                 state = integrate_pose(state, action)

@@ -120,15 +120,8 @@ class VJEPA2ACPredictor(nn.Module):
             `(torch.Tensor of shape (B, T, P, D), FrameCache or None)`: predictions of the frames after each, **not**
             layer-normed, and the cache.
         """
-        dtype = self.predictor_embed.weight.dtype
-        tokens = [
-            encode_rows(self.action_encoder, actions.to(dtype)),
-            encode_rows(self.state_encoder, states.to(dtype)),
-        ]
-        if self.config.use_extrinsics:
-            tokens.append(encode_rows(self.extrinsics_encoder, extrinsics.to(dtype)))
-        embedded = self.predictor_embed(latents.to(dtype))
-        hidden = torch.cat([torch.stack(tokens, dim=2), embedded], dim=2)
+        embedded = self.predictor_embed(latents.to(self.predictor_embed.weight.dtype))
+        hidden = torch.cat([self.embed_conditions(actions, states, extrinsics), embedded], dim=2)
         num_frames, tokens_per_frame = hidden.shape[1:3]
         first_frame = 0 if past is None else past[0][0].shape[2] // tokens_per_frame
         rotary = None
@@ -143,5 +136,42 @@ class VJEPA2ACPredictor(nn.Module):
         patches = hidden.unflatten(1, (num_frames, tokens_per_frame))[:, :, self.config.num_condition_tokens :]
         return self.predictor_proj(self.predictor_norm(patches)), cache
 
+    def embed_conditions(
+        self, actions: torch.Tensor, states: torch.Tensor, extrinsics: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The tokens in front of each frame's patches, `(B, T, condition tokens, width)`; arguments as in `forward`."""
+        dtype = self.predictor_embed.weight.dtype
+        tokens = [
+            encode_rows(self.action_encoder, actions.to(dtype)),
+            encode_rows(self.state_encoder, states.to(dtype)),
+        ]
+        if self.config.use_extrinsics:
+            tokens.append(encode_rows(self.extrinsics_encoder, extrinsics.to(dtype)))
+        return torch.stack(tokens, dim=2)
 
-__all__ = ["VJEPA2ACPredictor"]
+
+class FramePredictor:
+    """
+    The predictor on one frame after the other, with the cache of those before.
+
+    Args:
+        predictor ([`VJEPA2ACPredictor`]): The predictor.
+    """
+
+    def __init__(self, predictor: VJEPA2ACPredictor):
+        self.predictor = predictor
+        self.past: FrameCache | None = None
+
+    def start(self, past: FrameCache | None) -> None:
+        """Begins new futures behind frames of which `past` is the cache."""
+        self.past = past
+
+    def __call__(
+        self, latents: torch.Tensor, actions: torch.Tensor, states: torch.Tensor, extrinsics: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The prediction `(B, 1, P, D)` that follows one more frame; arguments as in `forward`, with T = 1."""
+        prediction, self.past = self.predictor(latents, actions, states, extrinsics, past=self.past, return_cache=True)
+        return prediction
+
+
+__all__ = ["FramePredictor", "VJEPA2ACPredictor"]
