@@ -2,6 +2,7 @@
 """The backbone's pass over a prompt, for inference: vision tower and language layers, no LM head, no wait for the device."""
 
 import functools
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,22 +10,33 @@ from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from .fused_linear import joined_linear, linear
+from .fused_linear import Projection, joined_linear, linear
 from .inference_layers import (
+    LayerWeights,
     finish_layer,
     grouped_attention,
     grouped_mask,
     project_heads,
-    read_layer,
     rms_norm,
     rotary_tables,
 )
 
 
+@dataclass(frozen=True)
+class VisionLayout:
+    """Where the patches of pictures stand; see [`vision_layout`]."""
+
+    order: torch.Tensor
+    inverse_order: torch.Tensor
+    positions: torch.Tensor
+    window_lengths: tuple[int, ...]
+    frame_lengths: tuple[int, ...]
+
+
 @functools.lru_cache(maxsize=32)
 def vision_layout(
     grids: tuple[tuple[int, int, int], ...], merge_size: int, window_size: int, patch_size: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], tuple[int, ...]]:
+) -> VisionLayout:
     """
     Where the patches of pictures stand, which depends on the pictures' sizes only.
 
@@ -35,12 +47,12 @@ def vision_layout(
     grid = torch.tensor(grids)
     window_index, boundaries = get_vision_window_index(grid, merge_size, window_size, patch_size)
     position = get_vision_position_ids(grid, merge_size).view(len(window_index), merge_size**2, 2)
-    return (
-        window_index.to(device),
-        window_index.argsort().to(device),
-        position[window_index].flatten(0, 1).to(device),
-        tuple(boundaries.diff().tolist()),
-        tuple(height * width for frames, height, width in grids for _ in range(frames)),
+    return VisionLayout(
+        order=window_index.to(device),
+        inverse_order=window_index.argsort().to(device),
+        positions=position[window_index].flatten(0, 1).to(device),
+        window_lengths=tuple(boundaries.diff().tolist()),
+        frame_lengths=tuple(height * width for frames, height, width in grids for _ in range(frames)),
     )
 
 
@@ -60,51 +72,96 @@ def attend_windows(
     return torch.cat(attended, dim=1).transpose(0, 1).reshape(len(queries), -1)
 
 
-def encode_images(visual: nn.Module, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class VisionBlockWeights:
+    """What one block of the vision tower computes with."""
+
+    norm1: nn.Module
+    norm2: nn.Module
+    qkv: Projection
+    output: Projection
+    gate_up: Projection
+    down: Projection
+    activation: nn.Module
+    num_heads: int
+    sees_whole_frame: bool
+
+
+@dataclass(frozen=True)
+class VisionWeights:
+    """What the vision tower computes with; see [`read_vision`]."""
+
+    tower: nn.Module
+    kernel: torch.Tensor
+    blocks: list[VisionBlockWeights]
+    merge: Projection
+    project: Projection
+
+    @property
+    def projections(self) -> list[Projection]:
+        of_blocks = (p for block in self.blocks for p in (block.qkv, block.output, block.gate_up, block.down))
+        return [*of_blocks, self.merge, self.project]
+
+
+def read_vision(visual: nn.Module) -> VisionWeights:
+    """The weights of `Qwen2_5_VisionTransformerPretrainedModel` as they are now."""
+    return VisionWeights(
+        tower=visual,
+        # A convolution whose stride is its kernel is a product.
+        kernel=visual.patch_embed.proj.weight.flatten(1),
+        blocks=[
+            VisionBlockWeights(
+                norm1=block.norm1,
+                norm2=block.norm2,
+                qkv=joined_linear([block.attn.qkv]),
+                output=joined_linear([block.attn.proj]),
+                gate_up=joined_linear([block.mlp.gate_proj, block.mlp.up_proj]),
+                down=joined_linear([block.mlp.down_proj]),
+                activation=block.mlp.act_fn,
+                num_heads=block.attn.num_heads,
+                sees_whole_frame=number in visual.fullatt_block_indexes,
+            )
+            for number, block in enumerate(visual.blocks)
+        ],
+        merge=joined_linear([visual.merger.mlp[0]]),
+        project=joined_linear([visual.merger.mlp[2]]),
+    )
+
+
+def encode_patches(weights: VisionWeights, pixel_values: torch.Tensor, layout: VisionLayout) -> torch.Tensor:
     """
     The pooled output of Qwen2.5-VL's vision tower.
 
     Args:
-        visual (`Qwen2_5_VisionTransformerPretrainedModel`): The tower.
+        weights ([`VisionWeights`]): Of [`read_vision`].
         pixel_values (`torch.Tensor` of shape `(patches, channels * temporal_patch * patch * patch)`): Flattened patches.
-        image_grid_thw (`torch.LongTensor` of shape `(images, 3)`): Patch grids.
+        layout ([`VisionLayout`]): Of [`vision_layout`].
 
     Returns:
         `torch.Tensor` of shape `(merged tokens, out_hidden_size)`.
     """
-    config = visual.config
-    window_index, reverse_index, position, window_lengths, frame_lengths = vision_layout(
-        tuple(map(tuple, image_grid_thw.tolist())),
-        config.spatial_merge_size,
-        config.window_size,
-        config.patch_size,
-        pixel_values.device,
-    )
-    # A convolution whose stride is its kernel is a product.
-    kernel = visual.patch_embed.proj.weight
-    hidden_states = linear(pixel_values.to(kernel.dtype), kernel.flatten(1))
-    merged = config.spatial_merge_size**2
-    hidden_states = hidden_states.view(-1, merged, hidden_states.shape[-1])[window_index].flatten(0, 1)
-    position_embeddings = visual.rotary_pos_emb(hidden_states, position)
-    for number, block in enumerate(visual.blocks):
-        attention, mlp = block.attn, block.mlp
-        lengths = frame_lengths if number in visual.fullatt_block_indexes else window_lengths
-        qkv = joined_linear([attention.qkv])(rms_norm(block.norm1, hidden_states))
-        queries, keys, values = qkv.view(len(qkv), 3, attention.num_heads, -1).unbind(1)
+    visual = weights.tower
+    hidden_states = linear(pixel_values.to(weights.kernel.dtype), weights.kernel)
+    merged = visual.config.spatial_merge_size**2
+    hidden_states = hidden_states.view(-1, merged, hidden_states.shape[-1])[layout.order].flatten(0, 1)
+    position_embeddings = visual.rotary_pos_emb(hidden_states, layout.positions)
+    for block in weights.blocks:
+        lengths = layout.frame_lengths if block.sees_whole_frame else layout.window_lengths
+        qkv = block.qkv(rms_norm(block.norm1, hidden_states))
+        queries, keys, values = qkv.view(len(qkv), 3, block.num_heads, -1).unbind(1)
         queries, keys = apply_rotary_pos_emb_vision(queries, keys, *position_embeddings)
-        hidden_states = hidden_states + joined_linear([attention.proj])(attend_windows(queries, keys, values, lengths))
-        gate, up = joined_linear([mlp.gate_proj, mlp.up_proj])(rms_norm(block.norm2, hidden_states)).chunk(2, dim=-1)
-        hidden_states = hidden_states + joined_linear([mlp.down_proj])(mlp.act_fn(gate) * up)
+        hidden_states = hidden_states + block.output(attend_windows(queries, keys, values, lengths))
+        gate, up = block.gate_up(rms_norm(block.norm2, hidden_states)).chunk(2, dim=-1)
+        hidden_states = hidden_states + block.down(block.activation(gate) * up)
     merger = visual.merger
     hidden_states = rms_norm(merger.ln_q, hidden_states).view(-1, merger.hidden_size)
-    hidden_states = merger.mlp[1](joined_linear([merger.mlp[0]])(hidden_states))
-    return joined_linear([merger.mlp[2]])(hidden_states)[reverse_index]
+    return weights.project(merger.mlp[1](weights.merge(hidden_states)))[layout.inverse_order]
 
 
 def encode_tokens(
-    language_model: nn.Module,
+    layers: list[LayerWeights],
     inputs_embeds: torch.Tensor,
-    position_ids: torch.LongTensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
     attention_mask: torch.Tensor,
     last_output: bool,
 ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
@@ -115,9 +172,9 @@ def encode_tokens(
     computes keys and values of all tokens and goes on with that one at most.
 
     Args:
-        language_model (`Qwen2_5_VLTextModel`): The backbone without its LM head.
+        layers (`list[LayerWeights]`): Of [`read_layer`].
         inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`): Tokens with pictures in their places.
-        position_ids (`torch.LongTensor` of shape `(3, batch, length)`): Of `multimodal_position_ids`.
+        position_embeddings (`tuple[torch.Tensor, torch.Tensor]`): Cosines and sines `(batch, length, head_dim)`.
         attention_mask (`torch.Tensor` of shape `(batch, length)`): 0 on padding.
         last_output (`bool`): Whether the last layer's output is needed at the final token.
 
@@ -125,15 +182,12 @@ def encode_tokens(
         The final token's hidden states `(batch, 1, hidden_size)`, before the final norm, or None, and each layer's rotated
         keys and values, `(batch, key/value heads, length, head_dim)`.
     """
-    layers = [read_layer(layer) for layer in language_model.layers]
     num_heads, num_key_heads = layers[0].num_heads, layers[0].num_key_value_heads
     length = inputs_embeds.shape[1]
     visible = torch.ones(length, length, dtype=torch.bool, device=inputs_embeds.device).tril()
     visible = visible & attention_mask.bool()[:, None]
     mask = grouped_mask(visible, num_heads // num_key_heads, inputs_embeds.dtype)
-    tables = rotary_tables(
-        *language_model.rotary_emb(inputs_embeds, position_ids), num_heads + num_key_heads, num_key_heads
-    )
+    tables = rotary_tables(*position_embeddings, num_heads + num_key_heads, num_key_heads)
     all_keys, all_values = [], []
     hidden_states = inputs_embeds
     for number, layer in enumerate(layers):
@@ -150,4 +204,12 @@ def encode_tokens(
     return hidden_states, tuple(all_keys), tuple(all_values)
 
 
-__all__ = ["attend_windows", "encode_images", "encode_tokens", "vision_layout"]
+__all__ = [
+    "VisionLayout",
+    "VisionWeights",
+    "attend_windows",
+    "encode_patches",
+    "encode_tokens",
+    "read_vision",
+    "vision_layout",
+]

@@ -5,16 +5,14 @@ Both have Qwen2.5-VL's layer. Training runs the modules; here their parameters a
 from one call of the policy to the next.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .fused_linear import joined_linear
-
-Projection = Callable[[torch.Tensor], torch.Tensor]
+from .fused_linear import JoinedLinear, Projection, joined_linear
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,10 @@ class LayerWeights:
     num_heads: int
     num_key_value_heads: int
     head_dim: int
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        return self.qkv, self.output, self.gate_up, self.down
 
 
 def read_layer(layer: nn.Module) -> LayerWeights:
@@ -65,6 +67,11 @@ def can_be_read(tower: nn.Module, layers: nn.ModuleList, norm: str) -> bool:
         not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
         for module in (tower, *layers)
     ) and all(type(weight) is nn.Parameter and weight.device.type != "meta" for weight in weights)
+
+
+def are_tensors(projections: Sequence[Projection]) -> bool:
+    """Whether projections are products with tensors, which can be compiled, and none is a call of a module."""
+    return all(isinstance(projection, JoinedLinear) for projection in projections)
 
 
 def rms_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -218,6 +225,7 @@ def finish_layer(weights: LayerWeights, hidden_states: torch.Tensor, attended: t
 __all__ = [
     "KeyValueBuffer",
     "LayerWeights",
+    "are_tensors",
     "can_be_read",
     "finish_layer",
     "grouped_attention",

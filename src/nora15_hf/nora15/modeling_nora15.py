@@ -42,13 +42,14 @@ from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position
 
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
+from .compiled_parts import CompiledParts
 from .configuration_nora15 import Nora15Config
 from .fast_denoising import Denoiser
 from .fast_generation import ActionHead, generate_tokens, is_simple, pick_token
-from .fast_prefill import encode_images, encode_tokens
+from .fast_prefill import encode_patches, encode_tokens, read_vision, vision_layout
 from .flow_schedulers import load_flow_scheduler
 from .flow_solver import flow_solver
-from .inference_layers import can_be_read
+from .inference_layers import are_tensors, can_be_read, read_layer
 from .quantization import backbone_quantization, refuse_repacked_weights
 from .released_checkpoint import (
     HUB_OPTIONS,
@@ -452,6 +453,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             self.state_proj = nn.Linear(config.state_dim, hidden_size)
         self.generation_config = self.vlm.generation_config
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+        self._compiled = CompiledParts()
         self.post_init()
 
     @classmethod
@@ -833,12 +835,22 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if self._can_read_backbone():
+            input_ids, attention_mask = self._pad_prompt(input_ids, attention_mask)
             _, keys, values, _ = self._read_backbone(
                 input_ids, attention_mask, pixel_values, image_grid_thw, last_output=False
             )
         else:
             _, keys, values = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
         return PrefixCache(keys, values, self.default_prefix_mask(input_ids, attention_mask), state)
+
+    def _pad_prompt(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.LongTensor, torch.Tensor]:
+        """Prompts with padding on the left, up to the next length that has been [warmed up][warm_up], if there is one."""
+        batch, length = input_ids.shape
+        room = self._compiled.padded_length(batch, length) - length
+        pad_token = self.config.get_text_config().pad_token_id
+        return F.pad(input_ids, (room, 0), value=pad_token or 0), F.pad(attention_mask, (room, 0))
 
     def _read_backbone(
         self,
@@ -849,18 +861,39 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         last_output: bool,
     ) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.LongTensor]:
         """`run_backbone` as `encode_tokens` does it; also returns the positions `(3, batch, length)`."""
-        visual = self.vlm.model.visual
+        language_model = self.vlm.model.language_model
         hidden_states, position_ids = self._embed_prompt(
             input_ids,
             attention_mask,
             pixel_values,
             image_grid_thw,
-            lambda pixels: encode_images(visual, pixels, image_grid_thw),
+            lambda pixels: self._read_images(pixels, image_grid_thw),
         )
-        encoded = encode_tokens(
-            self.vlm.model.language_model, hidden_states, position_ids, attention_mask, last_output
+        layers = [read_layer(layer) for layer in language_model.layers]
+        run = encode_tokens
+        if all(are_tensors(layer.projections) for layer in layers):
+            shape, dtype, device = hidden_states.shape, hidden_states.dtype, hidden_states.device
+            run = self._compiled.find(encode_tokens, *shape, last_output, attention_mask.dtype, dtype, device)
+        position_embeddings = language_model.rotary_emb(hidden_states, position_ids)
+        return *run(layers, hidden_states, position_embeddings, attention_mask, last_output), position_ids
+
+    def _read_images(self, pixel_values: torch.Tensor, image_grid_thw: torch.LongTensor) -> torch.Tensor:
+        """Image tokens `(tokens, hidden_size)` as `encode_patches` computes them."""
+        visual = self.vlm.model.visual
+        weights = read_vision(visual)
+        layout = vision_layout(
+            tuple(map(tuple, image_grid_thw.tolist())),
+            visual.spatial_merge_size,
+            visual.window_size,
+            visual.patch_size,
+            pixel_values.device,
         )
-        return *encoded, position_ids
+        run = encode_patches
+        if are_tensors(weights.projections):
+            lengths = layout.window_lengths, layout.frame_lengths
+            dtypes = pixel_values.dtype, weights.kernel.dtype, weights.kernel.device
+            run = self._compiled.find(encode_patches, *lengths, *dtypes)
+        return run(weights, pixel_values, layout)
 
     def _can_read_backbone(self) -> bool:
         visual, language_model = self.vlm.model.visual, self.vlm.model.language_model
@@ -1093,6 +1126,52 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         velocity = self.velocity_field(prefix, solver.times.to(prefix.mask.device), num_samples)
         return solver.integrate(velocity, noise.to(prefix.mask.device, torch.float32))
 
+    @torch.no_grad()
+    def warm_up(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        state: torch.Tensor | None = None,
+        num_samples: int = 1,
+    ) -> None:
+        """
+        Compiles sampling for observations like the given one, so that a robot does not wait for it: the same batch size,
+        pictures of the same number and size, a prompt as long or shorter (shorter ones are padded to it).
+
+        Call it once per kind of observation; what does not fit any runs as before, uncompiled. It takes about a minute on a
+        CPU and needs a C++ compiler there. The numbers stay the same up to rounding; weights may change afterwards.
+
+        Args:
+            input_ids, attention_mask, pixel_values, image_grid_thw, state: What the processor returned.
+            num_samples (`int`, *optional*, defaults to 1): Chunks per row, as in `sample_actions`.
+
+        Raises:
+            ValueError: Layers of this policy have to be called (adapters, quantisation, hooks, sharded or offloaded
+                weights, another attention implementation than `"sdpa"`), so that there is nothing to compile.
+        """
+        if not self._can_read_backbone():
+            raise ValueError(
+                "warm_up() compiles plain weights, but layers of this policy are hooked, sharded, offloaded, or run with "
+                f"attn_implementation={self.config._attn_implementation!r} instead of 'sdpa'. Merge adapters and load the "
+                "policy whole, or do without warm_up(): sample_actions() works all the same."
+            )
+        self._compiled.is_warming_up = True
+        try:
+            self.sample_actions(
+                input_ids,
+                attention_mask,
+                pixel_values,
+                image_grid_thw,
+                num_steps=1,
+                num_samples=num_samples,
+                state=state,
+            )
+        finally:
+            self._compiled.is_warming_up = False
+        self._compiled.add_prompt_length(*input_ids.shape)
+
     def velocity_field(
         self, prefix: PrefixCache, times: torch.FloatTensor, num_samples: int = 1
     ) -> Callable[[torch.Tensor, int], torch.FloatTensor]:
@@ -1119,7 +1198,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             time_embeddings = sinusoidal_time_embedding(
                 times, config.action_expert_config.hidden_size, config.min_period, config.max_period
             )
-            return Denoiser(self, prefix, time_embeddings, num_samples, self._embed_state(prefix)).velocity
+            return Denoiser(
+                self, prefix, time_embeddings, num_samples, self._embed_state(prefix), self._compiled
+            ).velocity
         leading = (len(prefix),) if num_samples == 1 else (len(prefix), num_samples)
         return lambda sample, evaluation: self.predict_velocity(sample, times[evaluation].expand(leading), prefix)
 
