@@ -14,9 +14,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from .compiled_parts import CompiledParts
 from .fused_linear import is_plain_linear
 from .inference_layers import (
     KeyValueBuffer,
+    LayerWeights,
+    are_tensors,
     finish_layer,
     grouped_attention,
     grouped_mask,
@@ -103,6 +106,7 @@ def generate_tokens(
     position_ids: torch.LongTensor,
     attention_mask: torch.Tensor,
     max_new_tokens: int,
+    compiled: CompiledParts,
 ) -> list[list[int]]:
     """
     Continues left-padded prompts.
@@ -116,6 +120,7 @@ def generate_tokens(
         position_ids (`torch.LongTensor` of shape `(3, batch, length)`): Of the prompt.
         attention_mask (`torch.Tensor` of shape `(batch, length)`): 0 on padding.
         max_new_tokens (`int`): Longest answer, end marker included.
+        compiled ([`CompiledParts`]): Where to look for compiled forms.
 
     Returns:
         `list[list[int]]`: Vocabulary ids of each row, without the end marker.
@@ -123,24 +128,27 @@ def generate_tokens(
     layers = [read_layer(layer) for layer in language_model.layers]
     buffers = [KeyValueBuffer(key, value, max_new_tokens - 1) for key, value in zip(keys, values, strict=True)]
     num_heads, num_key_heads = layers[0].num_heads, layers[0].num_key_value_heads
-    visible = F.pad(attention_mask.bool(), (0, max_new_tokens - 1), value=True)[:, None]
-    mask = grouped_mask(visible, num_heads // num_key_heads, hidden_states.dtype)
+    compilable = all(are_tensors(layer.projections) for layer in layers)
+    prompt_length, dtype, device = attention_mask.shape[1], hidden_states.dtype, hidden_states.device
+    # Columns that are not written yet are hidden, and shown one by one.
+    visible = F.pad(attention_mask.bool(), (0, max_new_tokens - 1))[:, None]
+    mask = grouped_mask(visible, num_heads // num_key_heads, dtype)
+    columns = torch.arange(prompt_length, mask.shape[-1], device=device).split(1)
     position_ids = position_ids[:, :, -1:]
-    column = attention_mask.shape[1]
     rows: list[list[int]] = [[] for _ in attention_mask]
     running = list(range(len(rows)))
-    while True:
+    for step in range(max_new_tokens):
         choice = pick(head(rms_norm(language_model.norm, hidden_states)))
-        tokens, is_end = head.ids[choice], head.is_end[choice].tolist()
+        tokens, is_end = head.ids[choice], (head.is_end[choice] & (not compiled.is_warming_up)).tolist()
         for row, token, end in zip(running, tokens.tolist(), is_end, strict=True):
             if not end:
                 rows[row].append(token)
-        if all(is_end) or column == mask.shape[-1]:
-            return rows
+        if all(is_end) or step == max_new_tokens - 1:
+            break
         if any(is_end):
             kept = [number for number, end in enumerate(is_end) if not end]
             running = [running[number] for number in kept]
-            kept = torch.tensor(kept, device=tokens.device)
+            kept = torch.tensor(kept, device=device)
             tokens, mask, position_ids = tokens[kept], mask[kept], position_ids[:, kept]
             for buffer in buffers:
                 buffer.select(kept)
@@ -149,14 +157,29 @@ def generate_tokens(
         tables = rotary_tables(
             *language_model.rotary_emb(hidden_states, position_ids), num_heads + num_key_heads, num_key_heads
         )
-        column += 1
-        for layer, buffer in zip(layers, buffers, strict=True):
-            queries, key_value = project_heads(layer, hidden_states, tables)
-            buffer.write(column - 1, key_value)
-            attended = grouped_attention(
-                queries, buffer.keys[:, :, :column], buffer.values[:, :, :column], mask[..., :column]
-            )
-            hidden_states = finish_layer(layer, hidden_states, attended)
+        mask[..., prompt_length + step] = 0
+        run = decode_token
+        if compilable:
+            run = compiled.find(decode_token, len(running), mask.shape[-1], len(layers), dtype, device)
+        hidden_states = run(layers, buffers, hidden_states, tables, mask, columns[step])
+    return rows
+
+
+def decode_token(
+    layers: Sequence[LayerWeights],
+    buffers: Sequence[KeyValueBuffer],
+    hidden_states: torch.Tensor,
+    tables: tuple[torch.Tensor, torch.Tensor],
+    mask: torch.Tensor,
+    column: torch.LongTensor,
+) -> torch.Tensor:
+    """The language layers on one token per row, `(batch, 1, hidden_size)`, which goes into one column of the buffers."""
+    for layer, buffer in zip(layers, buffers, strict=True):
+        queries, key_value = project_heads(layer, hidden_states, tables)
+        buffer.write_at(column, key_value)
+        attended = grouped_attention(queries, buffer.keys, buffer.values, mask)
+        hidden_states = finish_layer(layer, hidden_states, attended)
+    return hidden_states
 
 
 __all__ = ["ActionHead", "generate_tokens", "is_simple", "pick_token"]

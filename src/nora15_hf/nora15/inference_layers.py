@@ -137,6 +137,10 @@ class KeyValueBuffer:
         """Keys and values `(batch, length, 2 * key/value heads, head_dim)` of the tokens from `column` on."""
         self.data[:, :, column : column + key_value.shape[1]] = key_value.transpose(1, 2)
 
+    def write_at(self, column: torch.LongTensor, key_value: torch.Tensor) -> None:
+        """As `write`, for one token whose column `(1,)` is not known when the code is compiled."""
+        self.data.index_copy_(2, column, key_value.transpose(1, 2))
+
     def select(self, rows: torch.LongTensor) -> None:
         """Keeps those rows of the batch."""
         self.data = self.data[rows]

@@ -903,6 +903,15 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             and can_be_read(language_model, language_model.layers, "input_layernorm")
         )
 
+    def _can_read_expert(self) -> bool:
+        expert = self.action_expert
+        return (
+            self._may_read_weights()
+            # An expert that is trained beside an adapter is wrapped, and the wrapper chooses which of the two runs.
+            and type(expert) is Nora15ActionExpert
+            and can_be_read(expert, expert.layers, "input_layernorm")
+        )
+
     def _may_read_weights(self) -> bool:
         """
         Whether layers may be run by reading their weights, in fewer operations, instead of by calling them: without
@@ -1135,10 +1144,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         image_grid_thw: torch.LongTensor | None = None,
         state: torch.Tensor | None = None,
         num_samples: int = 1,
+        decoder: str = "flow",
+        max_new_tokens: int | None = None,
     ) -> None:
         """
-        Compiles sampling for observations like the given one, so that a robot does not wait for it: the same batch size,
-        pictures of the same number and size, a prompt as long or shorter (shorter ones are padded to it).
+        Compiles inference for observations like the given one, so that a robot waits less: the same batch size, pictures of
+        the same number and size, a prompt as long or shorter (shorter ones are padded to it).
 
         Call it once per kind of observation; what does not fit any runs as before, uncompiled. It takes about a minute on a
         CPU and needs a C++ compiler there. The numbers stay the same up to rounding; weights may change afterwards.
@@ -1146,28 +1157,28 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         Args:
             input_ids, attention_mask, pixel_values, image_grid_thw, state: What the processor returned.
             num_samples (`int`, *optional*, defaults to 1): Chunks per row, as in `sample_actions`.
+            decoder (`str`, *optional*, defaults to `"flow"`): `"flow"` for `sample_actions`, `"fast"` for `generate_actions`.
+            max_new_tokens (`int`, *optional*): As in `generate_actions`.
 
         Raises:
-            ValueError: Layers of this policy have to be called (adapters, quantisation, hooks, sharded or offloaded
+            ValueError: Another decoder, or layers of this policy have to be called (adapters, quantisation, hooks, sharded or offloaded
                 weights, another attention implementation than `"sdpa"`), so that there is nothing to compile.
         """
-        if not self._can_read_backbone():
+        if decoder not in ("flow", "fast"):
+            raise ValueError(f'decoder={decoder!r} must be "flow" (sample_actions) or "fast" (generate_actions).')
+        if not (self._can_read_backbone() and self._can_read_expert()):
             raise ValueError(
                 "warm_up() compiles plain weights, but layers of this policy are hooked, sharded, offloaded, or run with "
                 f"attn_implementation={self.config._attn_implementation!r} instead of 'sdpa'. Merge adapters and load the "
                 "policy whole, or do without warm_up(): sample_actions() works all the same."
             )
+        inputs = (input_ids, attention_mask, pixel_values, image_grid_thw)
         self._compiled.is_warming_up = True
         try:
-            self.sample_actions(
-                input_ids,
-                attention_mask,
-                pixel_values,
-                image_grid_thw,
-                num_steps=1,
-                num_samples=num_samples,
-                state=state,
-            )
+            if decoder == "flow":
+                self.sample_actions(*inputs, num_steps=1, num_samples=num_samples, state=state)
+            else:
+                self.generate_actions(*inputs, max_new_tokens)
         finally:
             self._compiled.is_warming_up = False
         self._compiled.add_prompt_length(*input_ids.shape)
@@ -1187,13 +1198,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             `Callable`: from a sample `(batch, [num_samples,] chunk_size, action_dim)` and an index into `times` to what
             `predict_velocity` gives there. Valid until the weights change.
         """
-        expert = self.action_expert
-        # An expert that is trained beside an adapter is wrapped, and the wrapper chooses which of the two runs.
-        if (
-            self._may_read_weights()
-            and type(expert) is Nora15ActionExpert
-            and can_be_read(expert, expert.layers, "input_layernorm")
-        ):
+        if self._can_read_expert():
             config = self.config
             time_embeddings = sinusoidal_time_embedding(
                 times, config.action_expert_config.hidden_size, config.min_period, config.max_period
@@ -1253,6 +1258,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         config = copy.deepcopy(self.generation_config)
         unknown = config.update(**generation_options)
         if self._can_read_backbone() and is_simple(config) and not unknown:
+            input_ids, attention_mask = self._pad_prompt(input_ids, attention_mask)
             last, keys, values, position_ids = self._read_backbone(
                 input_ids, attention_mask, pixel_values, image_grid_thw, last_output=True
             )
@@ -1266,6 +1272,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 position_ids,
                 attention_mask,
                 max_new_tokens,
+                self._compiled,
             )
             return [[token - start for token in row] for row in rows]
         sequences = self.vlm.generate(
