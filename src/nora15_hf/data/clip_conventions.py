@@ -12,6 +12,7 @@ from transformers.utils import cached_file
 
 from ..nora15 import Nora15Processor
 from ..nora15.normalization import ActionStatistics, NormalizationMode, normalize, select_dataset_key
+from ..nora15.verified_download import verified
 from ..vjepa2_ac import pose_difference
 from .dataset_fingerprint import dataset_fingerprint
 from .lerobot_dataset import LeRobotDataset
@@ -190,6 +191,7 @@ class ClipConventions:
         Path(folder, CLIPS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
+    @verified
     def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> "ClipConventions":
         """
         Reads `clips.json` of a world model.
@@ -199,6 +201,7 @@ class ClipConventions:
             revision (`str`, *optional*): Branch, tag or commit of the repo.
 
         Raises:
+            OSError: It arrived damaged twice.
             ValueError: There is none, or it does not hold what [`~ClipConventions.save_pretrained`] writes.
         """
         path = cached_file(name_or_path, CLIPS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
