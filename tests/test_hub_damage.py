@@ -121,8 +121,9 @@ LOADS = {
     "policy, configuration": ("policy", r"config\.json", of_model(Nora15ForActionPrediction.from_pretrained)),
     "policy, scheduler": ("policy", r"scheduler/.*", of_model(Nora15ForActionPrediction.from_pretrained)),
     "policy, AutoModel": ("policy", r"model\.safetensors", of_model(AutoModel.from_pretrained)),
-    "policy, shard": ("policy-sharded", "model-00002-of-.*", of_model(AutoModel.from_pretrained)),
-    "policy, index": ("policy-sharded", r".*\.index\.json", of_model(AutoModel.from_pretrained)),
+    "policy, shard": ("policy-sharded", "model-00002-of-.*", of_model(Nora15ForActionPrediction.from_pretrained)),
+    "policy, index": ("policy-sharded", r".*\.index\.json", of_model(Nora15ForActionPrediction.from_pretrained)),
+    "policy, shard, AutoModel": ("policy-sharded", "model-00001-of-.*", of_model(AutoModel.from_pretrained)),
     "policy, released": ("released", r"model\.safetensors", released),
     "policy, released shard": ("released-sharded", "model-2-of-2.*", released),
     "tensors for the converter": ("released", r"model\.safetensors", tensors),
@@ -226,16 +227,16 @@ def test_what_always_arrives_damaged_is_one_error_and_not_kept(author, cache, ca
     assert any(re.fullmatch(file, name) for name in cached(cache))
 
 
-@pytest.mark.parametrize("offline", [False, True])
-def test_files_of_the_cache_are_not_read_again(author, cache, monkeypatch, offline):
+def test_files_of_the_cache_are_not_read_again(author, cache, monkeypatch):
     for repo, _, load in LOADS.values():
         load(f"robots/{repo}", author)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     for module in (nora15_hf.nora15.verified_download, nora15_hf.vjepa2_ac.verified_download):
         module._intact.clear()
         monkeypatch.setattr(module, "_is_damaged", lambda *arguments: pytest.fail("a file was compared again"))
-    for repo, _, load in LOADS.values():
-        load(f"robots/{repo}", author)
+    for offline in (False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        for repo, _, load in LOADS.values():
+            load(f"robots/{repo}", author)
 
 
 def test_a_large_file_is_compared_once(author, cache, monkeypatch):
@@ -268,6 +269,52 @@ def test_an_interrupted_load_keeps_nothing_damaged(author, cache):
     with pytest.raises(KeyboardInterrupt):
         load_verified(load, "robots/policy")
     assert set(cached(cache)) == {"config.json"}
+
+
+FAULTS = {
+    "server error": ("storage", {"status": 500}),
+    "rate limit": ("storage", {"status": 429, "retry_after": 1}),
+    "lost request": ("storage", {"lose_request": True}),
+    "cut connection": ("storage", {"cut_after": 1000}),
+    "timeout": ("storage", {"delay": 0.5}),
+    "damage": ("storage", {"corrupt": True}),
+    "damage of a small file": ("resolve", {"corrupt": True, "method": "GET", "where": "/resolve-cache/"}),
+    "small file, overloaded": ("resolve", {"status": 503, "method": "HEAD"}),
+    "small file, lost request": ("resolve", {"lose_request": True, "method": "HEAD"}),
+    "small file, cut connection": ("resolve", {"cut_after": 10, "method": "GET", "where": "/resolve-cache/"}),
+    "no information": ("info", {"status": 503}),
+    "no list of files": ("tree", {"status": 503}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("case", ["policy, shard", "processor", "demonstrations", "preferences"])
+def test_every_fault_ends_in_success_or_one_error(author, cache, monkeypatch, case, fault):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    repo, _, load = LOADS[case]
+    route, options = FAULTS[fault]
+    author.hub.fail(route, **options)
+    found = told = None
+    try:
+        found = load(f"robots/{repo}", author)
+    except OSError as error:
+        told = str(error)
+    author.hub.state.faults.clear()
+    cached(cache)
+    again = load(f"robots/{repo}", author)
+    assert found == again or re.search("made to fail|disconnected", told)
+    assert cached(cache)
+
+
+def test_what_auto_classes_read_first_is_fetched_again_on_request(author, cache):
+    """`config.json` is read before any class of this package is known."""
+    author.damage("policy", r"config\.json", times=1)
+    for _ in range(2):
+        with pytest.raises(OSError, match="not a valid JSON file"):
+            AutoModel.from_pretrained("robots/policy")
+    AutoModel.from_pretrained("robots/policy", force_download=True)
+    assert "config.json" in cached(cache)
 
 
 def test_every_revision_loses_the_damaged_file(author, cache):

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import httpx
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def load_verified(
         What `load` returns.
 
     Raises:
+        ConnectionError: The connection was lost, and the client had not tried again by itself.
         OSError: Files arrived damaged twice; they are not in the cache.
     """
     repo = os.fspath(repo_or_folder)
@@ -61,6 +63,9 @@ def load_verified(
         except BaseException as error:
             # Of an interrupted download, too, some files have arrived.
             damaged = _remove_damaged(cache, before)
+            if not damaged and isinstance(error, httpx.TransportError):
+                # Tells neither what was being loaded nor that it is a matter of the connection.
+                raise ConnectionError(f"{repo!r} could not be loaded: {error} Load it again.") from error
             if not damaged or not isinstance(error, Exception):
                 raise
         else:
