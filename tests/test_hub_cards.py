@@ -186,8 +186,19 @@ def test_a_pushed_card_names_its_repo_and_its_neighbours(hub, tmp_path):
     assert 'repo = "robots/tuned"' in card.text
     assert card.data.base_model == "robots/policy-sft"
     assert card.data.datasets == ["robots/demonstrations", "robots/preferences"]
+    assert "| started from | robots/policy-sft |" in card.text
+    assert "| trained on | robots/demonstrations, robots/preferences |" in card.text
     assert [result.metric_value for result in card.data.eval_results] == [0.88, 0.64]
     assert 'repo = "policy-dpo"' in (tmp_path / "policy-dpo/README.md").read_text(), "the folder's own stays as it is"
+
+
+def test_a_pushed_preference_card_names_its_neighbours():
+    rows = ("observations from", "candidates from", "world model", "pair")
+    table = "".join(
+        f"| {row} | {name} |\n" for row, name in zip(rows, ("a", "other/b", "not stated", "c"), strict=True)
+    )
+    addressed = addressed_card("---\nlicense: mit\n---\n" + table, "mine", "robots/mine")
+    assert addressed.endswith(table.replace("| a |", "| robots/a |"))
 
 
 def test_full_names_and_texts_without_metadata_stay():
