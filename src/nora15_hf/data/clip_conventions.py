@@ -51,6 +51,28 @@ class ClipConventions:
     clip_actions: bool = False
     held_out_episodes: tuple[int, ...] = ()
 
+    @property
+    def action_source(self) -> str:
+        """What the actions are, as a card says it."""
+        return f"column `{self.action_key}`" if self.action_key else "differences between consecutive poses"
+
+    @property
+    def action_scale(self) -> str:
+        """In which units the model sees actions, as a card says it."""
+        if self.normalization_mode is None:
+            return "metres and radians"
+        mode = {
+            "q01_q99": "1 % and 99 % quantiles",
+            "min_max": "minimum and maximum",
+            "mean_std": "mean and deviation",
+        }
+        return f"{mode[self.normalization_mode]} of the training actions, as stored in `{CLIPS_FILE}`"
+
+    @property
+    def state_input(self) -> str:
+        """What the model is told about the robot's state, as a card says it."""
+        return f"poses, column `{self.state_key}`" if self.state_key else "zeros"
+
     @classmethod
     def of_dataset(
         cls, dataset: LeRobotDataset, mode: NormalizationMode = "q01_q99", held_out_episodes: Sequence[int] = ()

@@ -45,10 +45,8 @@ def world_model_card_info(
     """
     conventions, dataset = clips.conventions, clips.dataset
     name = name or Path(args.output_dir).resolve().name
-    metric = conventions.action_convention == "metric"
-    actions = "differences between consecutive poses" if metric else f"column `{conventions.action_key}`"
-    mode = {"q01_q99": "1 % and 99 % quantiles", "min_max": "minimum and maximum", "mean_std": "mean and deviation"}
-    names = None if metric else dataset.info["features"][conventions.action_key].get("names")
+    actions = conventions.action_source
+    names = dataset.info["features"][conventions.action_key].get("names") if conventions.action_key else None
     known = (
         {} if "datasets" in kwargs or not _is_repo_id(conventions.dataset) else {"datasets": (conventions.dataset,)}
     )
@@ -62,12 +60,8 @@ def world_model_card_info(
         encoder="frozen in this training",
         frame_step=f"one frame, 1/{dataset.fps:g} s",
         action_space=actions if not names else f"{actions}: {', '.join(map(str, names))}",
-        action_scale=(
-            "metres and radians"
-            if metric
-            else f"{mode[conventions.normalization_mode]} of the training actions, as stored in `clips.json`"
-        ),
-        state_input=f"poses, column `{conventions.state_key}`" if metric else "zeros",
+        action_scale=conventions.action_scale,
+        state_input=conventions.state_input,
         training={
             "dataset": conventions.dataset,
             "dataset fingerprint": conventions.dataset_fingerprint,
