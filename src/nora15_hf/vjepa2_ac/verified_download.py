@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
 
 # Files with the right content, and their inodes: `load_verified` inside of itself reads them once.
-_intact: set[tuple[Path, int]] = set()
+_intact: set[tuple[str, int]] = set()
 
 
 def load_verified(
@@ -94,28 +94,31 @@ def verified(from_pretrained: Callable[..., Loaded]) -> Callable[..., Loaded]:
     return from_pretrained_verified
 
 
-def _files(cache: Path) -> dict[Path, int]:
+def _files(cache: Path) -> dict[str, int]:
     """The files of a repo's cache, by inode: a forced download replaces a file under its name."""
     try:
         with os.scandir(cache / "blobs") as entries:
-            return {Path(entry.path): entry.inode() for entry in entries if entry.is_file(follow_symlinks=False)}
+            return {entry.path: entry.inode() for entry in entries if entry.is_file(follow_symlinks=False)}
     except FileNotFoundError:
         return {}
 
 
-def _remove_damaged(cache: Path, before: dict[Path, int]) -> list[str]:
+def _remove_damaged(cache: Path, before: dict[str, int]) -> list[str]:
     """Removes from the cache what has arrived damaged since `before`; the files' paths in the repo."""
     arrived = _files(cache).items() - before.items() - _intact
-    damaged = {blob.name: blob for blob, inode in arrived if _is_damaged(blob, inode)}
-    _intact.update(item for item in arrived if item[0].name not in damaged)
+    damaged = {(path, inode) for path, inode in arrived if _is_damaged(Path(path), inode)}
+    _intact.update(arrived - damaged)
+    if not damaged:
+        return []
+    blobs = {Path(path).name for path, _ in damaged}
     names = set()
-    for blob in damaged.values():
-        blob.unlink(missing_ok=True)
-    for pointer in (cache / "snapshots").rglob("*") if damaged else ():
-        if pointer.is_symlink() and Path(os.readlink(pointer)).name in damaged:
+    for path, _ in damaged:
+        Path(path).unlink(missing_ok=True)
+    for pointer in (cache / "snapshots").rglob("*"):
+        if pointer.is_symlink() and Path(os.readlink(pointer)).name in blobs:
             pointer.unlink(missing_ok=True)
             names.add("/".join(pointer.relative_to(cache / "snapshots").parts[1:]))
-    return sorted(names or damaged)
+    return sorted(names or blobs)
 
 
 def _is_damaged(blob: Path, inode: int) -> bool:
