@@ -32,9 +32,9 @@ class PushArguments:
 
 
 def artefact_folders(folder: Path) -> list[Path]:
-    """The folders below `folder` that hold an artefact; others, such as reports, are passed over."""
+    """The folders below `folder` that hold an artefact; others, such as reports and hidden ones, are passed over."""
     found = []
-    for candidate in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for candidate in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
         try:
             find_artefact(candidate)
         except ValueError:

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
 from nora15_hf.cli import main
-from nora15_hf.data import LeRobotDataset
+from nora15_hf.data import ClipConventions, LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card
 from nora15_hf.hub.cards import write_policy_card
@@ -186,8 +186,32 @@ def test_a_pushed_card_names_its_repo_and_its_neighbours(hub, tmp_path):
     assert 'repo = "robots/tuned"' in card.text
     assert card.data.base_model == "robots/policy-sft"
     assert card.data.datasets == ["robots/demonstrations", "robots/preferences"]
+    assert "| started from | robots/policy-sft |" in card.text
+    assert "| trained on | robots/demonstrations, robots/preferences |" in card.text
     assert [result.metric_value for result in card.data.eval_results] == [0.88, 0.64]
     assert 'repo = "policy-dpo"' in (tmp_path / "policy-dpo/README.md").read_text(), "the folder's own stays as it is"
+
+
+def test_world_model_card_tells_how_clips_are_read(saved, tmp_path):
+    shutil.copytree(saved / "world-model", tmp_path / "world-model")
+    assert "| action space (4) | not stated |" in write_card(tmp_path / "world-model").read_text()
+    ClipConventions.of_dataset(LeRobotDataset(saved / "demonstrations"), "min_max").save_pretrained(
+        tmp_path / "world-model"
+    )
+    text = write_card(tmp_path / "world-model").read_text()
+    assert "| action space (4) | column `action` |" in text
+    assert "| action scale | minimum and maximum of the training actions, as stored in `clips.json` |" in text
+    assert "| dataset | demonstrations |" in text
+    assert "| camera | observation.image |" in text
+
+
+def test_a_pushed_preference_card_names_its_neighbours():
+    rows = ("observations from", "candidates from", "world model", "pair")
+    table = "".join(
+        f"| {row} | {name} |\n" for row, name in zip(rows, ("a", "other/b", "not stated", "c"), strict=True)
+    )
+    addressed = addressed_card("---\nlicense: mit\n---\n" + table, "mine", "robots/mine")
+    assert addressed.endswith(table.replace("| a |", "| robots/a |"))
 
 
 def test_full_names_and_texts_without_metadata_stay():

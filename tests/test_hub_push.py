@@ -301,6 +301,8 @@ def test_the_example_pushes_all_artefacts_of_a_folder(hub, tmp_path, capsys):
     write(tmp_path / "policy-sft", POLICY | {"README.md": b"---\nbase_model: policy-base\n---\n# Card\n"})
     write(tmp_path / "preferences", {"preferences.json": b"{}", "data/train-00000-of-00001.parquet": b"0"})
     write(tmp_path / "report", {"index.html": b""})
+    # Where a quickstart keeps what it needs to be resumed.
+    write(tmp_path / ".quickstart", {"preferences.json": b"{}", "rollouts-sft.npz": b"PK"})
     arguments = ["--folder", str(tmp_path), "--namespace", "robots"]
     example.main([*arguments, "--dry_run", "true"])
     assert hub.requests == []

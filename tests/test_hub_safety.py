@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoProcessor
 
 import nora15_hf
 from nora15_hf import Nora15ForActionPrediction
+from nora15_hf.cli import main
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, write_card
 from nora15_hf.nora15.presets import tiny_policy
@@ -137,11 +138,17 @@ def test_the_token_is_written_nowhere(hub, tmp_path, caplog, capfd):
     policy.push_to_hub("second", token=hub.token)
     AutoModel.from_pretrained("robots/arm", token=hub.token)
     AutoProcessor.from_pretrained("robots/arm", token=hub.token)
+    main(["doctor", "robots/arm"])
+    hub.fail("storage", corrupt=True, times=99)
+    with pytest.raises(OSError, match="damaged twice") as raised:
+        AutoModel.from_pretrained("robots/second", token=hub.token, cache_dir=tmp_path / "second")
+    assert hub.token not in str(raised.value)
     for failing in (lambda: push_folder(tmp_path / "policy", "other/arm"), lambda: LeRobotDataset("robots/none")):
         with pytest.raises(OSError) as raised:
             failing()
         assert hub.token not in str(raised.value)
     printed = capfd.readouterr()
+    assert "robots/arm" in printed.out, "the report"
     assert hub.token not in printed.out + printed.err + caplog.text
     published = [*hub.files("robots/arm").values(), *hub.files("robots/second").values()]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]

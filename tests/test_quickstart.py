@@ -16,13 +16,19 @@ from nora15_hf.evaluation.evaluate import check_conventions, swapped_instruction
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
 
+TOKEN = "hf_" + "q" * 34
 ARTEFACTS = ("policy-sft", "policy-dpo", "world-model", "preferences", "demonstrations")
 
 
 def start_smoke(output: Path, *options: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "nora15_hf.cli", "quickstart", "--smoke", "--output", str(output), *options]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"HF_TOKEN": TOKEN},
     )
 
 
@@ -38,6 +44,7 @@ def finished_run(tmp_path_factory) -> Path:
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert "continued SFT" in printed
+    assert TOKEN not in printed
     return output
 
 
@@ -51,6 +58,12 @@ def test_leaves_every_artefact_with_a_card(finished_run):
     assert results["conventions"]["simulator"]["renderer"] in ("raycast", "osmesa", "egl")
     assert set(results["success"]) == {"random", "sft", "continued_sft", "dpo"}
     assert len(results["stages"]) == 11
+
+
+def test_the_token_is_in_no_file_of_the_run(finished_run):
+    files = [path for path in finished_run.rglob("*") if path.is_file()]
+    assert {"report.html", "results.json", "README.md"} <= {path.name for path in files}
+    assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
 def test_artefacts_load_in_a_fresh_process(finished_run):

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What can be made to go wrong on the test Hub."""
 
+import re
 import threading
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Fault:
         corrupt (`bool`): Flip a byte of what is stored (`lfs_upload`) or sent (`storage`, `resolve`).
         skip (`int`): Let so many requests through first.
         method (`str`, *optional*): Only requests of this method.
-        where (`str`): Only requests whose path contains it, as a repo's name.
+        where (`str`): Only requests in whose path this regular expression is found, as a repo's name.
     """
 
     route: str
@@ -73,7 +74,11 @@ class FaultPlan:
         """The fault that hits this request, if any; counts it."""
         with self._lock:
             for fault in self._faults:
-                if fault.route not in (route, "any") or fault.method not in (method, None) or fault.where not in path:
+                if (
+                    fault.route not in (route, "any")
+                    or fault.method not in (method, None)
+                    or not re.search(fault.where, path)
+                ):
                     continue
                 if fault.skip:
                     fault.skip -= 1

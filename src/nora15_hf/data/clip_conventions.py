@@ -12,6 +12,7 @@ from transformers.utils import cached_file
 
 from ..nora15 import Nora15Processor
 from ..nora15.normalization import ActionStatistics, NormalizationMode, normalize, select_dataset_key
+from ..nora15.verified_download import verified
 from ..vjepa2_ac import pose_difference
 from .dataset_fingerprint import dataset_fingerprint
 from .lerobot_dataset import LeRobotDataset
@@ -49,6 +50,28 @@ class ClipConventions:
     normalization_mode: NormalizationMode | None = None
     clip_actions: bool = False
     held_out_episodes: tuple[int, ...] = ()
+
+    @property
+    def action_source(self) -> str:
+        """What the actions are, as a card says it."""
+        return f"column `{self.action_key}`" if self.action_key else "differences between consecutive poses"
+
+    @property
+    def action_scale(self) -> str:
+        """In which units the model sees actions, as a card says it."""
+        if self.normalization_mode is None:
+            return "metres and radians"
+        mode = {
+            "q01_q99": "1 % and 99 % quantiles",
+            "min_max": "minimum and maximum",
+            "mean_std": "mean and deviation",
+        }
+        return f"{mode[self.normalization_mode]} of the training actions, as stored in `{CLIPS_FILE}`"
+
+    @property
+    def state_input(self) -> str:
+        """What the model is told about the robot's state, as a card says it."""
+        return f"poses, column `{self.state_key}`" if self.state_key else "zeros"
 
     @classmethod
     def of_dataset(
@@ -190,6 +213,7 @@ class ClipConventions:
         Path(folder, CLIPS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
+    @verified
     def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> "ClipConventions":
         """
         Reads `clips.json` of a world model.
@@ -199,6 +223,7 @@ class ClipConventions:
             revision (`str`, *optional*): Branch, tag or commit of the repo.
 
         Raises:
+            OSError: It arrived damaged twice.
             ValueError: There is none, or it does not hold what [`~ClipConventions.save_pretrained`] writes.
         """
         path = cached_file(name_or_path, CLIPS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)

@@ -3,10 +3,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+from ..nora15.verified_download import load_verified
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,14 @@ class DatasetFiles:
         return None if self.repo_id is None else self.root.name
 
     def fetch(self, patterns: Sequence[str]) -> None:
-        """Make files present in `root`, at the very commit the metadata came from. Nothing to do for a local dataset."""
+        """
+        Make files present in `root`, at the very commit the metadata came from. Nothing to do for a local dataset.
+
+        Raises:
+            OSError: A file arrived damaged twice.
+        """
         if self.repo_id is not None and patterns:
-            snapshot_download(
-                self.repo_id,
-                repo_type="dataset",
-                revision=self.revision,
-                token=self.token,
-                allow_patterns=list(patterns),
-            )
+            _download(self.repo_id, self.revision, self.token, patterns)
 
 
 def locate_dataset(root_or_repo: str | Path, revision: str | None = None, token: str | None = None) -> DatasetFiles:
@@ -50,6 +52,7 @@ def locate_dataset(root_or_repo: str | Path, revision: str | None = None, token:
 
     Raises:
         FileNotFoundError: The name is neither a folder nor a readable dataset repo.
+        OSError: A file arrived damaged twice.
         ValueError: A revision was asked of a local folder.
     """
     folder = Path(root_or_repo)
@@ -65,15 +68,25 @@ def locate_dataset(root_or_repo: str | Path, revision: str | None = None, token:
             f"`root_or_repo`: there is no folder {folder}. Pass the dataset's root, which holds meta/."
         )
     try:
-        root = snapshot_download(
-            root_or_repo, repo_type="dataset", revision=revision, token=token, allow_patterns=["meta/**"]
-        )
+        root = _download(root_or_repo, revision, token, ["meta/**"])
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
             f"`root_or_repo` {root_or_repo!r} is neither a local folder nor a dataset repo that can be read. "
             "Check the spelling; a private repo also needs `token`."
         ) from error
-    return DatasetFiles(Path(root), root_or_repo, token)
+    return DatasetFiles(root, root_or_repo, token)
+
+
+def _download(repo_id: str, revision: str | None, token: str | None, patterns: Sequence[str]) -> Path:
+    download = partial(
+        snapshot_download,
+        repo_id,
+        repo_type="dataset",
+        revision=revision,
+        token=token,
+        allow_patterns=list(patterns),
+    )
+    return Path(load_verified(download, repo_id, repo_type="dataset"))
 
 
 __all__ = ["DatasetFiles", "locate_dataset"]

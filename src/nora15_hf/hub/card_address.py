@@ -12,6 +12,12 @@ _CALLS = re.compile(
     r"""((?:^repo = |load_dataset\(|LeRobotDataset\(|from_pretrained\((?:base, )?)")([\w.-]+)(?=")""", re.M
 )
 
+# What a card's tables and sentences call other repos.
+_MENTIONS = re.compile(
+    r"^(\| (?:started from|base model|trained on|observations from|candidates from|world model) \| )(.+)(?= \|$)", re.M
+)
+_NAME = re.compile(r"[\w.-]+")
+
 
 def addressed_card(text: str, folder_name: str, repo_id: str) -> str:
     """
@@ -26,8 +32,8 @@ def addressed_card(text: str, folder_name: str, repo_id: str) -> str:
         repo_id (`str`): The repo, `namespace/name`.
 
     Returns:
-        `str`: The card, if it has metadata, with `repo_id` in its usage snippets, and other bare names there and in its metadata put into
-        the namespace. Names that have a namespace already stay as they are.
+        `str`: The card, if it has metadata, with `repo_id` in its usage snippets, and other bare names there, in its tables
+        and in its metadata put into the namespace. Names that have a namespace already stay as they are.
     """
     if not text.startswith("---"):
         return text
@@ -44,4 +50,10 @@ def addressed_card(text: str, folder_name: str, repo_id: str) -> str:
         if named is not None:
             card.data[reference] = address(named) if isinstance(named, str) else [address(name) for name in named]
     card.text = _CALLS.sub(lambda match: match[1] + address(match[2]), card.text)
+    card.text = _MENTIONS.sub(
+        lambda match: (
+            match[1] + ", ".join(address(name) if _NAME.fullmatch(name) else name for name in match[2].split(", "))
+        ),
+        card.text,
+    )
     return str(card)

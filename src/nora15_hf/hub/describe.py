@@ -12,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
+from ..data.clip_conventions import CLIPS_FILE, ClipConventions
 from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
 from ..data.lerobot_metadata import load_metadata
 from ..nora15.configuration_nora15 import Nora15Config
@@ -193,6 +194,8 @@ def _write_adapter_card(folder: Path, facts: AuthorFacts, shared: dict[str, Any]
 def _write_world_model_card(folder: Path, facts: AuthorFacts, shared: dict[str, Any]) -> Path:
     config = VJEPA2ACConfig.from_pretrained(folder)
     normalized = config.action_convention == "normalized"
+    clips = ClipConventions.from_pretrained(folder) if (folder / CLIPS_FILE).is_file() else None
+    read = {} if clips is None else {"dataset": clips.dataset, "camera": clips.image_key}
     info = WorldModelCardInfo(
         num_parameters=_num_parameters(folder),
         image_size=config.encoder_config.crop_size,
@@ -200,10 +203,16 @@ def _write_world_model_card(folder: Path, facts: AuthorFacts, shared: dict[str, 
         horizon=5,
         encoder=NOT_STATED,
         frame_step=NOT_STATED,
-        action_space=facts.action_space or NOT_STATED,
-        action_scale="as the policy's processor normalises them" if normalized else "metres and radians",
-        state_input="zeros" if normalized else "end-effector pose",
-        training=_run(folder) or {"hyper-parameters": NOT_STATED},
+        action_space=facts.action_space or (NOT_STATED if clips is None else clips.action_source),
+        action_scale=(
+            clips.action_scale
+            if clips is not None
+            else "as the policy's processor normalises them"
+            if normalized
+            else "metres and radians"
+        ),
+        state_input=clips.state_input if clips is not None else "zeros" if normalized else "end-effector pose",
+        training=read | _run(folder) or {"hyper-parameters": NOT_STATED},
         metrics={"held-out measures": NOT_STATED},
         base_model=facts.base_model,
         datasets=facts.datasets,

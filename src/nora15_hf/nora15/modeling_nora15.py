@@ -62,6 +62,7 @@ from .released_checkpoint import (
     read_checkpoint,
     released_config,
 )
+from .verified_download import verified
 
 
 @dataclass
@@ -457,6 +458,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         self.post_init()
 
     @classmethod
+    @verified
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """
         See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler.
@@ -467,11 +469,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         A repo as the authors publish it (`declare-lab/nora-1.5`), which has weights but no configuration, is recognised:
         it gets the released configuration, or the `config` passed, and the default scheduler. Every tensor's name and
         shape is compared with the safetensors header before memory is allocated. The values of every checkpoint are
-        searched for NaN and infinity, which costs one pass over the weights.
+        searched for NaN and infinity, which costs one pass over the weights. What is downloaded is compared with its
+        checksums, see [`load_verified`].
 
         Raises:
             ValueError: The weights are damaged, not finite, or not exactly those of the configuration.
-            OSError: The repo has no safetensors files.
+            OSError: The repo has no safetensors files, or a download arrived damaged twice.
         """
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = backbone_quantization(kwargs["quantization_config"])

@@ -29,6 +29,7 @@ from .normalization import (
 from .released_checkpoint import HUB_OPTIONS, stored_settings
 from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts
 from .tokenization_fast import FastActionTokenizer
+from .verified_download import verified
 
 IMAGE_TOKEN = "<|image_pad|>"
 ACTION_CODEC_FOLDER = "action_codec"
@@ -515,6 +516,7 @@ class Nora15Processor(ProcessorMixin):
             )
 
     @classmethod
+    @verified
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike,
@@ -539,7 +541,7 @@ class Nora15Processor(ProcessorMixin):
                 what the constructor takes, as `chunk_size=1` for `declare-lab/nora`.
 
         Raises:
-            OSError: A file is missing.
+            OSError: A file is missing, or arrived damaged twice.
             ValueError: A part is damaged, statistics have another length than `action_dim`, the tokenizer is not NORA's,
                 or a source was given for a repo that has its own processor.
         """

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from huggingface_hub import is_offline_mode
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .configuration_nora15 import Nora15Config
+from .verified_download import load_verified
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "subfolder")
 EMBEDDING = "vlm.model.language_model.embed_tokens.weight"
@@ -80,16 +82,18 @@ class StoredTensor:
 
 
 def find_file(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> Path | None:
-    """A file of a repo or folder, downloaded if need be; None when it has no such file."""
+    """A file of a repo or folder, downloaded and compared with its checksum if need be; None when it has no such file."""
     # Without a connection, a file that is not in the cache is one that the repo may well not have.
     offline = is_offline_mode() or hub_options.get("local_files_only", False)
-    path = cached_file(
+    find = partial(
+        cached_file,
         repo_or_folder,
         name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=not offline,
         **hub_options,
     )
+    path = load_verified(find, repo_or_folder, cache_dir=hub_options.get("cache_dir"))
     return None if path is None else Path(path)
 
 

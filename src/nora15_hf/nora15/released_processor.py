@@ -3,6 +3,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -11,6 +12,7 @@ from transformers.utils import cached_file, logging
 from .normalization import ActionStatistics, load_norm_stats
 from .released_checkpoint import find_file, is_native, stored_settings
 from .tokenization_fast import FastActionTokenizer
+from .verified_download import load_verified
 
 RELEASED_BACKBONE = "declare-lab/nora"
 RELEASED_ACTION_CODEC = "physical-intelligence/fast"
@@ -93,7 +95,11 @@ def load_processor_parts(
         foreign = () if own else ("revision", "subfolder")
         return {key: value for key, value in hub_options.items() if key not in (*foreign, *leave_out)}
 
-    tokenizer = AutoTokenizer.from_pretrained(sources.tokenizer, **options_of(sources.tokenizer))
+    def load_tokenizer() -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(sources.tokenizer, **options_of(sources.tokenizer))
+
+    cache_dir = hub_options.get("cache_dir")
+    tokenizer = load_verified(load_tokenizer, sources.tokenizer, cache_dir=cache_dir)
     if tokenizer.chat_template is None:
         # transformers 4 kept the template of a processor in a file of its own.
         stored = stored_settings(sources.tokenizer, "chat_template.json", **options_of(sources.tokenizer))
@@ -104,7 +110,8 @@ def load_processor_parts(
     if os.path.isfile(sources.norm_stats):
         norm_stats_file = sources.norm_stats
     else:
-        norm_stats_file = cached_file(sources.norm_stats, NORM_STATS_FILE, **options_of(sources.norm_stats))
+        fetch_statistics = partial(cached_file, sources.norm_stats, NORM_STATS_FILE, **options_of(sources.norm_stats))
+        norm_stats_file = load_verified(fetch_statistics, sources.norm_stats, cache_dir=cache_dir)
     check_action_tokens(tokenizer, codec.vocab_size, sources.tokenizer)
     return tokenizer, codec, load_norm_stats(norm_stats_file)
 

@@ -13,6 +13,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, trainers
 from transformers.utils import cached_file
 
+from .verified_download import verified
+
 CONFIG_NAME = "processor_config.json"
 TOKENIZER_FOLDER = "bpe_tokenizer"
 
@@ -120,6 +122,7 @@ class FastActionTokenizer:
     # Files
 
     @classmethod
+    @verified
     def from_pretrained(
         cls,
         folder_or_repo: str | os.PathLike,
@@ -141,7 +144,8 @@ class FastActionTokenizer:
             revision, token, cache_dir, local_files_only: as in every `from_pretrained` of transformers.
 
         Raises:
-            `OSError`: a file is missing (from transformers, with the repo's and the file's name).
+            `OSError`: a file is missing (from transformers, with the repo's and the file's name), or arrived damaged
+                twice.
             `ValueError`: a file is damaged, or its values are refused by the constructor.
         """
         download = {

@@ -4,6 +4,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import ProcessorMixin
 
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
+from ..nora15.verified_download import load_verified
 from .fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ def load_preferences(
 
     Raises:
         FileNotFoundError: no preference set there, or an unfinished one.
+        OSError: a file arrived damaged twice.
         ValueError: see [`check_preferences`], or a revision of a folder.
     """
     folder = _local_folder(folder_or_repo, revision, token)
@@ -132,15 +135,15 @@ def _local_folder(folder_or_repo: str | Path, revision: str | None, token: str |
     if folder.is_dir() or isinstance(folder_or_repo, Path):
         return folder
     try:
-        return Path(
-            snapshot_download(
-                folder_or_repo,
-                repo_type="dataset",
-                revision=revision,
-                token=token,
-                allow_patterns=[PROVENANCE_FILE, DATA_FILES],
-            )
+        download = partial(
+            snapshot_download,
+            folder_or_repo,
+            repo_type="dataset",
+            revision=revision,
+            token=token,
+            allow_patterns=[PROVENANCE_FILE, DATA_FILES],
         )
+        return Path(load_verified(download, folder_or_repo, repo_type="dataset"))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
             f"{folder_or_repo!r} is neither a folder nor a dataset repo that can be read. Check the spelling; a private "

@@ -23,6 +23,7 @@ from ..hub.cards import (
 )
 from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..preferences.rewards import REWARD_PRESETS
+from ..trainers.world_model_card import held_out_measures
 from ..vjepa2_ac import VJEPA2ACModel
 from .config import QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS
@@ -106,7 +107,7 @@ def _world_model_info(output: Path, config: QuickstartConfig, result: dict[str, 
             "predictor learning rate": config.predictor_learning_rate,
             "seed": config.seed,
         },
-        metrics={name: round(value, 4) for name, value in result["metrics"].items()},
+        metrics=held_out_measures(result["metrics"]),
         datasets=("demonstrations",),
         limits=LIMITS,
     )

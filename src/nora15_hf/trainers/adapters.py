@@ -1,14 +1,17 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """LoRA and QLoRA of the policy: adapters in the backbone, action expert and heads trained whole."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
 from transformers import BitsAndBytesConfig
 
 from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from ..nora15.quantization import ACTION_MODULES, STATE_MODULE
+from ..nora15.verified_download import load_verified
 
 # Full names: "q_proj" alone would also match the action expert's.
 _BACKBONE_LAYERS = r"vlm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
@@ -61,11 +64,19 @@ def load_merged_policy(
         base (`str` or `Path`): Folder or Hub id of the policy that training started from.
         adapters (`str` or `Path`): Folder or Hub id that the trainer wrote, with its processor.
         kwargs: Of `from_pretrained` of the base.
+
+    Raises:
+        OSError: A file is missing, or arrived damaged twice.
     """
     model = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32, **kwargs)
     processor = Nora15Processor.from_pretrained(adapters)
     if processor.state_dim is not None and model.config.state_dim is None:
         model.add_state_input(processor.state_dim)
+    if not Path(adapters).is_dir():
+        download = partial(
+            snapshot_download, str(adapters), allow_patterns=["adapter_config.json", "adapter_model.safetensors"]
+        )
+        adapters = load_verified(download, adapters)
     return PeftModel.from_pretrained(model, adapters).merge_and_unload(), processor
 
 

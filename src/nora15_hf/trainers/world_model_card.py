@@ -8,8 +8,22 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..data.clips import EpisodeClips
 from ..hub.card_info import WorldModelCardInfo
+from ..hub.settings import Setting
 from ..vjepa2_ac import VJEPA2ACModel
 from .world_model_config import WorldModelConfig
+
+# By the names of `world_model_metrics`.
+_MEASURES = {
+    "latent_std": "standard deviation of the latents across frames",
+    "latent_rank": "effective rank of the latents",
+    "energy_demonstrated": "distance to the true latent after the demonstrated chunk",
+    "energy_other_chunk": "distance after another frame's chunk",
+    "energy": "distance after",
+    "energy_still": "distance of the frame before the chunk",
+    "beats_other_chunk": "demonstrated chunk comes closer than another frame's",
+    "beats": "demonstrated chunk comes closer than",
+    "noise_monotone": "mean distance grows with every noise level",
+}
 
 
 def world_model_card_info(
@@ -31,10 +45,8 @@ def world_model_card_info(
     """
     conventions, dataset = clips.conventions, clips.dataset
     name = name or Path(args.output_dir).resolve().name
-    metric = conventions.action_convention == "metric"
-    actions = "differences between consecutive poses" if metric else f"column `{conventions.action_key}`"
-    mode = {"q01_q99": "1 % and 99 % quantiles", "min_max": "minimum and maximum", "mean_std": "mean and deviation"}
-    names = None if metric else dataset.info["features"][conventions.action_key].get("names")
+    actions = conventions.action_source
+    names = dataset.info["features"][conventions.action_key].get("names") if conventions.action_key else None
     known = (
         {} if "datasets" in kwargs or not _is_repo_id(conventions.dataset) else {"datasets": (conventions.dataset,)}
     )
@@ -48,12 +60,8 @@ def world_model_card_info(
         encoder="frozen in this training",
         frame_step=f"one frame, 1/{dataset.fps:g} s",
         action_space=actions if not names else f"{actions}: {', '.join(map(str, names))}",
-        action_scale=(
-            "metres and radians"
-            if metric
-            else f"{mode[conventions.normalization_mode]} of the training actions, as stored in `clips.json`"
-        ),
-        state_input=f"poses, column `{conventions.state_key}`" if metric else "zeros",
+        action_scale=conventions.action_scale,
+        state_input=conventions.state_input,
         training={
             "dataset": conventions.dataset,
             "dataset fingerprint": conventions.dataset_fingerprint,
@@ -70,14 +78,38 @@ def world_model_card_info(
             "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
             "seed": args.seed,
         },
-        metrics={key.removeprefix("eval_"): round(value, 4) for key, value in metrics.items() if _is_measure(key)},
+        metrics=held_out_measures(metrics),
         **known,
         **kwargs,
     )
 
 
-def _is_measure(key: str) -> bool:
-    return not key.endswith(("_runtime", "_per_second", "epoch"))
+def held_out_measures(metrics: Mapping[str, float]) -> dict[str, Setting]:
+    """
+    Of an evaluation's figures those that a card shows, under names that tell what they are.
+
+    Args:
+        metrics (`Mapping[str, float]`): What the trainer's `evaluate` returns, with or without its prefix `eval_`.
+    """
+    found = {key.removeprefix("eval_"): value for key, value in metrics.items()}
+    return {
+        _measure_name(key): _measure_value(key, value)
+        for key, value in found.items()
+        if not key.endswith(("runtime", "_per_second", "epoch"))
+    }
+
+
+def _measure_name(key: str) -> str:
+    kind, _, noise = key.partition("_noise_")
+    if noise:
+        return f"{_MEASURES[kind]} that chunk with noise of {noise}"
+    return _MEASURES.get(key, key.replace("_", " "))
+
+
+def _measure_value(key: str, value: float) -> Setting:
+    if key == "noise_monotone":
+        return bool(value)
+    return f"{value:.1%}" if key.startswith("beats_") else round(value, 4)
 
 
 def _is_repo_id(name: str) -> bool:
@@ -88,4 +120,4 @@ def _is_repo_id(name: str) -> bool:
     return True
 
 
-__all__ = ["world_model_card_info"]
+__all__ = ["held_out_measures", "world_model_card_info"]

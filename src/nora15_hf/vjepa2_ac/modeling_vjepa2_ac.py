@@ -21,6 +21,7 @@ from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .fast_frames import FastFramePredictor, can_be_read, encode_frames, rows_at_once
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import FramePredictor, VJEPA2ACPredictor
+from .verified_download import verified
 from .weight_files import check_weight_files
 
 
@@ -90,12 +91,15 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.weight, std=std)
 
     @classmethod
+    @verified
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info: bool = False, **kwargs):
         """
         As [`~transformers.PreTrainedModel.from_pretrained`], but strict: a checkpoint that lacks a weight, holds one
         that the model does not know, or one of another shape raises instead of being completed with random numbers.
+        What is downloaded is compared with its checksums, see [`load_verified`].
 
         Raises:
+            OSError: The repo has no safetensors files, or a download arrived damaged twice.
             ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference.
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.

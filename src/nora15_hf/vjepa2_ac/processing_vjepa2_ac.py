@@ -10,6 +10,8 @@ from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import BatchFeature, ProcessorMixin
 
+from .verified_download import verified
+
 
 class VJEPA2ACProcessor(ProcessorMixin):
     r"""
@@ -112,6 +114,12 @@ class VJEPA2ACProcessor(ProcessorMixin):
         std = 255 * torch.tensor(self.image_std, device=images.device)
         images = (images - mean[:, None, None]) / std[:, None, None]
         return BatchFeature({"pixel_values": images.unflatten(0, clips.shape[:2])})
+
+    @classmethod
+    @verified
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "VJEPA2ACProcessor":
+        """As [`~transformers.ProcessorMixin.from_pretrained`]; downloads are compared with their checksums."""
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, with_code: bool = False, **kwargs
