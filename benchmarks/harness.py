@@ -1,18 +1,23 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the benchmarks share: interleaved timing, the conditions of a run, tables and result files."""
+"""What the benchmarks share: interleaved timing, peak memory, the conditions of a run, tables and result files."""
 
+import gc
 import json
+import os
 import platform
 import statistics
+import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 PACKAGES = ("nora15_hf", "torch", "transformers", "diffusers", "tokenizers", "numpy", "scipy", "bitsandbytes")
 
@@ -60,6 +65,59 @@ def median_seconds(candidates: dict[str, Callable[[], object]], repeats: int) ->
     return {name: timing.median for name, timing in time_contestants(candidates, repeats).items()}
 
 
+def peak_memory(contestants: dict[str, Callable[[], object]]) -> dict[str, int]:
+    """
+    Bytes of tensors that each function holds at its worst moment, beyond what was held before it was called.
+
+    Counted where PyTorch allocates, temporary tensors inside of operators included, so that the figure repeats exactly
+    and does not depend on what the system's allocator keeps. Not counted: buffers of MKL and oneDNN, NumPy, pages of
+    mapped files. Every function is called twice, so that what it keeps (gradients, optimizer state) is not counted;
+    call this after timing, never inside of it.
+    """
+    return {name: _peak_bytes(function) for name, function in contestants.items()}
+
+
+def _peak_bytes(function: Callable[[], object]) -> int:
+    function()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - held
+    profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with _silent_profiler():
+        profiler.start()
+    result = function()
+    with _silent_profiler():
+        profiler.stop()
+    del result
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    held = peak = 0
+    for event in events:
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def _silent_profiler() -> Iterator[None]:
+    """PyTorch's profiler writes a line to the process's standard error whenever it starts or stops."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def set_threads(threads: int | None) -> None:
     """Lets PyTorch use that many threads, or leaves its own choice."""
     if threads is not None:
@@ -74,14 +132,25 @@ def add_speed_arguments(parser: ArgumentParser, rounds: int) -> None:
     parser.add_argument("--output", type=Path, help="JSON file for the results")
 
 
-def compare(timings: dict[str, Timing], ours: str) -> dict[str, dict[str, float]]:
-    """Prints contestants beside ours; returns all figures, with `times_ours` and `cpu_times_ours`."""
+def compare(
+    timings: dict[str, Timing], ours: str, memory: dict[str, int] | None = None
+) -> dict[str, dict[str, float]]:
+    """
+    Prints contestants beside ours; returns all figures, with `times_ours` and `cpu_times_ours`, and `peak_bytes` where
+    `memory` of [`peak_memory`] is given.
+    """
+    header = ["", "ms: median (fastest to slowest)", "CPU ms", "time / ours", "CPU time / ours"]
+    if memory is not None:
+        header.append("peak MiB")
     results, rows = {}, []
     for name, timing in timings.items():
         ratio, cpu_ratio = timing.median / timings[ours].median, timing.cpu_median / timings[ours].cpu_median
         results[name] = {**vars(timing), "times_ours": ratio, "cpu_times_ours": cpu_ratio}
         rows.append([name, timing.text(), f"{timing.cpu_median * 1e3:.1f}", f"{ratio:.2f}x", f"{cpu_ratio:.2f}x"])
-    print(table(["", "ms: median (fastest to slowest)", "CPU ms", "time / ours", "CPU time / ours"], rows))
+        if memory is not None:
+            results[name]["peak_bytes"] = memory[name]
+            rows[-1].append(f"{memory[name] / 2**20:.1f}")
+    print(table(header, rows))
     return results
 
 
@@ -138,6 +207,7 @@ __all__ = [
     "conditions",
     "installed_versions",
     "median_seconds",
+    "peak_memory",
     "processor_name",
     "save_results",
     "set_threads",

@@ -12,7 +12,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 import torch
 
-from harness import add_speed_arguments, compare, save_results, set_threads, time_contestants
+from harness import add_speed_arguments, compare, peak_memory, save_results, set_threads, time_contestants
 from plain_policy import PlainPolicy
 from random_policy import random_policy, random_prompt
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> dict:
     difference = abs(losses["ours"] - losses["reference"]) / abs(losses["reference"])
     if not difference <= TOLERANCE:
         raise RuntimeError(f"The losses are {losses}: times cannot be compared.")
-    results = compare(time_contestants(contestants, options.rounds), "ours")
+    results = compare(time_contestants(contestants, options.rounds), "ours", peak_memory(contestants))
     print(
         f"\n{options.batch} samples, {torch.get_num_threads()} threads, float32; losses agree within {difference:.1e} of "
         "their size."

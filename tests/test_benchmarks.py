@@ -31,6 +31,34 @@ def test_rounds_are_interleaved_and_the_warm_up_is_not_timed():
     assert all(value >= 0 for value in seconds.values())
 
 
+def test_peak_memory_counts_what_is_held_at_one_time(capfd):
+    kept = []
+
+    def apart():
+        for _ in range(3):
+            torch.empty(1 << 20)
+
+    def together():
+        return torch.cat([torch.empty(1 << 20), torch.empty(1 << 20)])
+
+    def once():
+        if not kept:
+            kept.append(torch.empty(1 << 22))
+
+    def gradients():
+        weight = torch.ones(512, 512, requires_grad=True)
+        (weight * 2).sum().backward()
+
+    found = harness.peak_memory({"apart": apart, "together": together, "once": once, "gradients": gradients})
+    mebibyte = 1 << 20
+    assert found["apart"] == 4 * mebibyte
+    assert found["together"] == 16 * mebibyte
+    assert found["once"] == 0
+    # The weight, the product and, expanded from a scalar, its gradient; then the weight's.
+    assert 2 * mebibyte <= found["gradients"] <= 4 * mebibyte
+    assert capfd.readouterr().err == ""
+
+
 def test_solvers(tmp_path, capsys):
     output = tmp_path / "results" / "solvers.json"
     solvers.main(["--observations", "1", "--evaluations", "1", "3", "100", "--output", str(output)])
