@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -37,14 +37,14 @@ class Timing:
         return f"{self.median * 1e3:.1f} ({self.fastest * 1e3:.1f} to {self.slowest * 1e3:.1f})"
 
 
-def time_contestants(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+def time_contestants(contestants: dict[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, Timing]:
     """
     Times functions, all of them in turn in every round after one round of warm-up.
 
     Rounds, instead of one function after the other, let whatever else the machine does touch all of them alike. Work on
     an accelerator is waited for.
     """
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    seconds: dict[Hashable, list[tuple[float, float]]] = {name: [] for name in contestants}
     for round_number in range(rounds + 1):
         for name, function in contestants.items():
             start, cpu_start = time.perf_counter(), time.process_time()
@@ -65,7 +65,7 @@ def median_seconds(candidates: dict[str, Callable[[], object]], repeats: int) ->
     return {name: timing.median for name, timing in time_contestants(candidates, repeats).items()}
 
 
-def peak_memory(contestants: dict[str, Callable[[], object]]) -> dict[str, int]:
+def peak_memory(contestants: dict[Hashable, Callable[[], object]]) -> dict[Hashable, int]:
     """
     Bytes of tensors that each function holds at its worst moment, beyond what was held before it was called.
 
@@ -139,7 +139,7 @@ def compare(
     Prints contestants beside ours; returns all figures, with `times_ours` and `cpu_times_ours`, and `peak_bytes` where
     `memory` of [`peak_memory`] is given.
     """
-    header = ["", "ms: median (fastest to slowest)", "CPU ms", "time / ours", "CPU time / ours"]
+    header = ["", "ms: median (fastest to slowest)", "CPU ms", f"time / {ours}", f"CPU time / {ours}"]
     if memory is not None:
         header.append("peak MiB")
     results, rows = {}, []

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 import torch
 
-from harness import add_speed_arguments, compare, save_results, set_threads, time_contestants
+from harness import add_speed_arguments, compare, peak_memory, save_results, set_threads, time_contestants
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel
 from plain_policy import PlainPolicy
 from random_policy import random_policy, random_prompt
@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> dict:
     difference = (reference() - ours()).abs().max().item()
     if not difference <= TOLERANCE:
         raise RuntimeError(f"The energies differ by {difference:.1e}: times cannot be compared.")
-    results = compare(time_contestants({"reference": reference, "ours": ours}, options.rounds), "ours")
+    contestants = {"reference": reference, "ours": ours}
+    results = compare(time_contestants(contestants, options.rounds), "ours", peak_memory(contestants))
     print(
         f"\n{options.states} states of {CANDIDATES} candidates per round, {torch.get_num_threads()} threads, float32; "
         f"energies agree within {difference:.1e}."

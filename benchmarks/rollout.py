@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness import median_seconds, save_results, table
+from harness import median_seconds, peak_memory, save_results, table
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, normalize_latents
 
 
@@ -149,24 +149,29 @@ def main(arguments: list[str] | None = None) -> dict:
         )
         if difference > 1e-5:
             raise RuntimeError(f"The two ways disagree by {difference:.2e}: there is nothing to compare.")
-        seconds = median_seconds(
-            {
-                "released": lambda: label_released(model, *states),
-                "cached, one by one": lambda: label_cached(model, *states, batch=1),
-                "cached, batched": lambda: label_cached(model, *states, batch=options.states),
-            },
-            options.repeats,
-        )
+        contestants = {
+            "released": lambda: label_released(model, *states),
+            "cached, one by one": lambda: label_cached(model, *states, batch=1),
+            "cached, batched": lambda: label_cached(model, *states, batch=options.states),
+        }
+        seconds = median_seconds(contestants, options.repeats)
+        memory = peak_memory(contestants)
     rows = [
-        [name, f"{1000 * value / options.states:.0f}", f"{seconds['released'] / value:.2f}x"]
+        [
+            name,
+            f"{1000 * value / options.states:.0f}",
+            f"{seconds['released'] / value:.2f}x",
+            f"{memory[name] / 2**20:.0f}",
+        ]
         for name, value in seconds.items()
     ]
-    print(table(["per state", "ms", "speed-up"], rows))
+    print(table(["per state", "ms", "speed-up", "peak MiB"], rows))
     print(f"\nEnergies differ by at most {difference:.1e}.")
     outcome = {
         **{name: value for name, value in vars(options).items() if name != "output"},
         "max_energy_difference": difference,
         "seconds_per_state": {name: value / options.states for name, value in seconds.items()},
+        "peak_bytes": memory,
         "speed_up": {name: seconds["released"] / value for name, value in seconds.items()},
     }
     if options.output is not None:

@@ -5,19 +5,21 @@ Time to a chunk of actions: this package's sampling, the released code's way, tr
     python benchmarks/sample.py --threads 2 --output outputs/benchmarks/sample.json
     python benchmarks/sample.py --size released --device cuda --dtype bfloat16
 
-All contestants run in turn in one process. `modules` is this package's path through its modules, as in training; `reference`
-is `plain_policy.py`; the three must agree. PI0 is another network: equally wide, deep and many-headed in all its parts,
+All contestants run in turn in one process. `ours` is `sample_actions`; `warmed up` is the same after `warm_up`, which compiles
+it; `modules` is this package's path through its modules, as in training; `reference` is `plain_policy.py`; the four must
+agree. PI0 is another network: equally wide, deep and many-headed in all its parts,
 with an equal number of steps, but other weights, so that only its time can be compared. It is run twice: with a prompt as
 long as ours, for which its vision tower gets a quarter of our patches, and with as many patches, which make its prompt
 three times as long.
 """
 
+import copy
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import torch
 
-from harness import save_results, set_threads, table, time_contestants
+from harness import compare, peak_memory, save_results, set_threads, time_contestants
 from matched_pi0 import matched_pi0, pi0_inputs
 from nora15_hf import Nora15ForActionPrediction
 from plain_policy import PlainPolicy
@@ -76,6 +78,9 @@ def main(arguments: list[str] | None = None) -> dict:
     model = random_policy(options.size, options.device, dtype)
     inputs = random_prompt(model)
     plain = PlainPolicy(model)
+    compiled = copy.deepcopy(model)
+    for num_samples in (1, CANDIDATES):
+        compiled.warm_up(**inputs, num_samples=num_samples)
     shape = (1, CANDIDATES, model.config.chunk_size, model.config.action_dim)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     steps = options.steps
@@ -90,42 +95,47 @@ def main(arguments: list[str] | None = None) -> dict:
             "reference": lambda: plain.sample_actions(inputs, noise[:, :1], steps)[:, 0],
             "modules": lambda: sample_by_modules(model, inputs, noise[:, 0], steps),
             "ours": lambda: model.sample_actions(**inputs, noise=noise[:, 0], num_steps=steps),
+            "warmed up": lambda: compiled.sample_actions(**inputs, noise=noise[:, 0], num_steps=steps),
         },
         f"{CANDIDATES} candidates of one state": {
             "reference": lambda: plain.sample_actions(inputs, noise, steps),
             "modules": lambda: sample_by_modules(model, inputs, noise, steps),
             "ours": lambda: model.sample_actions(**inputs, noise=noise, num_steps=steps, num_samples=CANDIDATES),
+            "warmed up": lambda: compiled.sample_actions(
+                **inputs, noise=noise, num_steps=steps, num_samples=CANDIDATES
+            ),
         },
     }
     difference = max(
         check_agreement({name: run() for name, run in group.items()}, TOLERANCE[dtype])
         for group in contestants.values()
     )
-    timed = {f"{work}: {name}": run for work, group in contestants.items() for name, run in group.items()}
     for patch, network in pi0.items():
         tokens = pi0_prompt[patch]["input_ids"].shape[1]
-        timed[f"one chunk: PI0, {tokens} tokens of prompt, patches of {patch} px"] = (
+        contestants["one chunk"][f"PI0, {tokens} tokens of prompt, patches of {patch} px"] = (
             lambda network=network, patch=patch: network.sample_actions(
                 **pi0_prompt[patch], noise=pi0_noise, num_steps=steps
             )
         )
-    timed["part: prefill of the reference"] = torch.no_grad()(lambda: plain.prefill(inputs))
-    timed["part: prefill of ours"] = lambda: model.prefill(**inputs)
-    timed["part: denoising of ours"] = lambda: model.sample_actions(prefix=prefix, noise=noise[:, 0], num_steps=steps)
-    timings = time_contestants(timed, options.rounds)
-
-    ours = {work: timings[f"{work}: ours"] for work in contestants}
-    rows, results = [], {}
-    for name, timing in timings.items():
-        work = name.split(":")[0]
-        ratio = timing.median / ours[work].median if work in ours else None
-        cpu_ratio = timing.cpu_median / ours[work].cpu_median if work in ours else None
-        results[name] = {**vars(timing), "times_ours": ratio, "cpu_times_ours": cpu_ratio}
-        rows.append(
-            [name, timing.text(), f"{timing.cpu_median * 1e3:.1f}"]
-            + (["", ""] if ratio is None else [f"{ratio:.2f}x", f"{cpu_ratio:.2f}x"])
+    contestants["prompt of one chunk"] = {
+        "reference": torch.no_grad()(lambda: plain.prefill(inputs)),
+        "ours": lambda: model.prefill(**inputs),
+        "warmed up": lambda: compiled.prefill(**inputs),
+    }
+    contestants["denoising of one chunk"] = {
+        "ours": lambda: model.sample_actions(prefix=prefix, noise=noise[:, 0], num_steps=steps),
+        "warmed up": lambda: compiled.sample_actions(prefix=prefix, noise=noise[:, 0], num_steps=steps),
+    }
+    timed = {(work, name): run for work, group in contestants.items() for name, run in group.items()}
+    timings, memory = time_contestants(timed, options.rounds), peak_memory(timed)
+    results = {}
+    for work, group in contestants.items():
+        print(f"\n{work}\n")
+        results[work] = compare(
+            {name: timings[work, name] for name in group},
+            "warmed up",
+            {name: memory[work, name] for name in group},
         )
-    print(table(["", "ms: median (fastest to slowest)", "CPU ms", "time / ours", "CPU time / ours"], rows))
     sizes = {
         "policy_million": parameters(model),
         "policy_vision_million": parameters(model.vlm.model.visual),
@@ -137,8 +147,8 @@ def main(arguments: list[str] | None = None) -> dict:
     }
     print(f"\nMillions of parameters: {sizes}")
     print(
-        f"{steps} steps, {options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds; ours, modules and "
-        f"reference agree within {difference:.1e} of the largest action."
+        f"{steps} steps, {options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds; all but PI0 "
+        f"agree within {difference:.1e} of the largest action."
     )
     outcome = {
         "size": options.size,

@@ -171,7 +171,8 @@ def test_a_generated_token(model, inputs):
     added.subtract(counts[0])
     text, config = model.config.vlm_config.text_config, model.config
     layers = text.num_hidden_layers
-    assert added["addmm"] + added["mm"] == 2 * (4 * layers + 1)
+    # The head is two products, of the end marker's row and of the action tokens'.
+    assert added["addmm"] + added["mm"] == 2 * (4 * layers + 2)
     more = flops(lambda: model.generate_actions(**inputs, max_new_tokens=5)) - flops(
         lambda: model.generate_actions(**inputs, max_new_tokens=4)
     )

@@ -81,18 +81,23 @@ class ActionHead:
     def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int]):
         self.lm_head = lm_head
         device = lm_head.weight.device
+        stop = start + count
         # In ascending order, as in the vocabulary, so that a tie goes to the same token.
-        ids = [*sorted(i for i in end_ids if i < start), *range(start, start + count)]
-        ids += sorted(i for i in end_ids if i >= start + count)
-        self.ids = torch.tensor(ids, device=device)
+        below, above = sorted(i for i in end_ids if i < start), sorted(i for i in end_ids if i >= stop)
+        self.ids = torch.tensor([*below, *range(start, stop), *above], device=device)
         self.is_end = torch.isin(self.ids, torch.tensor(list(end_ids), device=device))
-        self.weight = lm_head.weight[self.ids] if is_plain_linear(lm_head) else None
+        self.weights = None
+        if is_plain_linear(lm_head):
+            weight = lm_head.weight
+            # The action tokens' rows lie together: no copy of them is needed.
+            parts = weight[below], weight[start:stop], weight[above]
+            self.weights = [part for part in parts if len(part)]
 
     def __call__(self, hidden_states: torch.Tensor) -> torch.FloatTensor:
         """Scores `(batch, tokens)` of the tokens `ids`, from `(batch, 1, hidden_size)`."""
-        if self.weight is None:
+        if self.weights is None:
             return self.lm_head(hidden_states)[:, -1, self.ids].float()
-        return F.linear(hidden_states[:, -1], self.weight).float()
+        return torch.cat([F.linear(hidden_states[:, -1], weight) for weight in self.weights], dim=-1).float()
 
 
 @torch.no_grad()

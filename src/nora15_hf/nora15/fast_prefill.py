@@ -152,7 +152,7 @@ def encode_patches(weights: VisionWeights, pixel_values: torch.Tensor, layout: V
         queries, keys = apply_rotary_pos_emb_vision(queries, keys, *position_embeddings)
         hidden_states = hidden_states + block.output(attend_windows(queries, keys, values, lengths))
         gate, up = block.gate_up(rms_norm(block.norm2, hidden_states)).chunk(2, dim=-1)
-        hidden_states = hidden_states + block.down(block.activation(gate) * up)
+        hidden_states = hidden_states + block.down(block.activation(gate).mul_(up))
     merger = visual.merger
     hidden_states = rms_norm(merger.ln_q, hidden_states).view(-1, merger.hidden_size)
     return weights.project(merger.mlp[1](weights.merge(hidden_states)))[layout.inverse_order]
@@ -192,7 +192,8 @@ def encode_tokens(
     hidden_states = inputs_embeds
     for number, layer in enumerate(layers):
         queries, key_value = project_heads(layer, hidden_states, tables)
-        keys, values = key_value.transpose(1, 2).chunk(2, dim=1)
+        # A copy, since a view of them would keep the queries of all layers in memory.
+        keys, values = key_value.transpose(1, 2).contiguous().chunk(2, dim=1)
         all_keys.append(keys)
         all_values.append(values)
         if number == len(layers) - 1:
@@ -200,7 +201,9 @@ def encode_tokens(
                 return None, tuple(all_keys), tuple(all_values)
             queries, hidden_states = queries[:, -1:], hidden_states[:, -1:]
             mask = grouped_mask(visible[:, -1:], num_heads // num_key_heads, hidden_states.dtype)
-        hidden_states = finish_layer(layer, hidden_states, grouped_attention(queries, keys, values, mask))
+        attended = grouped_attention(queries, keys, values, mask)
+        del queries, key_value
+        hidden_states = finish_layer(layer, hidden_states, attended)
     return hidden_states, tuple(all_keys), tuple(all_values)
 
 

@@ -223,7 +223,10 @@ def finish_layer(weights: LayerWeights, hidden_states: torch.Tensor, attended: t
     """
     hidden_states = hidden_states + weights.output(attended)
     gate, up = weights.gate_up(rms_norm(weights.post_attention_norm, hidden_states)).chunk(2, dim=-1)
-    return hidden_states + weights.down(F.silu(gate) * up)
+    activated = F.silu(gate).mul_(up)
+    # The largest tensor of the pass is not needed any more.
+    del gate, up
+    return hidden_states + weights.down(activated)
 
 
 __all__ = [
