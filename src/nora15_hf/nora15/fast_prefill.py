@@ -150,7 +150,10 @@ def encode_patches(weights: VisionWeights, pixel_values: torch.Tensor, layout: V
         qkv = block.qkv(rms_norm(block.norm1, hidden_states))
         queries, keys, values = qkv.view(len(qkv), 3, block.num_heads, -1).unbind(1)
         queries, keys = apply_rotary_pos_emb_vision(queries, keys, *position_embeddings)
-        hidden_states = hidden_states + block.output(attend_windows(queries, keys, values, lengths))
+        attended = attend_windows(queries, keys, values, lengths)
+        # The largest tensors of the block are not needed any more.
+        del qkv, queries, keys, values
+        hidden_states = hidden_states + block.output(attended)
         gate, up = block.gate_up(rms_norm(block.norm2, hidden_states)).chunk(2, dim=-1)
         hidden_states = hidden_states + block.down(block.activation(gate).mul_(up))
     merger = visual.merger
