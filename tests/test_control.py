@@ -99,6 +99,22 @@ def test_an_episode_does_not_depend_on_earlier_ones(tiny, decay):
     np.testing.assert_array_equal(run_episode(used), fresh)
 
 
+@pytest.mark.parametrize("decoder", ["flow", "fast"])
+def test_warming_up_compiles_for_what_the_policy_will_be_given(tiny, monkeypatch, decoder):
+    model, processor = tiny
+    asked = []
+    monkeypatch.setattr(model, "warm_up", lambda **inputs: asked.append(inputs), raising=False)
+    policy = Nora15ControlPolicy(model, processor, seed=3, decoder=decoder)
+    policy.warm_up(OBSERVATIONS[0])
+    assert not asked
+    policy.warm_up(OBSERVATIONS[0], compile=True)
+    (inputs,) = asked
+    expected = processor(images=OBSERVATIONS[0]["image"], text=OBSERVATIONS[0]["instruction"])
+    assert inputs.pop("decoder") == decoder
+    assert inputs.keys() == expected.keys()
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+
 def test_the_seed_of_reset_is_for_one_episode(tiny):
     policy = Nora15ControlPolicy(*tiny, seed=3, num_steps=1)
     first = run_episode(policy, OBSERVATIONS[:1])

@@ -450,6 +450,22 @@ class TestSolvers:
 
 
 class TestSampling:
+    def test_presets_are_saved(self, policy, inputs, noise, tmp_path):
+        model = copy.deepcopy(policy[0])
+        released = model.sample_actions(**inputs, noise=noise)
+        model.scheduler = SOLVERS["heun"]()
+        model.use_sampling_preset("fast")
+        fast = model.sample_actions(**inputs, noise=noise)
+        torch.testing.assert_close(fast, policy[0].sample_actions(**inputs, noise=noise, num_steps=5))
+        assert (fast - released).abs().max() > 1e-3
+        model.save_pretrained(tmp_path)
+        again = Nora15ForActionPrediction.from_pretrained(tmp_path)
+        torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), fast)
+        again.use_sampling_preset("released")
+        torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), released)
+        with pytest.raises(ValueError, match=r"name='faster' is no sampling preset\. Known: released, fast"):
+            again.use_sampling_preset("faster")
+
     def test_generator_makes_it_reproducible(self, policy, inputs):
         model, _ = policy
         first, second = (model.sample_actions(**inputs, generator=torch.Generator().manual_seed(s)) for s in (0, 0))

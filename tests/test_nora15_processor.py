@@ -111,6 +111,13 @@ class TestPatches:
         for same in (Image.fromarray(image), torch.from_numpy(image.copy()), [image], read_only, image[::-1][::-1]):
             assert torch.equal(processor(images=same, text=TEXT)["pixel_values"], expected)
 
+    def test_everything_lies_on_the_device_asked_for(self, processor, image):
+        on_meta = processor(images=image, text="open the faucet", device="meta")
+        usual = processor(images=image, text="open the faucet")
+        assert {name: value.shape for name, value in on_meta.items()} == {n: v.shape for n, v in usual.items()}
+        assert {value.device.type for value in on_meta.values()} == {"meta"}
+        assert {value.device.type for value in usual.values()} == {"cpu"}
+
     def test_images_of_different_sizes_keep_their_order(self, processor, image):
         images = [image, image[:40], image[:, :50], image]
         together = processor(images=images, text=[TEXT] * 4)["pixel_values"]

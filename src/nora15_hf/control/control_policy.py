@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from transformers import BatchFeature
 
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..nora15.normalization import select_dataset_key
@@ -199,16 +200,21 @@ class Nora15ControlPolicy:
         finally:
             self._record(watch)
 
-    def warm_up(self, observation: Mapping[str, Any]) -> None:
+    def warm_up(self, observation: Mapping[str, Any], compile: bool = False) -> None:
         """
-        Predicts twice and forgets the result: allocations and compilation then do not fall into the first control step.
+        Predicts twice and forgets the result, so that allocations do not fall into the first control step.
 
         Neither the episode nor the timings notice.
 
         Args:
             observation (`Mapping`): Of the size and with the cameras of the real ones.
+            compile (`bool`, *optional*, defaults to `False`):
+                Also compile the policy for such observations, with instructions as long as this one's or shorter; see
+                [`Nora15ForActionPrediction.warm_up`].
         """
         inputs = self._check(observation)
+        if compile:
+            self.model.warm_up(**self._process(*inputs), decoder=self.decoder)
         for _ in range(2):
             with contextlib.suppress(InvalidChunkError):
                 self._predict(*inputs, Stopwatch(self.model.device))
@@ -236,17 +242,21 @@ class Nora15ControlPolicy:
         finally:
             self._predictions += 1
 
+    def _process(self, images: list[ImageLike], instruction: str, state: np.ndarray | None) -> BatchFeature:
+        return self.processor(
+            images=[images],
+            text=[instruction],
+            state=None if state is None else state[None],
+            dataset_key=self.dataset_key,
+            device=self.model.device,
+        )
+
     @torch.no_grad()
     def _predict(
         self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
     ) -> np.ndarray:
         """A chunk `(H, A)` in physical units."""
-        inputs = self.processor(
-            images=[images],
-            text=[instruction],
-            state=None if state is None else state[None],
-            dataset_key=self.dataset_key,
-        ).to(self.model.device)
+        inputs = self._process(images, instruction, state)
         watch.lap("preprocess")
         if self.decoder == "flow":
             prefix = self.model.prefill(**inputs)

@@ -52,7 +52,7 @@ class FlowChunkPolicy:
         """
         shape = (self.model.config.chunk_size, self.model.config.action_dim)
         noise = np.stack([np.random.default_rng(key).standard_normal(shape, dtype=np.float32) for key in noise_keys])
-        inputs = self.processor(images=list(images), text=list(instructions)).to(self.model.device)
+        inputs = self.processor(images=list(images), text=list(instructions), device=self.model.device)
         actions = self.model.sample_actions(**inputs, noise=torch.from_numpy(noise), num_steps=self.num_steps)
         return self.processor.unnormalize_actions(actions, self.dataset_key).cpu().numpy()
 

@@ -24,6 +24,13 @@ FLOW_SCHEDULERS = {
 }
 
 
+SAMPLING_PRESETS = {"released": 10, "fast": 5}
+"""
+Steps of Euler's method: those of the released code, and half as many, which lost no success in closed loop
+(docs/performance.md).
+"""
+
+
 def load_flow_scheduler(repo_or_folder: str | Path, **hub_options) -> SchedulerMixin:
     """
     Loads the scheduler of a policy's repo from its `scheduler/` folder.
@@ -73,4 +80,4 @@ def set_flow_timesteps(
     return scheduler.timesteps.float() / scheduler.config.num_train_timesteps
 
 
-__all__ = ["FLOW_SCHEDULERS", "load_flow_scheduler", "set_flow_timesteps"]
+__all__ = ["FLOW_SCHEDULERS", "SAMPLING_PRESETS", "load_flow_scheduler", "set_flow_timesteps"]

@@ -47,7 +47,7 @@ from .configuration_nora15 import Nora15Config
 from .fast_denoising import Denoiser
 from .fast_generation import ActionHead, generate_tokens, is_simple, pick_token
 from .fast_prefill import encode_patches, encode_tokens, read_vision, vision_layout
-from .flow_schedulers import load_flow_scheduler
+from .flow_schedulers import SAMPLING_PRESETS, load_flow_scheduler
 from .flow_solver import flow_solver
 from .inference_layers import are_tensors, can_be_read, read_layer
 from .quantization import backbone_quantization, refuse_repacked_weights
@@ -1087,6 +1087,22 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         weight = action_mask[..., None].expand_as(error)
         return (error * weight).sum() / weight.sum(), velocity
 
+    def use_sampling_preset(self, name: str) -> None:
+        """
+        Chooses the solver and its number of steps for `sample_actions`; both are saved with the policy.
+
+        Args:
+            name (`str`):
+                `"released"`: 10 Euler steps, as in the released code. `"fast"`: 5, half the evaluations of the expert.
+
+        Raises:
+            ValueError: There is no such preset.
+        """
+        if name not in SAMPLING_PRESETS:
+            raise ValueError(f"name={name!r} is no sampling preset. Known: {', '.join(SAMPLING_PRESETS)}.")
+        self.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+        self.config.num_inference_steps = SAMPLING_PRESETS[name]
+
     @torch.no_grad()
     def sample_actions(
         self,
@@ -1179,7 +1195,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         self._compiled.is_warming_up = True
         try:
             if decoder == "flow":
-                self.sample_actions(*inputs, num_steps=1, num_samples=num_samples, state=state)
+                leading = (len(input_ids),) if num_samples == 1 else (len(input_ids), num_samples)
+                # Not drawn, so that the random numbers of what follows are the same with and without a warm-up.
+                noise = torch.zeros(*leading, self.config.chunk_size, self.config.action_dim)
+                self.sample_actions(*inputs, noise, num_steps=1, num_samples=num_samples, state=state)
             else:
                 self.generate_actions(*inputs, max_new_tokens)
         finally:

@@ -180,6 +180,7 @@ class Nora15Processor(ProcessorMixin):
         dataset_key: str | Sequence[str] | None = None,
         action_tokens: bool = True,
         pad_to_multiple_of: int | None = None,
+        device: torch.device | str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         r"""
@@ -202,6 +203,9 @@ class Nora15Processor(ProcessorMixin):
                 Append the FAST tokens of `actions` and their `labels`; False for training by flow matching alone.
             pad_to_multiple_of (`int`, *optional*):
                 Pad the prompts to a multiple of this length, so that training meets few different shapes.
+            device (`torch.device` or `str`, *optional*):
+                Where the result lies. Resized images go there as bytes and become patches, eight times as many bytes, on the
+                device.
             return_tensors (`str`): Only `"pt"`.
 
         Returns:
@@ -212,7 +216,7 @@ class Nora15Processor(ProcessorMixin):
             raise ValueError(f'return_tensors={return_tensors!r}: the policy takes PyTorch tensors, pass "pt".')
         texts, cameras = self._as_batch(images, text)
         flat_images = [camera for row in cameras for camera in row]
-        pixel_values, image_grid_thw = self._process_camera_images(flat_images)
+        pixel_values, image_grid_thw = self._process_camera_images(flat_images, device)
         rows = [self.prompt_ids(instruction, len(row)) for instruction, row in zip(texts, cameras, strict=True)]
         answers = None
         features = {}
@@ -225,7 +229,7 @@ class Nora15Processor(ProcessorMixin):
         if self.state_dim is not None:
             features["state"] = self._normalized_state(state, dataset_key, len(texts))
         features.update(pixel_values=pixel_values, image_grid_thw=image_grid_thw)
-        return BatchFeature(features)
+        return BatchFeature(features) if device is None else BatchFeature(features).to(device)
 
     def prompt_ids(self, instruction: str, num_images: int = 1) -> tuple[list[int], list[int]]:
         """Token ids of the prompt of an instruction, and of what closes the assistant's turn behind the FAST tokens."""
@@ -343,7 +347,9 @@ class Nora15Processor(ProcessorMixin):
             raise ValueError("text is empty or an instruction has no image: each needs at least one.")
         return texts, cameras
 
-    def _process_camera_images(self, images: list[ImageLike]) -> tuple[torch.FloatTensor, torch.LongTensor]:
+    def _process_camera_images(
+        self, images: list[ImageLike], device: torch.device | str | None
+    ) -> tuple[torch.FloatTensor, torch.LongTensor]:
         tensors = [as_uint8_tensor(image) for image in images]
         shapes = {tensor.shape for tensor in tensors}
         if len(shapes) == 1:
@@ -351,7 +357,12 @@ class Nora15Processor(ProcessorMixin):
         else:
             resized = torch.cat([resize_lanczos3(tensor[None], self.image_size) for tensor in tensors])
         return images_to_patches(
-            resized, self.image_mean, self.image_std, self.patch_size, self.temporal_patch_size, self.merge_size
+            resized.to(device=device),
+            self.image_mean,
+            self.image_std,
+            self.patch_size,
+            self.temporal_patch_size,
+            self.merge_size,
         )
 
     def _normalized_chunks(

@@ -119,8 +119,11 @@ def sample_candidates(
             "dataset_key": [sample["dataset_key"] for sample in samples],
         }
     inputs = processor(
-        images=[sample["images"] for sample in samples], text=[sample["instruction"] for sample in samples], **state
-    ).to(policy.device)
+        images=[sample["images"] for sample in samples],
+        text=[sample["instruction"] for sample in samples],
+        device=policy.device,
+        **state,
+    )
     indices = [sample["index"] for sample in samples]
     sampler = sampler or FlowSampler()
     if isinstance(sampler, FlowSampler):
