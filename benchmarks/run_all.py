@@ -12,13 +12,21 @@ import dpo_step
 import fast_codec
 import generate
 import label
+import latency
 import load
 import rollout
 import sample
 import sft_step
 from harness import set_threads
 
-BY_SIZE = {"sample": sample, "generate": generate, "label": label, "sft_step": sft_step, "load": load}
+BY_SIZE = {
+    "sample": sample,
+    "latency": latency,
+    "generate": generate,
+    "label": label,
+    "sft_step": sft_step,
+    "load": load,
+}
 # These have sizes of their own.
 OTHERS = {"dpo_step": dpo_step, "rollout": rollout, "fast_codec": fast_codec}
 

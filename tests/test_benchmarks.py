@@ -10,6 +10,7 @@ import fast_codec
 import generate
 import harness
 import label
+import latency
 import load
 import matched_pi0
 import plain_policy
@@ -141,10 +142,34 @@ def test_speed_benchmarks(name, tmp_path, capsys):
     saved = json.loads((tmp_path / f"{name}.json").read_text())
     assert saved["conditions"]["torch_threads"] >= 1
     figures = list(outcome["results"].values())
-    if name == "generate":
+    if name in ("generate", "sample"):
         figures = [timing for batch in figures for timing in batch.values()]
     assert all(0 < timing["fastest"] <= timing["median"] <= timing["slowest"] for timing in figures)
     assert "ours" in capsys.readouterr().out
+
+
+def test_latency_tells_how_far_the_floor_is(tmp_path, capsys):
+    arguments = ["--size", "tiny", "--rounds", "3", "--batch", "2", "--no-compile"]
+    outcome = latency.main([*arguments, "--output", str(tmp_path / "latency.json")])
+    assert json.loads((tmp_path / "latency.json").read_text())["p95_ms"] == outcome["p95_ms"]
+    assert all(0 < outcome["p50_ms"][part] <= outcome["p95_ms"][part] for part in ("one chunk", "prompt", "denoising"))
+    assert outcome["fraction_of_floor"] == pytest.approx(outcome["floor_ms"] / outcome["p50_ms"]["one chunk"])
+    assert sum(operator["part"] for operator in outcome["operators"]) <= 1
+    assert "chunks per second" in capsys.readouterr().out
+
+
+def test_percentiles_are_measured_values():
+    ordered = [float(value) for value in range(1, 21)]
+    assert [latency.percentile(ordered, percent) for percent in (5, 50, 95, 100)] == [1, 10, 19, 20]
+    assert latency.percentile([3.0], 50) == 3
+
+
+def test_the_floor_counts_what_is_read():
+    model = random_policy.random_policy("tiny")
+    backbone, expert = latency.weight_bytes(model)
+    assert backbone + expert < 4 * sum(weight.numel() for weight in model.parameters())
+    embedding, norm = model.get_input_embeddings().weight, model.vlm.model.language_model.norm.weight
+    assert backbone + expert == 4 * (sum(w.numel() for w in model.parameters()) - embedding.numel() - norm.numel())
 
 
 def test_speed_benchmarks_refuse_to_compare_different_results(monkeypatch):
