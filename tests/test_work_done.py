@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nora15_hf.nora15 import fused_linear
+from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel
 from plain_policy import PlainPolicy
 from random_policy import random_policy, random_prompt
 
@@ -182,3 +183,58 @@ def test_a_generated_token(model, inputs):
     products = 2 * (layers * per_layer + text.hidden_size * (config.num_action_tokens + 1))
     attention = 4 * layers * text.hidden_size * (inputs["input_ids"].shape[1] + 5)
     assert products <= more <= products + attention
+
+
+# Attention on a CPU is an operator that PyTorch's counter does not know: below, products of weights are counted.
+@pytest.fixture(scope="module")
+def world_model():
+    torch.manual_seed(0)
+    return VJEPA2ACModel(
+        VJEPA2ACConfig(
+            encoder_config={
+                "hidden_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "crop_size": 64,
+                "patch_size": 16,
+                "frames_per_clip": 2,
+            },
+            predictor_hidden_size=48,
+            predictor_num_hidden_layers=3,
+            predictor_num_attention_heads=4,
+        )
+    ).eval()
+
+
+def test_a_rollout_computes_every_frame_once(world_model):
+    config = world_model.config
+    steps, candidates, width = 4, 5, config.predictor_hidden_size
+    latents, actions = torch.randn(1, 1, 16, 48), torch.randn(1, candidates, steps, 7)
+    tokens = config.tokens_per_frame
+    products = 2 * tokens * 12 * width**2 * config.predictor_num_hidden_layers * steps
+    # Embedding and projection of the patches, and the condition tokens, each computed eight times.
+    ends = steps * 2 * width * (2 * 16 * 48 + 8 * 2 * 7)
+    assert flops(lambda: world_model.rollout(latents, actions)) == candidates * (products + ends)
+
+
+def test_operators_of_an_imagined_frame(world_model):
+    """No cache is concatenated, and what a layer makes goes into buffers that exist."""
+    latents, layers = torch.randn(1, 1, 16, 48), world_model.config.predictor_num_hidden_layers
+    counts = [
+        operators(lambda n=n: world_model.rollout(latents, torch.randn(1, 1, n, 7), batch_size=1)) for n in (2, 3)
+    ]
+    added = Counter(counts[1].operators)
+    added.subtract(counts[0].operators)
+    # One for the condition tokens, and one that joins the frames, which is there already.
+    assert added["cat"] <= 1
+    assert counts[1].total() - counts[0].total() <= 17 * layers + 30
+
+
+def test_pictures_are_encoded_once(world_model):
+    config = world_model.config.encoder_config
+    width, patches = config.hidden_size, 16
+    hidden = int(width * config.mlp_ratio)
+    per_layer = 2 * patches * width * (4 * width + 2 * hidden)
+    embedding = 2 * patches * width * 3 * 2 * 16**2
+    expected = config.num_hidden_layers * per_layer + embedding
+    assert flops(lambda: world_model.encode(torch.randn(2, 3, 3, 64, 64))) == 6 * expected
