@@ -15,7 +15,7 @@ import torch
 from trl import TrlParser
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
-from nora15_hf.data import LeRobotDataset
+from nora15_hf.data import ClipConventions, LeRobotDataset
 from nora15_hf.hub import write_card
 from nora15_hf.preferences import (
     REWARD_PRESETS,
@@ -30,6 +30,7 @@ from nora15_hf.preferences import (
 from nora15_hf.preferences.fingerprint import artefact_name
 from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.preference_figures import write_preference_figures
+from nora15_hf.preferences.rewards import GOALS
 from nora15_hf.preferences.states import STRATEGIES
 
 __all__ = ["BuildArguments", "main"]
@@ -54,7 +55,11 @@ class BuildArguments:
     )
     world_model: str | None = field(default=None, metadata={"help": "Folder or Hub id, for the reward presets."})
     goal: str = field(
-        default="end", metadata={"help": "The world model's goal: end or subgoal.", "choices": ["end", "subgoal"]}
+        default="end",
+        metadata={
+            "help": "The world model's goal frame; released_end is the eighth from the end, as in the released labels.",
+            "choices": list(GOALS),
+        },
     )
     released_horizon: bool = field(
         default=False, metadata={"help": "Ignore the last action of every chunk, as the released labelling code does."}
@@ -107,14 +112,21 @@ def make_reward(
         return WeightedReward({"success": (SimulatorSuccessReward(pool, processor, executed, discount=0.99), 1.0)})
     if options.world_model is None:
         raise ValueError(f"--reward {options.reward} needs --world_model. Without one use --reward ground_truth.")
+    world_model = VJEPA2ACModel.from_pretrained(options.world_model).to(device)
+    physical = {}
+    if world_model.config.action_convention == "metric":
+        conventions = ClipConventions.from_pretrained(options.world_model)
+        poses = conventions.open_dataset(options.demonstrations, options.demonstrations_revision)
+        physical = {"policy_processor": processor, "poses": poses}
     return preset_reward(
         options.reward,
-        VJEPA2ACModel.from_pretrained(options.world_model).to(device),
+        world_model,
         VJEPA2ACProcessor.from_pretrained(options.world_model),
         goal=options.goal,
         released_horizon=options.released_horizon,
         standardize=options.standardize,
         ground_truth=ground_truth,
+        **physical,
     )
 
 

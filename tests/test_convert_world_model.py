@@ -142,6 +142,14 @@ class TestConversion:
         )
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
 
+    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+    def test_prefixes_of_a_predictor_alone(self, prefix, released, tmp_path):
+        weights = fixture("predictor_A_weights")
+        save_file({prefix + name: tensor for name, tensor in weights.items()}, tmp_path / "predictor.safetensors")
+        convert(tmp_path / "predictor.safetensors", tmp_path / "out", encoder_source=released, config=small_config())
+        found = AutoModel.from_pretrained(tmp_path / "out").predictor.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
     def test_positions_of_old_files_are_dropped(self, tmp_path):
         encoder = fixture("encoder_weights") | {"pos_embed": torch.zeros(1, 64, 48)}
         torch.save(training_state(encoder, fixture("predictor_A_weights")), tmp_path / "old.pt")

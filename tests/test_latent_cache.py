@@ -3,8 +3,11 @@
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 
 from blobs import blob_clips, blob_model, write_blobs
+from nora15_hf.data import ClipConventions, LeRobotDataset
+from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.trainers.latent_cache import CachedLatents, LatentCache, cache_settings
 
 EPISODES = 4
@@ -130,6 +133,27 @@ def test_refuses_latents_of_something_else(blobs, tmp_path, change, named):
     with pytest.raises(ValueError, match=rf"made from something else: {named} was .*Remove that folder") as refusal:
         LatentCache(tmp_path / "cache", change(clips, blobs, tmp_path))
     assert str(refusal.value).count(" was ") == 1
+
+
+def test_refuses_latents_of_another_revision_on_the_hub(hub, blobs, tmp_path):
+    """The commit counts, also where only files changed that the frames do not show."""
+    repo = HfApi().create_repo("blobs", repo_type="dataset").repo_id
+    first = HfApi().upload_folder(repo_id=repo, folder_path=blobs, repo_type="dataset").oid
+    second = (
+        HfApi()
+        .upload_file(repo_id=repo, repo_type="dataset", path_or_fileobj=b"{}", path_in_repo="meta/corrections.json")
+        .oid
+    )
+
+    def at(revision: str | None) -> EpisodeClips:
+        dataset = LeRobotDataset(repo, revision=revision)
+        return EpisodeClips(dataset, ClipConventions.of_dataset(dataset, "min_max"), num_frames=3)
+
+    LatentCache(tmp_path / "cache", settings(at(first)))
+    LatentCache(tmp_path / "cache", settings(at(first)))
+    for other in (second, "main", None):
+        with pytest.raises(ValueError, match=rf"something else: dataset was '{first}', is '{second}'"):
+            LatentCache(tmp_path / "cache", settings(at(other)))
 
 
 def test_refuses_a_folder_of_other_things_and_damaged_files(blobs, tmp_path):

@@ -394,6 +394,9 @@ def test_configurations_of_build_preferences(file):
     arguments = runpy.run_path(str(EXAMPLES / "build_preferences.py"))["BuildArguments"]
     (options,) = TrlParser(arguments).parse_args_and_config(["--config", str(file)])
     assert options.reward in ("paper", "released")
+    # What reproduces the released labels takes their goal and their horizon.
+    is_released = options.reward == "released"
+    assert (options.goal, options.released_horizon) == ("released_end" if is_released else "end", is_released)
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("dpo_*.yaml")), ids=lambda file: file.stem)
@@ -481,8 +484,3 @@ def test_rewards_refuse(dataset, world_model):
         preset_reward("best", model, processor)
     with pytest.raises(ValueError, match="takes 4 action dimensions, the candidates have 7"):
         WorldModelGoalReward(model, processor).score(batch_of(dataset, [0], torch.zeros(1, 2, 5, 7)))
-    metric = copy.copy(model)
-    metric.config = copy.deepcopy(model.config)
-    metric.config.action_convention = "metric"
-    with pytest.raises(ValueError, match='convention "metric"'):
-        WorldModelGoalReward(metric, processor)

@@ -103,11 +103,53 @@ def test_predictor_matches_reference(variant, num_frames, attention):
     torch.testing.assert_close(out.flatten(1, 2), io[f"out_T{num_frames}"], **PARITY)
 
 
-def test_rotation_matches_reference():
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_block_matches_reference(variant):
+    model = small_model(variant)
+    io = fixture(f"predictor_{variant}_io")
+    outputs = []
+    for block in model.predictor.predictor_blocks:
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
+    extrinsics = io["extrinsics"][:, :2] if variant == "B" else None
+    with torch.no_grad():
+        model(io["z"].unflatten(1, (-1, 16))[:, :2], io["actions"][:, :2], io["states"][:, :2], extrinsics)
+    assert len(outputs) == model.config.predictor_num_hidden_layers
+    for layer, hidden in enumerate(outputs):
+        torch.testing.assert_close(hidden, io[f"hidden_T2_layer{layer}"], **PARITY)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_absent_states_are_the_references_zeros(variant):
+    model = small_model(variant)
+    io = fixture(f"predictor_{variant}_io")
+    extrinsics = io["extrinsics"] if variant == "B" else None
+    with torch.no_grad():
+        out = model(io["z"].unflatten(1, (-1, 16)), io["actions"], extrinsics=extrinsics)
+    torch.testing.assert_close(out.flatten(1, 2), io["out_T4_zero_states"], **PARITY)
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_tokens_see_what_the_references_mask_allows(variant):
+    """Which tokens' changes reach which: the released mask, without one being built."""
+    model = small_model(variant)
+    mask = fixture(f"predictor_{variant}_io")["attn_mask"]
+    attention = model.predictor.predictor_blocks[0].attn
+    hidden = torch.randn(1, len(mask), 48, generator=torch.Generator().manual_seed(0))
+    changed = hidden.repeat(len(mask), 1, 1)
+    changed[range(len(mask)), range(len(mask))] += 1
+    rotary = rotary_tables(model.config, 0, 4, torch.device("cpu"))
+    with torch.no_grad():
+        reached = (attention(changed, rotary, None)[0] - attention(hidden, rotary, None)[0]).abs().amax(-1) > 0
+    assert torch.equal(reached.T, mask)
+
+
+@pytest.mark.parametrize("recorded", ["y", "y_intpos"])
+def test_rotation_matches_reference(recorded):
     io = fixture("rope_primitive")
-    exponents = torch.arange(4) / 4
-    angles = io["pos"][:, None] * (1.0 / 10000**exponents).repeat(2)
-    torch.testing.assert_close(rotate(io["x"], angles.cos(), angles.sin()), io["y"], **PARITY)
+    # The original counts patches in floats and condition tokens in integers.
+    positions = io["pos"] if recorded == "y" else torch.arange(5)
+    angles = positions[:, None] * (1.0 / 10000 ** (torch.arange(4) / 4)).repeat(2)
+    torch.testing.assert_close(rotate(io["x"], angles.cos(), angles.sin()), io[recorded], **PARITY)
 
 
 def test_rotary_tables_leave_the_rest_of_a_head_alone_and_condition_tokens_in_the_corner():
@@ -128,7 +170,14 @@ def test_encoder_matches_reference():
     io = fixture("encoder_io")
     with torch.no_grad():
         latents = model.encode(io["clips"].transpose(1, 2))
+        frame = io["clips"][:, :, 0]
+        one, repeated = (
+            model.encoder(clip).last_hidden_state for clip in (frame[:, None], frame[:, None].repeat(1, 2, 1, 1, 1))
+        )
     torch.testing.assert_close(latents.flatten(1, 2), io["forward_target"], **PARITY)
+    # Before the layer norm, and with the frame repeated as the original does it or left to the encoder.
+    torch.testing.assert_close(repeated, io["frame0_repeated_raw"], **PARITY)
+    torch.testing.assert_close(one, io["frame0_repeated_raw"], **PARITY)
 
 
 @pytest.mark.parametrize(
@@ -149,23 +198,27 @@ def test_preprocessing_is_bit_equal_to_reference(name, case, aspect):
 
 
 def test_nora_rollout_and_energies_match_reference():
-    """Each stage from the recorded input of its own, so that rounding of one does not count in the next; then all of it."""
+    """Each stage from what is recorded before it: rounding, which differs between processors, would add up."""
     model = small_model()
     load_reference_encoder(model)
     io = fixture("rollout_A")
-    actions = io["actions"][None, :, :4]
     with torch.no_grad():
-        now = model.encode(io["cur_frame"].transpose(1, 2))
-        goal = model.encode(io["goal_frame"].transpose(1, 2))
-        rollout = model.rollout(io["curr_latent"][:, None], actions)
+        now, goal = (model.encode(io[name].transpose(1, 2)) for name in ("cur_frame", "goal_frame"))
+        rollout = model.rollout(io["curr_latent"][:, None], io["actions"][None, :, :4])
         energy = model.goal_energy(rollout, io["goal_latent"])
-        whole = model.goal_energy(model.rollout(now, actions), goal)
+        whole = model.goal_energy(model.rollout(now, io["actions"][None, :, :4]), goal)
     torch.testing.assert_close(now[:, 0], io["curr_latent"], **PARITY)
     torch.testing.assert_close(goal[:, 0], io["goal_latent"], **PARITY)
     torch.testing.assert_close(rollout[0].flatten(1, 2), io["z_hat"][:, 16:], **PARITY)
-    torch.testing.assert_close(energy[0], io["goal_energy"], **PARITY)
-    torch.testing.assert_close(whole[0], io["goal_energy"], **PARITY)
-    assert energy[0].argsort().tolist() == [1, 4, 3, 2, 0]
+    for energies in (energy, whole):
+        torch.testing.assert_close(energies[0], io["goal_energy"], **PARITY)
+        assert energies[0].argsort().tolist() == [1, 4, 3, 2, 0]
+    # The original predicts the whole clip anew at every step.
+    frames = io["z_hat"].unflatten(1, (5, 16))
+    for step in range(1, 5):
+        with torch.no_grad():
+            predictions = normalize_latents(model(frames[:, :step], io["actions"][:, :step]))
+        torch.testing.assert_close(predictions.flatten(1, 2), io[f"step{step}_full_normed"], **PARITY)
 
 
 @pytest.mark.parametrize("case", ["nora", "droid"])
@@ -185,6 +238,47 @@ def test_losses_and_gradients_match_reference(case):
     for key, value in io.items():
         if key.startswith("grad."):
             torch.testing.assert_close(gradients[key.removeprefix("grad.")], value, **PARITY)
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+@pytest.mark.parametrize(("auto_steps", "exponent"), [(1, 1.0), (3, 1.0), (4, 2.0)])
+def test_losses_and_gradients_equal_those_written_out(variant, auto_steps, exponent):
+    """Facts of the original, with the whole clip predicted anew for every imagined frame."""
+    model = small_model(variant)
+    latents, actions, _ = random_inputs(model, frames=6, steps=5, candidates=1)
+    actions = actions[:, 0]
+    generator = torch.Generator().manual_seed(3)
+    states = torch.zeros(2, 6, 7)
+    extrinsics = torch.randn(2, 6, 6, generator=generator) if variant == "B" else None
+
+    def predicted(frames):
+        length = frames.shape[1]
+        camera = None if extrinsics is None else extrinsics[:, :length]
+        return normalize_latents(model(frames, actions[:, :length], states[:, :length], camera))
+
+    def distance(frames):
+        return (frames - latents[:, 1 : 1 + frames.shape[1]]).abs().pow(exponent).mean() / exponent
+
+    teacher_forced = predicted(latents[:, :-1])
+    frames = torch.cat([latents[:, :1], teacher_forced[:, :1]], dim=1)
+    for _ in range(auto_steps - 1):
+        frames = torch.cat([frames, predicted(frames)[:, -1:]], dim=1)
+    expected = distance(teacher_forced), distance(frames[:, 1:])
+    sum(expected).backward()
+    gradients = [p.grad.clone() for p in model.predictor.parameters() if p.grad is not None]
+    model.zero_grad()
+
+    seen = []
+    model.predictor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    losses = model.clip_losses(latents, actions, states, extrinsics, auto_steps, exponent)
+    # The teacher-forcing pass serves the imagined frames, too: one more frame for each but the first.
+    assert seen == [5] + [1] * (auto_steps - 1)
+    for found, wanted in zip((losses.teacher_forcing_loss, losses.autoregressive_loss), expected, strict=True):
+        torch.testing.assert_close(found, wanted, **PARITY)
+    losses.loss.backward()
+    found = [p.grad for p in model.predictor.parameters() if p.grad is not None]
+    for gradient, wanted in zip(found, gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, **PARITY)
 
 
 def test_pose_integration_matches_reference():
@@ -386,7 +480,16 @@ def with_infinity(values: torch.Tensor) -> torch.Tensor:
         (lambda m, z, a: m.rollout(z, a, None, with_infinity(a[:, 0, :2])), "`context_actions` holds NaN"),
         (lambda m, z, a: m.goal_energy(z[:, :1], with_infinity(z[:, 0])), "`goal_latents` holds NaN"),
         (lambda m, z, a: m.goal_energy(z, z[:1]), "`goal_latents` has shape"),
+        (lambda m, z, a: m.goal_energy(with_infinity(z), z[:, 0]), "`rollout_latents` holds NaN"),
+        (lambda m, z, a: m(z[:, :0], a[:, 0, :0]), r"`latents` has shape \(2, 0, 16, 48\).*at least one frame"),
+        (lambda m, z, a: m.rollout(z[:0, :1], a[:0]), r"`latents` has shape \(0, 1, 16, 48\)"),
+        (lambda m, z, a: m.rollout(z, a, None, a[:, 0, :2, :6]), r"as \(batch, 2, 7\); found shape \(2, 2, 6\)"),
+        (lambda m, z, a: m.rollout(z[:, :1], a, None, a[:, 0, :1]), "must hold the 0 actions"),
         (lambda m, z, a: m.clip_losses(z, a[:, 0, :2], auto_steps=3), "`auto_steps`=3"),
+        (lambda m, z, a: m.clip_losses(z, a[:, 0, :3]), r"`actions` has shape \(2, 3, 7\), expected \(2, 2, 7\)"),
+        (lambda m, z, a: m.clip_losses(z, a[:, 0, :2, :6]), r"`actions` has shape \(2, 2, 6\)"),
+        (lambda m, z, a: m.clip_losses(z, a[:, 0, :2], torch.zeros(2, 2, 7)), r"`states` has shape \(2, 2, 7\)"),
+        (lambda m, z, a: m.clip_losses(z, a[:, 0, :2], torch.zeros(2, 3, 6)), r"`states` has shape \(2, 2, 6\)"),
     ],
 )
 def test_model_refuses(call, message):
@@ -410,6 +513,11 @@ def test_metric_model_needs_the_pose_of_every_given_frame(states, message):
     latents, actions, _ = random_inputs(model, frames=1)
     with pytest.raises(ValueError, match=message):
         model.rollout(latents, actions, states)
+    if states is None:
+        clip = latents.expand(-1, 4, -1, -1)
+        for call in (lambda: model(latents, actions[:, 0, :1]), lambda: model.clip_losses(clip, actions[:, 0, :3])):
+            with pytest.raises(ValueError, match=message):
+                call()
 
 
 def test_model_with_camera_needs_its_pose():

@@ -9,6 +9,8 @@ from accelerate import infer_auto_device_map, init_empty_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import modeling_flash_attention_utils, modeling_utils
+from transformers.utils import is_flash_attn_2_available
 
 from nora15_hf.vjepa2_ac import VJEPA2ACModel, normalize_latents, tiny_world_model
 from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables
@@ -142,6 +144,16 @@ def test_every_even_head_size(head_dim):
         torch.testing.assert_close(cached, recomputed(model, latents, actions[:, 0]), rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("heads", [3, 16, 48])
+def test_without_rotary_positions_any_head_size(heads):
+    config = small_config(predictor_use_rope=False, predictor_num_attention_heads=heads)
+    model = VJEPA2ACModel(config).eval()
+    latents, actions, _ = random_inputs(model, frames=1, steps=2, candidates=1)
+    with torch.no_grad():
+        cached = model.rollout(latents, actions[:, 0])
+        torch.testing.assert_close(cached, recomputed(model, latents, actions[:, 0]), rtol=0, atol=3e-6)
+
+
 def test_eager_attention_equals_sdpa():
     torch.manual_seed(0)
     model, processor = tiny_world_model()
@@ -173,6 +185,102 @@ def test_gradients_do_not_depend_on_the_attention_kernel():
         torch.testing.assert_close(sdpa, eager, rtol=0, atol=1e-6)
 
 
+class TestFlashAttention:
+    """transformers' flash attention with the kernel, which needs a GPU, replaced by its arithmetic in torch."""
+
+    @pytest.fixture
+    def kernel_calls(self, monkeypatch):
+        calls = []
+
+        def kernel(query, key, value, causal, softmax_scale, **options):
+            calls.append({"query": query, "causal": causal, "options": options})
+            assert {query.dtype, key.dtype, value.dtype} == {torch.bfloat16}
+            query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, is_causal=causal, scale=softmax_scale
+            )
+            return attended.transpose(1, 2)
+
+        def process(query_length, key_length, is_causal, dropout, softmax_scale, **_):
+            return {"causal": is_causal, "softmax_scale": softmax_scale, "dropout_p": dropout}
+
+        monkeypatch.setattr(
+            modeling_flash_attention_utils,
+            "lazy_import_flash_attention",
+            lambda *_, **__: ((kernel, None, None, None, None), (process, None)),
+        )
+        # What is asked about the machine.
+        monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *_, **__: None)
+        monkeypatch.setattr(VJEPA2ACModel, "_flash_attn_import_error", lambda *_, **__: None)
+        monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda: False)
+        cpu = ((lambda: True, "cpu"),)
+        for version in modeling_utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX.values():
+            monkeypatch.setitem(version, "supported_devices", cpu)
+        return calls
+
+    @pytest.mark.parametrize("autocast", [True, False])
+    def test_flash_equals_sdpa(self, kernel_calls, tmp_path, autocast):
+        small_model().save_pretrained(tmp_path)
+        dtype = torch.float32 if autocast else torch.bfloat16
+        flash, sdpa = (
+            VJEPA2ACModel.from_pretrained(tmp_path, attn_implementation=implementation, dtype=dtype).eval()
+            for implementation in ("flash_attention_2", "sdpa")
+        )
+        latents, actions, _ = random_inputs(flash, frames=3)
+        pixel_values = torch.randn(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+        def results(model):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                encoded, imagined = model.encode(pixel_values), model.rollout(latents[:, :1], actions)
+                return encoded, imagined, model.clip_losses(latents, actions[:, 0, :2]).teacher_forced_latents
+
+        with torch.no_grad():
+            expected = results(sdpa)
+            assert not kernel_calls
+            for found, wanted in zip(results(flash), expected, strict=True):
+                torch.testing.assert_close(found, wanted, rtol=0, atol=0.05)
+                assert (found - wanted).abs().mean() < 0.002
+        layers = len(flash.encoder.layer), len(flash.predictor.predictor_blocks)
+        # Four steps of one frame, then two frames after each other and one imagined frame.
+        assert len(kernel_calls) >= layers[0] + (4 + 2 + 1) * layers[1]
+        assert not any(call["causal"] or call["options"]["dropout_p"] for call in kernel_calls)
+        # A frame's tokens are the third axis from the end, as flash kernels want them.
+        assert {call["query"].shape[1] for call in kernel_calls} == {16, flash.config.tokens_per_frame}
+
+    def test_gradients(self, kernel_calls):
+        model = small_model(attn_implementation="flash_attention_2").train()
+        latents, actions, _ = random_inputs(model, frames=3)
+        with torch.autocast("cpu", torch.bfloat16):
+            model.clip_losses(latents, actions[:, 0, :2]).loss.backward()
+        assert kernel_calls
+        flash = [p.grad.clone() for p in model.predictor.parameters() if p.grad is not None]
+        model.zero_grad()
+        model.set_attn_implementation("sdpa")
+        with torch.autocast("cpu", torch.bfloat16):
+            model.clip_losses(latents, actions[:, 0, :2]).loss.backward()
+        for found, p in zip(flash, [p for p in model.predictor.parameters() if p.grad is not None], strict=True):
+            assert (found - p.grad).norm() < 0.03 * p.grad.norm() + 1e-6
+
+    def test_the_encoder_follows_a_kernel_that_replaces_the_one_asked_for(self, monkeypatch):
+        monkeypatch.setattr(
+            VJEPA2ACModel, "_check_and_adjust_attn_implementation", lambda *_, **__: "kernels-community/flash-attn2"
+        )
+        config = VJEPA2ACModel(small_config(attn_implementation="flash_attention_2")).config
+        assert config.encoder_config._attn_implementation == "kernels-community/flash-attn2"
+        config = small_config(attn_implementation={"": "flash_attention_2", "encoder_config": "sdpa"})
+        assert VJEPA2ACModel(config).config.encoder_config._attn_implementation == "sdpa"
+
+    def test_what_is_missing_is_named(self):
+        if is_flash_attn_2_available():
+            pytest.skip("flash_attn is installed here: nothing is missing")
+        with pytest.raises(ImportError, match=r"FlashAttention2 .* doesn't seem to be installed"):
+            small_model(attn_implementation="flash_attention_2")
+        with pytest.raises(ValueError, match="flex_attention"):
+            small_model(attn_implementation="flex_attention")
+        with pytest.raises(ValueError, match=r"eager.*flash_attention_2.*sdpa"):
+            small_model(attn_implementation="flash")
+
+
 class TestPrecision:
     def test_rotary_tables_stay_float32(self):
         """Angles in bfloat16 would be off by half a radian at frame 100."""
@@ -180,6 +288,25 @@ class TestPrecision:
         cos, sin = rotary_tables(config, first_frame=100, num_frames=1, device=torch.device("cpu"))
         assert cos.dtype == sin.dtype == torch.float32
         assert sin[0, 0] == torch.tensor(100.0).sin()
+        with torch.autocast("cpu", torch.bfloat16):
+            under_autocast = rotary_tables(config, first_frame=100, num_frames=1, device=torch.device("cpu"))
+        assert torch.equal(under_autocast[0], cos)
+        assert torch.equal(under_autocast[1], sin)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_half_precision_encoder_and_losses(self, dtype, attention):
+        model = small_model(attn_implementation=attention)
+        half = copy.deepcopy(model).to(dtype)
+        pixel_values = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        _, actions, _ = random_inputs(model, frames=1)
+        with torch.no_grad():
+            exact, rounded = model.encode(pixel_values), half.encode(pixel_values)
+            assert rounded.dtype == torch.float32
+            assert (exact - rounded).abs().mean() < 0.02 * exact.abs().mean()
+            losses = [each.clip_losses(exact, actions[:, 0, :2]).loss for each in (model, half)]
+        assert losses[1].dtype == torch.float32
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.01)
 
     @pytest.mark.parametrize("autocast", [True, False])
     def test_bfloat16_changes_neither_dtype_nor_ranking(self, autocast):

@@ -142,11 +142,7 @@ class ClipConventions:
         Raises:
             ValueError: States that are no such poses.
         """
-        if dataset.state_dim != POSE_DIM:
-            raise ValueError(
-                f"`dataset` has states of {dataset.state_dim} dimensions (state_key={dataset.state_key!r}); the metric "
-                f"convention needs poses of {POSE_DIM}: position, Euler angles, gripper. Name their column as state_key."
-            )
+        check_poses(dataset)
         return cls(
             **_identity(dataset),
             action_key=None,
@@ -245,6 +241,15 @@ class ClipConventions:
             ) from error
 
 
+def check_poses(dataset: LeRobotDataset) -> None:
+    """Refuses a dataset whose states cannot be the poses of the metric convention."""
+    if dataset.state_dim != POSE_DIM:
+        raise ValueError(
+            f"The dataset has states of {dataset.state_dim} dimensions (state_key={dataset.state_key!r}); the metric "
+            f"convention needs poses of {POSE_DIM}: position, Euler angles, gripper. Name their column as state_key."
+        )
+
+
 def _identity(dataset: LeRobotDataset) -> dict[str, str]:
     if len(dataset.image_keys) != 1:
         raise ValueError(
@@ -258,4 +263,4 @@ def _identity(dataset: LeRobotDataset) -> dict[str, str]:
     }
 
 
-__all__ = ["CLIPS_FILE", "ClipConventions"]
+__all__ = ["CLIPS_FILE", "ClipConventions", "check_poses"]

@@ -11,17 +11,24 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from transformers import ProcessorMixin
 
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..vjepa2_ac.modeling_vjepa2_ac import VJEPA2ACModel
 from ..vjepa2_ac.processing_vjepa2_ac import VJEPA2ACProcessor
 from .fingerprint import artefact_name, fingerprint
+from .metric_actions import MetricActions
 
 REWARD_PRESETS: dict[str, dict[str, float]] = {
     "paper": {"world_model": 1.0, "ground_truth": 0.5},
     "released": {"world_model": 1.0, "ground_truth": 0.1},
 }
 """Weights of the end-goal distance and of the deviation from the demonstration."""
+
+GOALS = ("end", "subgoal", "released_end")
+
+RELEASED_TAIL_FRAMES = 8
+"""The released labelling code takes the first of this many last frames of an episode for its end."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +130,39 @@ class WorldModelGoalReward:
     frame (arXiv 2511.14659, section 3).
 
     Args:
-        world_model ([`VJEPA2ACModel`]): trained on actions that are normalised as the policy's.
+        world_model ([`VJEPA2ACModel`]):
+            In the `"normalized"` convention, trained on actions that are normalised as the policy's. In the `"metric"`
+            one (DROID) it takes the candidates as pose differences and imagines from the robot's pose.
         processor ([`VJEPA2ACProcessor`]): its processor.
         goal (`str`, *optional*, defaults to `"end"`):
             `"end"`: the last frame of the episode. `"subgoal"`: the frame to which the last imagined action leads, at
-            most the last.
+            most the last. `"released_end"`: what the released labelling code takes for the end, the eighth frame from
+            the end (of a shorter episode the first frame), also for the states that come after it.
         released_horizon (`bool`, *optional*, defaults to `False`):
             Whether to ignore the last action of every chunk, as the released labelling code does (it imagines four
             steps of a chunk of five). By default all actions count.
+        policy_processor ([`Nora15Processor`], *optional*):
+            With a metric world model only: processor of the policy that samples the candidates, whose statistics give
+            them their physical units.
+        poses ([`LeRobotDataset`], *optional*):
+            With a metric world model only: the dataset of the states, opened with the column of the poses (metres,
+            radians, gripper closedness) as `state_key`, as the `open_dataset` of the world model's
+            [`~nora15_hf.data.ClipConventions`] does.
 
     Raises:
-        ValueError: another goal, or a world model whose actions are in physical units; (of `score`) a world model of
+        ValueError: another goal; a metric world model without `policy_processor` or `poses`, or one of them for another
+            world model; poses that are not 7-D or that the dataset's actions do not move; (of `score`) a world model of
             another action dimension than the candidates, or chunks too short for `released_horizon`.
+
+    Example:
+
+    ```python
+    >>> conventions = ClipConventions.from_pretrained("owner/vjepa2-ac-droid")  # doctest: +SKIP
+    >>> poses = conventions.open_dataset("owner/demonstrations")  # doctest: +SKIP
+    >>> reward = WorldModelGoalReward(
+    ...     world_model, world_model_processor, policy_processor=policy_processor, poses=poses
+    ... )  # doctest: +SKIP
+    ```
     """
 
     def __init__(
@@ -143,57 +171,76 @@ class WorldModelGoalReward:
         processor: VJEPA2ACProcessor,
         goal: str = "end",
         released_horizon: bool = False,
+        *,
+        policy_processor: ProcessorMixin | None = None,
+        poses: LeRobotDataset | None = None,
     ):
-        if goal not in ("end", "subgoal"):
+        if goal not in GOALS:
             raise ValueError(
-                f'goal="{goal}" must be "end" (last frame of the episode) or "subgoal" (one chunk later).'
+                f'goal="{goal}" must be "end" (last frame of the episode), "subgoal" (one chunk later) or "released_end" '
+                f"(the frame {RELEASED_TAIL_FRAMES - 1} before the last, as in the released labels)."
             )
-        if world_model.config.action_convention != "normalized":
+        given = {"policy_processor": policy_processor, "poses": poses}
+        is_metric = world_model.config.action_convention == "metric"
+        wrong = [name for name, value in given.items() if (value is not None) != is_metric]
+        if wrong and is_metric:
             raise ValueError(
-                f'The world model takes actions in the convention "{world_model.config.action_convention}", the policy '
-                'makes "normalized" ones. Use a world model that was trained on normalised actions.'
+                f"The world model takes pose differences in metres and radians (action_convention='metric'), the policy "
+                f"makes normalised actions: {' and '.join(wrong)} must be given. policy_processor is the policy's processor, "
+                "which knows their units; poses the dataset of the states, opened with the column of the poses as state_key."
+            )
+        if wrong:
+            raise ValueError(
+                f"{' and '.join(wrong)} must not be given: the world model's action_convention is 'normalized', it takes the "
+                "candidates as they are and imagines with zero states. Only a 'metric' one needs physical units and poses."
             )
         self.world_model = world_model.eval()
         self.processor = processor
         self.goal = goal
         self.released_horizon = released_horizon
+        self._metric = MetricActions(policy_processor, poses) if is_metric else None
         self._fingerprint = fingerprint(world_model.state_dict())
         # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
         self._end_goals: dict[tuple[LeRobotDataset, int], torch.Tensor] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {
+        settings = {
             "type": type(self).__name__,
             "goal": self.goal,
             "released_horizon": self.released_horizon,
             "world_model": artefact_name(self.world_model.config.name_or_path),
             "world_model_fingerprint": self._fingerprint,
         }
+        return settings if self._metric is None else settings | {"pose_key": self._metric.pose_key}
 
     @torch.no_grad()
     def score(self, batch: RewardBatch) -> torch.Tensor:
         model = self.world_model
-        num_steps, action_dim = batch.candidates.shape[-2:]
+        action_dim = batch.candidates.shape[-1]
         if model.config.action_dim != action_dim:
             raise ValueError(
                 f"The world model takes {model.config.action_dim} action dimensions, the candidates have {action_dim}. "
                 "Use a world model that was trained on the same dataset as the policy."
             )
-        candidates = batch.candidates
+        candidates, states = batch.candidates, None
+        if self._metric is not None:
+            candidates = self._metric.unnormalize(candidates, batch.samples)
+            states = self._metric.poses_of(batch.samples)[:, None].to(model.device)
         if self.released_horizon:
-            if num_steps < 2:
+            if candidates.shape[2] < 2:
                 raise ValueError(
-                    f"released_horizon=True ignores the last action of a chunk, but the chunks have {num_steps} action(s)."
+                    "released_horizon=True ignores the last action of a chunk, but the chunks have "
+                    f"{candidates.shape[2]} action(s)."
                 )
-            candidates, num_steps = candidates[:, :, :-1], num_steps - 1
-        if self.goal == "end":
-            goals = self._encode_end_goals(batch)
-        else:
-            positions = [batch.dataset.subgoal_index(index, num_steps) for index in batch.indices]
+            candidates = candidates[:, :, :-1]
+        if self.goal == "subgoal":
+            positions = [batch.dataset.subgoal_index(index, candidates.shape[2]) for index in batch.indices]
             goals = self._encode([batch.dataset.frame(position) for position in positions])
+        else:
+            goals = self._encode_end_goals(batch)
         current = self._encode([sample["images"][0] for sample in batch.samples])
-        imagined = model.rollout(current[:, None], candidates.to(model.device))
+        imagined = model.rollout(current[:, None], candidates.to(model.device), states)
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
 
     def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:
@@ -202,7 +249,13 @@ class WorldModelGoalReward:
         return self.world_model.encode(pixel_values)[:, 0]
 
     def _encode_end_goals(self, batch: RewardBatch) -> torch.Tensor:
-        keys = [(batch.dataset, batch.dataset.last_frame_index(index)) for index in batch.indices]
+        keys = []
+        for index, sample in zip(batch.indices, batch.samples, strict=True):
+            position = batch.dataset.last_frame_index(index)
+            if self.goal == "released_end":
+                first = index - sample["frame_index"]
+                position = max(position - (RELEASED_TAIL_FRAMES - 1), first)
+            keys.append((batch.dataset, position))
         new = sorted({position for _, position in keys if (batch.dataset, position) not in self._end_goals})
         if new:
             latents = self._encode([batch.dataset.frame(position) for position in new]).cpu()
@@ -291,6 +344,8 @@ def preset_reward(
     released_horizon: bool = False,
     standardize: bool = False,
     ground_truth: GroundTruthActionReward | None = None,
+    policy_processor: ProcessorMixin | None = None,
+    poses: LeRobotDataset | None = None,
 ) -> WeightedReward:
     """
     World-model goal plus deviation from the demonstration, with published weights.
@@ -303,11 +358,15 @@ def preset_reward(
         released_horizon (`bool`, *optional*, defaults to `False`): see [`WorldModelGoalReward`].
         standardize (`bool`, *optional*, defaults to `False`): see [`WeightedReward`].
         ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
+        policy_processor ([`Nora15Processor`], *optional*): see [`WorldModelGoalReward`].
+        poses ([`LeRobotDataset`], *optional*): see [`WorldModelGoalReward`].
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
     rewards = {
-        "world_model": WorldModelGoalReward(world_model, processor, goal, released_horizon),
+        "world_model": WorldModelGoalReward(
+            world_model, processor, goal, released_horizon, policy_processor=policy_processor, poses=poses
+        ),
         "ground_truth": ground_truth or GroundTruthActionReward(),
     }
     weighted = {name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()}
@@ -315,6 +374,8 @@ def preset_reward(
 
 
 __all__ = [
+    "GOALS",
+    "RELEASED_TAIL_FRAMES",
     "REWARD_PRESETS",
     "GroundTruthActionReward",
     "Reward",

@@ -69,6 +69,7 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["VJEPA2Layer", "VJEPA2ACBlock"]
     _supports_sdpa = True
+    _supports_flash_attn = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -199,9 +200,10 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
     """
 
     def __init__(self, config: VJEPA2ACConfig):
+        requested = config._attn_implementation
         super().__init__(config)
-        if config.encoder_config._attn_implementation is None:
-            # The encoder alone is no PreTrainedModel, which would have chosen for itself.
+        if config.encoder_config._attn_implementation in (None, requested):
+            # The encoder alone is no PreTrainedModel, which would have checked it, or replaced it by an available kernel.
             config.encoder_config._attn_implementation = config._attn_implementation
         self.encoder = VJEPA2Encoder(config.encoder_config)
         self.predictor = VJEPA2ACPredictor(config)
@@ -321,6 +323,12 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 f"`auto_steps`={auto_steps}, but clips of {latents.shape[1]} frames have {latents.shape[1] - 1} frames "
                 "to imagine. Lower auto_steps or make longer clips."
             )
+        for name, values in {"states": states, "extrinsics": extrinsics}.items():
+            if values is not None and values.shape[:2] != latents.shape[:2]:
+                raise ValueError(
+                    f"`{name}` has shape {tuple(values.shape)}, expected {tuple(latents.shape[:2])} in front: one row for "
+                    "each frame of a clip, the last included."
+                )
         states, extrinsics = (None if each is None else each[:, :-1] for each in (states, extrinsics))
         states = self.check_inputs(latents[:, :-1], actions, states, extrinsics)
         predictions, cache = self.predictor(latents[:, :-1], actions, states, extrinsics, return_cache=True)
@@ -395,7 +403,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         candidates = actions if actions.ndim == 4 else actions[:, None]
         num_candidates, num_steps = candidates.shape[1:3]
         num_context = latents.shape[1] - 1
-        if (0 if context_actions is None else context_actions.shape[1]) != num_context:
+        expected = (latents.shape[0], num_context, self.config.action_dim)
+        if (num_context > 0) if context_actions is None else (context_actions.shape != expected):
             found = "none" if context_actions is None else f"shape {tuple(context_actions.shape)}"
             raise ValueError(
                 f"`latents` holds {num_context + 1} frames, so `context_actions` must hold the {num_context} actions "
@@ -475,7 +484,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             `torch.Tensor` of shape `(B,)` or `(B, N)`.
 
         Raises:
-            ValueError: Shapes that do not fit; NaN or infinity in the goal.
+            ValueError: Shapes that do not fit; NaN or infinity in the goal or in the last imagined frame.
         """
         goal = goal_latents[:, -1] if goal_latents.ndim == 4 else goal_latents
         expected = (rollout_latents.shape[0], *rollout_latents.shape[-2:])
@@ -486,6 +495,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 "(B, N, steps, P, D), with equal B, P and D."
             )
         check_finite("goal_latents", goal)
+        check_finite("rollout_latents", rollout_latents[..., -1, :, :])
         if rollout_latents.ndim == 5:
             goal = goal[:, None]
         return (rollout_latents[..., -1, :, :].float() - goal.float()).abs().mean(dim=(-2, -1))
@@ -505,10 +515,10 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         """
         config = self.config
         frame_shape = (config.num_patches, config.encoder_config.hidden_size)
-        if latents.ndim != 4 or latents.shape[2:] != frame_shape:
+        if latents.ndim != 4 or latents.shape[2:] != frame_shape or 0 in latents.shape:
             raise ValueError(
                 f"`latents` has shape {tuple(latents.shape)}, expected (batch, frames, {frame_shape[0]} patches, "
-                f"{frame_shape[1]}). Make them with this model's `encode`."
+                f"{frame_shape[1]}) with at least one frame. Make them with this model's `encode`."
             )
         expected = (*latents.shape[:2], config.action_dim)
         if actions.shape != expected:
