@@ -18,9 +18,16 @@ import sample
 import sft_step
 from harness import set_threads
 
-BY_SIZE = {"sample": sample, "generate": generate, "label": label, "sft_step": sft_step, "load": load}
+BY_SIZE = {
+    "sample": sample,
+    "generate": generate,
+    "label": label,
+    "dpo_step": dpo_step,
+    "sft_step": sft_step,
+    "load": load,
+}
 # These have sizes of their own.
-OTHERS = {"dpo_step": dpo_step, "rollout": rollout, "fast_codec": fast_codec}
+OTHERS = {"rollout": rollout, "fast_codec": fast_codec}
 
 
 def main(arguments: list[str] | None = None) -> dict:

@@ -54,6 +54,10 @@ class Nora15BackboneLayer(Qwen2_5_VLDecoderLayer):
         hidden_states = hidden_states + attended
         if output_index is not None:
             hidden_states = hidden_states.flatten(0, 1)[output_index]
+            # With a gradient the MLP is called even so: data parallelism waits for one of every parameter. Without one
+            # it must not be: bitsandbytes' kernels for CPUs divide by the number of tokens.
+            if not (len(output_index) or hidden_states.requires_grad):
+                return hidden_states, recorder.keys, recorder.values
         hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
         return hidden_states, recorder.keys, recorder.values
 
