@@ -3,13 +3,14 @@
 
 import torch
 
-from nora15_hf import Nora15Config, Nora15ForActionPrediction
+from nora15_hf import Nora15Config, Nora15ForActionPrediction, Nora15Processor
+from nora15_hf.nora15.presets import tiny_policy
 
 # Everything between `tiny`, for tests, and `released`, the published 3 B model. `cpu` has its proportions: the MLP is 5.4
 # times as wide as the backbone, the expert 0.75 times, four vision blocks of eight attend to the whole picture.
 SIZES = {
     "tiny": {
-        "text": {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 160, "layers": 3, "heads": 4},
+        "text": {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 192, "layers": 3, "heads": 4},
         "vision": {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 2, "full": [1]},
         "expert": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2},
         "mrope_section": [2, 3, 3],
@@ -77,17 +78,38 @@ def policy_config(size: str) -> Nora15Config:
     )
 
 
-def random_policy(size: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Nora15ForActionPrediction:
+def random_policy(
+    size: str, device: str = "cpu", dtype: torch.dtype = torch.float32, config: Nora15Config | None = None
+) -> Nora15ForActionPrediction:
     """A policy of that size in evaluation mode. Weights are drawn wide enough for the actions to depend on the inputs."""
     with torch.device(device):
         torch.manual_seed(0)
-        model = Nora15ForActionPrediction._from_config(policy_config(size), dtype=dtype)
+        model = Nora15ForActionPrediction._from_config(config or policy_config(size), dtype=dtype)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "embed_tokens" not in name:
                 parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
     return model.eval()
+
+
+def random_policy_with_processor(
+    size: str, device: str = "cpu"
+) -> tuple[Nora15ForActionPrediction, Nora15Processor, str]:
+    """A float32 policy of that size, a processor for it, and an instruction of which it makes a prompt of 90 tokens."""
+    config = policy_config(size)
+    pixels = config.vlm_config.vision_config.patch_size * IMAGE_GRID[1]
+    tiny, processor = tiny_policy(image_size=pixels, chunk_size=config.chunk_size, action_dim=config.action_dim)
+    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+        setattr(config.vlm_config, name, getattr(tiny.config.vlm_config, name))
+    for name in ("eos_token_id", "pad_token_id"):
+        setattr(config.vlm_config.text_config, name, getattr(tiny.config.vlm_config.text_config, name))
+    for name in ("action_token_start_id", "num_action_tokens"):
+        setattr(config, name, getattr(tiny.config, name))
+    instruction = "open the faucet"
+    while len(processor.prompt_ids(instruction)[0]) < PROMPT_TOKENS:
+        instruction += " the"
+    return random_policy(size, device, config=config), processor, instruction
 
 
 def random_prompt(model: Nora15ForActionPrediction, batch: int = 1) -> dict[str, torch.Tensor]:
@@ -109,4 +131,4 @@ def random_prompt(model: Nora15ForActionPrediction, batch: int = 1) -> dict[str,
     }
 
 
-__all__ = ["policy_config", "random_policy", "random_prompt"]
+__all__ = ["policy_config", "random_policy", "random_policy_with_processor", "random_prompt"]

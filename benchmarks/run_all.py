@@ -24,11 +24,12 @@ BY_SIZE = {
     "latency": latency,
     "generate": generate,
     "label": label,
+    "dpo_step": dpo_step,
     "sft_step": sft_step,
     "load": load,
 }
 # These have sizes of their own.
-OTHERS = {"dpo_step": dpo_step, "rollout": rollout, "fast_codec": fast_codec}
+OTHERS = {"rollout": rollout, "fast_codec": fast_codec}
 
 
 def main(arguments: list[str] | None = None) -> dict:

@@ -84,7 +84,7 @@ def train(output: str | Path, options: dict) -> None:
 def gradients(output: str | Path, options: dict, *, sharded: bool = False) -> dict[str, torch.Tensor]:
     """Gradients of the mean loss of 8 rows, of which every process has its part when parameters are sharded."""
     trainer = make_trainer(*tiny_policy(("open the faucet",), image_size=56), output, **options)
-    policy, rows = trainer.model, list(trainer._with_reference(make_rows(8), "rows"))
+    policy, rows = trainer.model, list(trainer._prepare_rows(make_rows(8), "rows"))
     # Away from the reference, where chosen and rejected would pull equally.
     with torch.no_grad():
         policy.action_out_proj.weight.add_(0.01)

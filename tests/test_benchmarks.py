@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+import dpo_step
 import fast_codec
 import generate
 import harness
@@ -132,7 +133,14 @@ def test_help(benchmark, capsys):
     assert "--output" in capsys.readouterr().out
 
 
-SPEED = {"sample": sample, "generate": generate, "label": label, "sft_step": sft_step, "load": load}
+SPEED = {
+    "sample": sample,
+    "dpo_step": dpo_step,
+    "generate": generate,
+    "label": label,
+    "sft_step": sft_step,
+    "load": load,
+}
 
 
 @pytest.mark.parametrize("name", SPEED)

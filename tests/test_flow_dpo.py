@@ -259,9 +259,9 @@ def test_frozen_backbone_runs_once_without_gradient_and_is_shared(policy, proces
     gradient_enabled = []
     run = Nora15ForActionPrediction.run_backbone
 
-    def counting_run(self, *args):
+    def counting_run(self, *args, **kwargs):
         gradient_enabled.append(torch.is_grad_enabled())
-        return run(self, *args)
+        return run(self, *args, **kwargs)
 
     monkeypatch.setattr(Nora15ForActionPrediction, "run_backbone", counting_run)
     trainer.train()

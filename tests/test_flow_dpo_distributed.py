@@ -15,15 +15,24 @@ from two_processes import accelerate_launch
 COMMON = {"max_steps": 20, "learning_rate": 1e-4, "optim": "sgd", "lr_scheduler_type": "constant", "beta": 50.0}
 RUNS = {
     "frozen-precomputed": {"freeze_backbone": True, "num_draws": 2, "precompute_ref_log_probs": True},
+    "prefixes-on-disk": {"freeze_backbone": True, "num_draws": 2, "prefix_cache_dir": "prefixes"},
     "joint": {"objective": "joint", "fast_beta": 1.0, "num_draws": 2, "antithetic_noise": True},
 }
 SHARDED = {"objective": "joint", "num_draws": 2, "beta": 50.0}
 
 
+def options_of(name: str, folder: Path) -> dict:
+    """Of a run that writes to `folder`, its cache included."""
+    options = COMMON | RUNS[name]
+    if "prefix_cache_dir" in options:
+        options["prefix_cache_dir"] = str(folder / options["prefix_cache_dir"])
+    return options
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("two")
-    runs = {name: COMMON | options | {"per_device_train_batch_size": 2} for name, options in RUNS.items()}
+    runs = {name: options_of(name, output) | {"per_device_train_batch_size": 2} for name in RUNS}
     accelerate_launch(flow_dpo_runs.__file__, output, json.dumps(runs), json.dumps(SHARDED))
     return output
 
@@ -31,7 +40,7 @@ def two_processes(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_equal_one(two_processes, tmp_path, name):
     assert (two_processes / name / "world_size").read_text() == "2"
-    flow_dpo_runs.train(tmp_path, COMMON | RUNS[name] | {"per_device_train_batch_size": 4})
+    flow_dpo_runs.train(tmp_path, options_of(name, tmp_path) | {"per_device_train_batch_size": 4})
     one, two = (json.loads((folder / "log.json").read_text())[:20] for folder in (tmp_path, two_processes / name))
     for single, double in zip(one, two, strict=True):
         # An accuracy is a sign, which rounding turns where a margin is nearly 0.

@@ -38,9 +38,9 @@ def backbone_passes(monkeypatch):
     passes = []
     run = Nora15ForActionPrediction.run_backbone
 
-    def counting_run(self, input_ids, *args):
+    def counting_run(self, input_ids, *args, **kwargs):
         passes.append(len(input_ids))
-        return run(self, input_ids, *args)
+        return run(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(Nora15ForActionPrediction, "run_backbone", counting_run)
     return passes

@@ -971,3 +971,23 @@ class TestSupervisedTrainer:
     def test_impossible_decay(self, decay):
         with pytest.raises(ValueError, match="ema_decay"):
             EmaCallback(decay)
+
+
+def test_scores_of_supervised_tokens_alone_give_the_same_loss_and_gradients(policy):
+    """Without `return_logits` the backbone's last layer finishes these tokens only."""
+    model, processor = copy.deepcopy(policy)
+    chunks = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5, 4)).astype(np.float32)
+    images = np.random.default_rng(1).integers(0, 256, (2, 84, 84, 3), dtype=np.uint8)
+    batch = processor(images=list(images), text=["open the faucet", "push"], actions=chunks)
+    draws = torch.Generator().manual_seed(0)
+    noise, timestep = model.draw_flow_samples(batch["actions"], generator=draws)
+    results = []
+    for return_logits in (True, False):
+        model.zero_grad()
+        output = model(**batch, noise=noise, timestep=timestep, return_logits=return_logits)
+        output.loss.backward()
+        results.append((output.loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}))
+    (loss, gradients), (alone, gradients_alone) = results
+    torch.testing.assert_close(alone, loss, rtol=1e-6, atol=0)
+    for name, gradient in gradients.items():
+        assert (gradients_alone[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name

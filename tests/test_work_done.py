@@ -238,3 +238,21 @@ def test_pictures_are_encoded_once(world_model):
     embedding = 2 * patches * width * 3 * 2 * 16**2
     expected = config.num_hidden_layers * per_layer + embedding
     assert flops(lambda: world_model.encode(torch.randn(2, 3, 3, 64, 64))) == 6 * expected
+
+
+def test_the_last_mlp_of_a_training_pass(model, inputs):
+    """It runs for the tokens whose scores are wanted: none for the flow loss, the supervised ones otherwise."""
+    text = model.config.vlm_config.text_config
+    last = f"language_model.layers.{text.num_hidden_layers - 1}.mlp"
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, -3:] = 300
+    for targets, tokens in ((None, 0), (labels, 3)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(**inputs, labels=targets, actions=noise(model, 1))
+        found = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+        one_token = 2 * 3 * text.hidden_size * text.intermediate_size
+        assert sum(count for name, count in found.items() if name.endswith(last)) == tokens * one_token
+        assert (
+            sum(count for name, count in found.items() if name.endswith("language_model.layers.0.mlp"))
+            == labels.numel() * one_token
+        )

@@ -686,29 +686,45 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if prefix_mask is None:
             prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
+        targets = None
+        output_index = input_ids.new_empty(0)
+        if labels is not None:
+            supervised = labels != -100
+            columns = torch.arange(labels.shape[1], device=labels.device).expand_as(labels) - 1
+            if answer_index is not None:
+                columns = predicting_columns(attention_mask, answer_index)
+            else:
+                # Nothing stands in front of a row's first token that could predict it.
+                supervised[:, 0] = False
+            targets = labels[supervised]
+            # Scores only where a token is supervised: most of the prompt is not.
+            first_token = torch.arange(len(labels), device=labels.device)[:, None] * labels.shape[1]
+            output_index = (first_token + columns)[supervised]
         hidden_states, keys, values = self.run_backbone(
-            input_ids, attention_mask, pixel_values, image_grid_thw, answer_index
+            input_ids,
+            attention_mask,
+            pixel_values,
+            image_grid_thw,
+            answer_index,
+            output_index=None if return_logits else output_index,
         )
         prefix = PrefixCache(keys, values, prefix_mask, state)
 
         logits = self.vlm.lm_head(hidden_states) if return_logits else None
         loss = lm_loss = flow_loss = velocity = token_log_probs = None
-        if labels is not None and answer_index is not None:
-            supervised = labels != -100
-            columns = predicting_columns(attention_mask, answer_index)
-            rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
-            scores = self.vlm.lm_head(hidden_states[rows[supervised], columns[supervised]]).float()
-            log_probs = -F.cross_entropy(scores, labels[supervised], reduction="none")
-            token_log_probs = torch.zeros(labels.shape, device=labels.device).masked_scatter(supervised, log_probs)
-            lm_loss = -log_probs.sum() / max(len(log_probs), 1)
-            loss = lm_loss
-        elif labels is not None:
-            # Scores only where a token is supervised: most of the prompt is not.
-            supervised = labels[:, 1:] != -100
-            targets = labels[:, 1:][supervised]
-            scores = self.vlm.lm_head(hidden_states[:, :-1][supervised]).float()
-            # A batch of padded chunks supervises no token: its part is a zero with a gradient, not the mean of nothing.
-            lm_loss = F.cross_entropy(scores, targets, reduction="sum") / max(targets.numel(), 1)
+        if targets is not None:
+            if return_logits:
+                scores = logits.flatten(0, 1)[output_index].float()
+            else:
+                scores = self.vlm.lm_head(hidden_states).float()
+            if answer_index is None:
+                # A batch of padded chunks supervises no token: its part is a zero with a gradient, not the mean of nothing.
+                lm_loss = F.cross_entropy(scores, targets, reduction="sum") / max(len(targets), 1)
+            else:
+                log_probs = -F.cross_entropy(scores, targets, reduction="none")
+                token_log_probs = torch.zeros(labels.shape, device=labels.device)
+                token_log_probs = token_log_probs.masked_scatter(supervised, log_probs)
+                lm_loss = -log_probs.sum() / max(len(targets), 1)
             loss = lm_loss
         if actions is not None:
             flow_loss, velocity = self.compute_flow_loss(
@@ -733,13 +749,19 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         pixel_values: torch.Tensor | None,
         image_grid_thw: torch.LongTensor | None,
         answer_index: torch.LongTensor | None = None,
+        output_index: torch.LongTensor | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """
         One pass of the backbone without its LM head, as `Qwen2_5_VLModel.forward`; arguments as in `forward`.
 
+        Args:
+            output_index (`torch.LongTensor` of shape `(tokens,)`, *optional*):
+                The tokens, counted through the whole batch, whose hidden states are wanted; default: all. The last layer
+                computes keys and values of all of them, and the rest for these.
+
         Returns:
-            The last hidden states `(batch, length, hidden_size)`, and each layer's keys and values `(batch, key/value
-            heads, length, head dimension)`.
+            The last hidden states `(batch, length, hidden_size)`, or `(tokens, hidden_size)` of `output_index`, and each
+            layer's keys and values `(batch, key/value heads, length, head dimension)`.
         """
         language_model = self.vlm.model.language_model
         hidden_states, position_ids = self._embed_prompt(
@@ -765,10 +787,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         )
         position_embeddings = language_model.rotary_emb(hidden_states, position_ids)
         keys, values = [], []
-        for layer in language_model.layers:
+        for number, layer in enumerate(language_model.layers):
+            is_last = number == len(language_model.layers) - 1
             hidden_states, key, value = layer(
                 hidden_states,
                 return_key_values=True,
+                output_index=output_index if is_last else None,
                 attention_mask=causal_mask,
                 position_embeddings=position_embeddings,
             )
@@ -946,7 +970,9 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if prefix_mask is None:
             prefix_mask = self.default_prefix_mask(input_ids, attention_mask)
-        _, keys, values = self.run_backbone(input_ids, attention_mask, pixel_values, image_grid_thw)
+        _, keys, values = self.run_backbone(
+            input_ids, attention_mask, pixel_values, image_grid_thw, output_index=input_ids.new_empty(0)
+        )
         return PrefixCache(keys, values, prefix_mask, state)
 
     def predict_velocity(

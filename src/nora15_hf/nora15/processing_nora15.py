@@ -227,7 +227,7 @@ class Nora15Processor(ProcessorMixin):
                 answers = self._action_token_answers(rows, chunks, mask)
         features.update(self._pad_prompts([prompt for prompt, _ in rows], answers, pad_to_multiple_of))
         if self.state_dim is not None:
-            features["state"] = self._normalized_state(state, dataset_key, len(texts))
+            features["state"] = self.normalize_state(state, dataset_key, len(texts))
         features.update(pixel_values=pixel_values, image_grid_thw=image_grid_thw)
         return BatchFeature(features) if device is None else BatchFeature(features).to(device)
 
@@ -396,7 +396,20 @@ class Nora15Processor(ProcessorMixin):
             normalized[rows] = self.normalize_actions(actions[rows], key, row_state)
         return normalized, mask
 
-    def _normalized_state(self, state, dataset_key, batch: int) -> torch.FloatTensor:
+    def normalize_state(
+        self, state: np.ndarray | torch.Tensor | None, dataset_key: str | Sequence[str] | None, batch: int
+    ) -> torch.FloatTensor:
+        """
+        What the policy reads of the robot's state.
+
+        Args:
+            state (`np.ndarray` or `torch.Tensor` of shape `(batch, state_dim)`): Physical units.
+            dataset_key (`str` or `list[str]`, *optional*): Whose statistics normalise it, see `__call__`.
+            batch (`int`): How many states are expected.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, state_dim)`.
+        """
         state = torch.as_tensor(np.asarray(self._required_state(state), dtype=np.float32))
         if state.ndim == 1:
             state = state[None]

@@ -17,12 +17,8 @@ def freeze_backbone(
     policy: Nora15ForActionPrediction, ref_model: Nora15ForActionPrediction | None, has_adapters: bool
 ) -> None:
     """Stops gradients to the backbone, and checks that nothing asks for them and that the reference has the same one."""
-    adapted = [name for name, p in policy.vlm.named_parameters() if has_adapters and p.requires_grad]
-    if adapted:
-        raise ValueError(
-            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
-            f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
-        )
+    if has_adapters:
+        refuse_backbone_adapters(policy)
     policy.vlm.requires_grad_(False)
     if ref_model is not None:
         own, given = policy.vlm.state_dict(), ref_model.vlm.state_dict()
@@ -31,6 +27,16 @@ def freeze_backbone(
                 "freeze_backbone=True encodes the prompt once for policy and reference, but the backbones of model "
                 "and ref_model differ. Set freeze_backbone=False, or give no ref_model."
             )
+
+
+def refuse_backbone_adapters(policy: Nora15ForActionPrediction) -> None:
+    """Raises when something of a frozen backbone learns."""
+    adapted = [name for name, p in policy.vlm.named_parameters() if p.requires_grad]
+    if adapted:
+        raise ValueError(
+            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
+            f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
+        )
 
 
 def initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
@@ -72,4 +78,10 @@ def check_trainable_parameters(model: nn.Module) -> None:
             )
 
 
-__all__ = ["check_trainable_parameters", "freeze_backbone", "initial_reference", "restore_float32"]
+__all__ = [
+    "check_trainable_parameters",
+    "freeze_backbone",
+    "initial_reference",
+    "refuse_backbone_adapters",
+    "restore_float32",
+]

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,13 @@ from .flow_dpo_setup import (
     check_trainable_parameters,
     freeze_backbone,
     initial_reference,
+    refuse_backbone_adapters,
     restore_float32,
 )
 from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
 from .optimizer_checks import check_optimizer
 from .preference_collator import (
+    PREFIX_NAME,
     REFERENCE_COLUMNS,
     ROW_INDEX,
     SIDES,
@@ -44,6 +47,7 @@ from .preference_collator import (
 )
 from .preference_loss import preference_loss, proximal_penalty
 from .preference_reference import load_reference_values, rows_fingerprint, save_reference_values
+from .prefix_cache import PrefixStore, batch_prefix, name_prompts, prefix_settings, token_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +179,8 @@ class FlowDPOTrainer(DPOTrainer):
         )
         args.precompute_ref_log_probs = precompute
         self.add_callback(CompletePushCallback(self.model))
+        if args.freeze_backbone:
+            refuse_backbone_adapters(policy)
         if hasattr(policy.config, "quantization_config"):
             restore_float32(self.model, adapters)
         check_trainable_parameters(self.model)
@@ -182,11 +188,15 @@ class FlowDPOTrainer(DPOTrainer):
         self._surrogates = _surrogates(args)
         self._metric_key_prefix = "eval"
         self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
-        self.train_dataset = self._with_reference(self.train_dataset, "train")
+        if args.prefix_cache_dir is not None:
+            settings = prefix_settings(policy, processing_class, self.accelerator.mixed_precision)
+            with args.main_process_first(desc="opening the prefix cache"):
+                self.data_collator.prefixes = PrefixStore(args.prefix_cache_dir, settings)
+        self.train_dataset = self._prepare_rows(self.train_dataset, "train")
         if isinstance(self.eval_dataset, dict):
-            self.eval_dataset = {name: self._with_reference(rows, name) for name, rows in self.eval_dataset.items()}
+            self.eval_dataset = {name: self._prepare_rows(rows, name) for name, rows in self.eval_dataset.items()}
         elif self.eval_dataset is not None:
-            self.eval_dataset = self._with_reference(self.eval_dataset, "eval")
+            self.eval_dataset = self._prepare_rows(self.eval_dataset, "eval")
         if precompute:
             self.ref_model = None
 
@@ -203,19 +213,21 @@ class FlowDPOTrainer(DPOTrainer):
         with use_adapter(adapted, "ref" if "ref" in adapted.peft_config else None):
             yield model
 
-    def _with_reference(self, dataset: Dataset, name: str) -> Dataset:
-        """Numbers the rows and, with precomputation, adds the reference's values."""
+    def _prepare_rows(self, dataset: Dataset, name: str) -> Dataset:
+        """Numbers the rows; with a cache of prefixes names their files, with precomputation adds the reference's values."""
         if ROW_INDEX in dataset.column_names:
             return dataset
-        numbered = dataset.add_column(ROW_INDEX, list(range(len(dataset))))
+        rows = numbered = dataset.add_column(ROW_INDEX, list(range(len(dataset))))
+        if self.args.prefix_cache_dir is not None:
+            rows = self._with_prefixes(numbered, name)
         if not self.args.precompute_ref_log_probs:
-            return numbered
-        values = self._reference_values(numbered, name)
+            return rows
+        values = self._reference_values(rows, name, rows_fingerprint(numbered))
         return concatenate_datasets(
-            [numbered, Dataset.from_dict({key: value.numpy() for key, value in values.items()})], axis=1
+            [rows, Dataset.from_dict({key: value.numpy() for key, value in values.items()})], axis=1
         )
 
-    def _reference_values(self, dataset: Dataset, name: str) -> dict[str, torch.Tensor]:
+    def _reference_values(self, dataset: Dataset, name: str, of_rows: str) -> dict[str, torch.Tensor]:
         args = self.args
         folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "_reference")
         path = folder / f"{name}.safetensors"
@@ -225,7 +237,7 @@ class FlowDPOTrainer(DPOTrainer):
         draws |= {key: value for key, value in config.to_dict().items() if key.startswith("time_sampling_")}
         fingerprints = {
             "reference": self._reference_fingerprint,
-            "set of rows": rows_fingerprint(dataset),
+            "set of rows": of_rows,
             "set of draws": json.dumps(draws, sort_keys=True),
         }
         # One process decides, since another may look when the file is half there.
@@ -237,15 +249,8 @@ class FlowDPOTrainer(DPOTrainer):
                 f"The reference's values of dataset {name!r} were not computed before training, and with "
                 "precompute_ref_log_probs=True no reference is left. Give the dataset to the trainer as eval_dataset."
             )
-        batch_size = args.precompute_ref_batch_size or args.per_device_train_batch_size
-        loader = self.accelerator.prepare(
-            DataLoader(dataset, batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers)
-        )
         collected = defaultdict(list)
-        for inputs in tqdm(loader, desc=f"Reference values, {name}", disable=args.disable_tqdm):
-            draws = self._draws(inputs, PRECOMPUTED)
-            with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as reference:
-                values, _ = self._predict(reference, inputs, draws)
+        for _, values, _ in self._reference_passes(dataset, f"Reference values, {name}"):
             for key, value in self.accelerator.gather_for_metrics(values).items():
                 collected[f"reference_{key}"].append(value.flatten(1).float().cpu())
         values = {key: torch.cat(parts) for key, parts in collected.items()}
@@ -253,6 +258,62 @@ class FlowDPOTrainer(DPOTrainer):
             save_reference_values(path, values, fingerprints)
         self.accelerator.wait_for_everyone()
         return values
+
+    def _reference_passes(
+        self, dataset: Dataset, description: str
+    ) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], PrefixCache]]:
+        """Batches of this process's share of the rows, with what [`_predict`] returns for the reference."""
+        args = self.args
+        batch_size = args.precompute_ref_batch_size or args.per_device_train_batch_size
+        loader = self.accelerator.prepare(
+            DataLoader(dataset, batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers)
+        )
+        is_hidden = args.disable_tqdm or not self.is_local_process_zero()
+        for inputs in tqdm(loader, desc=description, disable=is_hidden):
+            draws = self._draws(inputs, PRECOMPUTED)
+            with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as reference:
+                values, prefix = self._predict(reference, inputs, draws)
+            yield inputs, values, prefix
+
+    # Prefixes on disk
+
+    def _with_prefixes(self, dataset: Dataset, dataset_name: str) -> Dataset:
+        """Encodes the prompts that have no file yet, each process its share; the rows name files instead of images."""
+        if dataset.format["type"] == "custom":
+            raise ValueError(
+                f"Dataset {dataset_name!r} has a transform of its own, which may show other images at every epoch, but "
+                "prefix_cache_dir encodes each prompt once. Call dataset.reset_format(), or leave prefix_cache_dir out."
+            )
+        store, prompts = self.data_collator.prefixes, name_prompts(dataset, self.processing_class)
+        names = [prompt.name for prompt in prompts]
+        # One list for all processes: files of another one may already be there when this one looks.
+        [missing] = broadcast_object_list([store.missing(names)])
+        if missing:
+            first_row = dict(zip(reversed(names), reversed(range(len(names))), strict=True))
+            rows = [first_row[name] for name in missing]
+            compute = self.accelerator.mixed_precision
+            policy = self.accelerator.unwrap_model(self.model)
+            policy = policy.get_base_model() if isinstance(policy, PeftModel) else policy
+            size = sum(prompts[row].length for row in rows) * token_bytes(policy, compute)
+            free = shutil.disk_usage(store.folder).free
+            if size > free:
+                raise OSError(
+                    f"The prefixes of {len(rows)} prompts in dataset {dataset_name!r} take {size / 2**30:.2f} GiB, but "
+                    f"prefix_cache_dir={self.args.prefix_cache_dir!r} has {free / 2**30:.2f} GiB free. Choose another "
+                    "folder, train on fewer rows, or leave prefix_cache_dir out."
+                )
+            description = f"{len(rows)} prefixes of {dataset_name}, {size / 2**30:.2f} GiB in {store.folder}"
+            logger.info("Encoding %s.", description)
+            for inputs, _, prefix in self._reference_passes(dataset.select(rows), description):
+                encoded = [names[row] for row in inputs[ROW_INDEX].tolist()]
+                store.write(encoded, prefix, self.args.process_index)
+        self.accelerator.wait_for_everyone()
+        if store.missing(names):
+            raise OSError(
+                f"Process {self.args.process_index} does not find all prefixes in {store.folder} that other processes "
+                "wrote: prefix_cache_dir must lie on a disk that all of them share."
+            )
+        return dataset.remove_columns("images").add_column(PREFIX_NAME, names)
 
     # The loss
 
@@ -273,6 +334,7 @@ class FlowDPOTrainer(DPOTrainer):
     ) -> tuple[dict[str, torch.Tensor], PrefixCache]:
         """One pass: velocities `(B, 2 * K, H, A)`, the chunks' log-likelihoods `(B, 2)`, and the prefix to share."""
         request = {}
+        prefix = batch_prefix(inputs) if prefix is None else prefix
         if self.args.objective != "fast":
             request.update(flow_inputs(_chunks(inputs), draws))
         if prefix is None:
@@ -398,7 +460,7 @@ class FlowDPOTrainer(DPOTrainer):
     ) -> dict[str, float]:
         """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
         if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._with_reference(eval_dataset, metric_key_prefix)
+            eval_dataset = self._prepare_rows(eval_dataset, metric_key_prefix)
         self._metric_key_prefix = metric_key_prefix
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 

@@ -2,21 +2,19 @@
 """Latents of a dataset's frames on disk: made once by the frozen encoder, read through memory maps ever after."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from ..data.clips import EpisodeClips
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..preferences.fingerprint import fingerprint
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from .cache_folder import open_cache_folder, save_whole
 
-SETTINGS_FILE = "cache.json"
 ENCODER_FIELDS = ("crop_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 LATENT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -65,31 +63,8 @@ class LatentCache:
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, str]):
-        self.folder = Path(folder)
         self.dtype = LATENT_DTYPES[settings["dtype"]]
-        record = self.folder / SETTINGS_FILE
-        if record.is_file():
-            found = json.loads(record.read_text())
-            differences = [
-                f"{name} was {found.get(name)!r}, is {settings.get(name)!r}"
-                for name in sorted(found | settings)
-                if found.get(name) != settings.get(name)
-            ]
-            if differences:
-                raise ValueError(
-                    f"The latents in {self.folder} were made from something else: {'; '.join(differences)}. Remove that "
-                    "folder to encode the frames again, or choose another through latent_cache_dir."
-                )
-        else:
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise ValueError(
-                    f"{self.folder} is not empty and no cache of latents: it has no {SETTINGS_FILE}. Choose another "
-                    "latent_cache_dir."
-                )
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = record.with_suffix(".partial")
-            partial.write_text(json.dumps(dict(settings), indent=2) + "\n")
-            os.replace(partial, record)
+        self.folder = open_cache_folder(folder, settings, contents="latents", option="latent_cache_dir")
 
     def build(
         self, clips: EpisodeClips, encode_frames: Callable[[torch.Tensor], torch.Tensor], share: slice = slice(None)
@@ -109,10 +84,7 @@ class LatentCache:
         ):
             file = self._file(indices[episode])
             latents = encode_frames(clips.episode_frames(episode)).to(self.dtype)
-            # Under another name until complete: a kill must not leave half an episode.
-            partial = file.with_suffix(f".partial-{share.start or 0}")
-            save_file({"latents": latents.contiguous()}, partial)
-            os.replace(partial, file)
+            save_whole({"latents": latents.contiguous()}, file, share.start or 0)
 
     def read(self, clips: EpisodeClips) -> EpisodeClips:
         """The clips with their cached latents in the place of frames."""

@@ -12,11 +12,13 @@ from transformers import ProcessorMixin
 from ..nora15.alternative_answers import append_answers
 from ..nora15.configuration_nora15 import Nora15Config
 from ..preferences.preference_dataset import check_pairs
+from .prefix_cache import PrefixStore
 
 logger = logging.getLogger(__name__)
 
 SIDES = ("chosen", "rejected")
 ROW_INDEX = "row_index"
+PREFIX_NAME = "prefix_name"
 REFERENCE_COLUMNS = ("reference_velocity", "reference_log_probs")
 
 
@@ -32,8 +34,12 @@ class PreferenceCollator:
             Whether the FAST tokens of both chunks follow the prompt. They spell the whole chunk, also past the end of the
             demonstration: that is what the policy said.
 
+    Attributes:
+        prefixes ([`PrefixStore`], *optional*):
+            Where rows with `prefix_name` find their prompt's keys and values. Their `images` are not read.
+
     Returns:
-        (of a call) what the processor returns for the prompts, with `chosen` and `rejected` (float32 `(B, H, A)`),
+        (of a call) what the processor, or [`PrefixStore.read`], returns for the prompts, with `chosen` and `rejected` (float32 `(B, H, A)`),
         `action_mask` (bool `(B, H)`), `row_index` (int64 `(B,)`), with `action_tokens` also `labels` and `answer_index`
         (1 on the chosen chunk, 2 on the rejected one), and the reference's values (float32, one flat row each).
 
@@ -45,24 +51,13 @@ class PreferenceCollator:
         self.processor = processor
         self.chunk_shape = (config.chunk_size, config.action_dim)
         self.action_tokens = action_tokens
+        self.prefixes: PrefixStore | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         pairs = {side: [np.asarray(row[side], dtype=np.float32) for row in rows] for side in SIDES}
         check_pairs(pairs["chosen"], pairs["rejected"], self.chunk_shape)
         all_valid = [True] * self.chunk_shape[0]
-        state = {}
-        if self.processor.needs_state:
-            state = {
-                "state": np.array([row["state"] for row in rows], dtype=np.float32),
-                "dataset_key": [row["dataset_key"] for row in rows],
-            }
-        batch = dict(
-            self.processor(
-                images=[[image.convert("RGB") for image in row["images"]] for row in rows],
-                text=[row["instruction"] for row in rows],
-                **state,
-            )
-        )
+        batch = self._cached_prompts(rows) if PREFIX_NAME in rows[0] else self._prompts(rows)
         if self.action_tokens:
             batch.update(append_answers(batch, self._answers(rows, pairs)))
         batch.update({side: torch.from_numpy(np.stack(pairs[side])) for side in SIDES})
@@ -72,6 +67,28 @@ class PreferenceCollator:
             if name in rows[0]:
                 batch[name] = torch.tensor([row[name] for row in rows])
         return batch
+
+    def _prompts(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return dict(
+            self.processor(
+                images=[[image.convert("RGB") for image in row["images"]] for row in rows],
+                text=[row["instruction"] for row in rows],
+                **(self._states(rows) if self.processor.needs_state else {}),
+            )
+        )
+
+    def _cached_prompts(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self.prefixes.read([row[PREFIX_NAME] for row in rows])
+        if self.processor.state_dim is not None:
+            batch["state"] = self.processor.normalize_state(**self._states(rows), batch=len(rows))
+        return batch
+
+    @staticmethod
+    def _states(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "state": np.array([row["state"] for row in rows], dtype=np.float32),
+            "dataset_key": [row["dataset_key"] for row in rows],
+        }
 
     def _answers(self, rows: list[dict[str, Any]], pairs: dict[str, list[np.ndarray]]) -> list[list[list[int]]]:
         """For each row the token ids of chosen and rejected, each with what closes the assistant's turn."""
@@ -117,4 +134,4 @@ def check_action_tokens(dataset: Dataset, processor: ProcessorMixin, *, name: st
         )
 
 
-__all__ = ["REFERENCE_COLUMNS", "ROW_INDEX", "SIDES", "PreferenceCollator", "check_action_tokens"]
+__all__ = ["PREFIX_NAME", "REFERENCE_COLUMNS", "ROW_INDEX", "SIDES", "PreferenceCollator", "check_action_tokens"]

@@ -3,8 +3,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +22,19 @@ def rows_fingerprint(dataset: Dataset) -> str:
         dataset ([`~datasets.Dataset`]): preference rows.
     """
     digest = hashlib.blake2b(digest_size=16)
-    names = [name for name in ("images", "instruction", "chosen", "rejected") if name in dataset.column_names]
-    stored = dataset.select_columns(names).cast_column("images", List(Image(decode=False)))
-    for row in stored:
+    for row in stored_images(dataset, ["images", "instruction", "chosen", "rejected"]):
         for image in row["images"]:
-            digest.update(image["bytes"] or Path(image["path"]).read_bytes())
+            digest.update(image)
         digest.update(row["instruction"].encode())
         for side in ("chosen", "rejected"):
             digest.update(np.asarray(row[side], dtype=np.float32).tobytes())
     return digest.hexdigest()
+
+
+def stored_images(dataset: Dataset, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The named columns of each row, `images` among them as the bytes of their files, which are not decoded."""
+    for row in dataset.select_columns(list(columns)).cast_column("images", List(Image(decode=False))):
+        yield row | {"images": [image["bytes"] or Path(image["path"]).read_bytes() for image in row["images"]]}
 
 
 def load_reference_values(path: Path, fingerprints: Mapping[str, str]) -> dict[str, torch.Tensor]:
@@ -73,4 +78,4 @@ def save_reference_values(path: Path, values: Mapping[str, torch.Tensor], finger
     part.replace(path)
 
 
-__all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values"]
+__all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values", "stored_images"]

@@ -1,0 +1,71 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""A folder of values that a frozen network computed once, tied to what they were computed from."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+SETTINGS_FILE = "cache.json"
+
+
+def open_cache_folder(folder: str | Path, settings: Mapping[str, str], *, contents: str, option: str) -> Path:
+    """
+    Makes the folder with `cache.json`, or checks that the one that is there belongs to the same settings.
+
+    Args:
+        folder (`str` or `Path`): Created when it does not exist.
+        settings (`Mapping[str, str]`): What the values depend on.
+        contents (`str`): How messages call the values.
+        option (`str`): The option that names the folder.
+
+    Returns:
+        `Path`: the folder.
+
+    Raises:
+        ValueError: The folder holds values that were made from something else, and says what differs, or other files.
+    """
+    folder = Path(folder)
+    record = folder / SETTINGS_FILE
+    if record.is_file():
+        found = json.loads(record.read_text())
+        differences = [
+            f"{name} was {found.get(name)!r}, is {settings.get(name)!r}"
+            for name in sorted(found | settings)
+            if found.get(name) != settings.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"The {contents} in {folder} were made from something else: {'; '.join(differences)}. Remove that folder "
+                f"to make them again, or choose another through {option}."
+            )
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not empty and no cache of {contents}: it has no {SETTINGS_FILE}. Choose another {option}."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = record.with_suffix(".partial")
+    partial.write_text(json.dumps(dict(settings), indent=2) + "\n")
+    os.replace(partial, record)
+    return folder
+
+
+def save_whole(tensors: Mapping[str, torch.Tensor], file: Path, process: int) -> None:
+    """
+    Writes a safetensors file that appears whole or not at all, so that an interrupted build can continue.
+
+    Args:
+        tensors (`Mapping[str, torch.Tensor]`): What to write.
+        file (`Path`): Where to.
+        process (`int`): Number of the process, in case two of them write the same file.
+    """
+    partial = file.with_suffix(f".partial-{process}")
+    save_file(dict(tensors), partial)
+    os.replace(partial, file)
+
+
+__all__ = ["SETTINGS_FILE", "open_cache_folder", "save_whole"]
