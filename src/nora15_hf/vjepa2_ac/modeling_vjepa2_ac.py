@@ -436,8 +436,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         futures = candidates.flatten(0, 1)
         if batch_size is None:
             on_cpu = latents.device.type == "cpu"
-            width = int(self.config.predictor_hidden_size * self.config.predictor_mlp_ratio)
-            batch_size = rows_at_once(self.config.tokens_per_frame, width) if on_cpu else len(futures)
+            batch_size = rows_at_once(self.config.tokens_per_frame) if on_cpu else len(futures)
         if self._may_read_weights() and can_be_read(self.predictor):
             rows = min(batch_size, len(futures))
             predict = FastFramePredictor(self.predictor, rows, num_context + num_steps)
