@@ -69,14 +69,13 @@ class Denoiser:
 
         layer = self.layers[0]
         group = layer.num_heads // layer.num_key_value_heads
-        heads = layer.num_heads + layer.num_key_value_heads, layer.num_key_value_heads
         if state_embeds is not None:
             # The state's token sees no action, so that it is the same at every evaluation.
             visible = F.pad(prefix.mask, (0, 1), value=True)[:, None]
-            tables = rotary_tables(*expert.rotary_embedding(torch.zeros(1, dtype=torch.long, device=device)), *heads)
+            tables = rotary_tables(*expert.rotary_embedding(torch.zeros(1, dtype=torch.long, device=device)))
             self.run(state_embeds, tables, grouped_mask(visible, group, dtype), self.column - 1, self.column)
         position = torch.arange(policy.config.chunk_size, device=device).repeat(chunks) + num_states
-        self.tables = rotary_tables(*expert.rotary_embedding(position), *heads)
+        self.tables = rotary_tables(*expert.rotary_embedding(position))
         chunk = torch.arange(chunks, device=device).repeat_interleave(policy.config.chunk_size)
         own = (chunk[:, None] == chunk).expand(len(prefix), -1, -1)
         seen = F.pad(prefix.mask, (0, num_states), value=True)[:, None].expand(-1, length, -1)

@@ -132,12 +132,12 @@ def generate_tokens(
     """
     layers = [read_layer(layer) for layer in language_model.layers]
     buffers = [KeyValueBuffer(key, value, max_new_tokens - 1) for key, value in zip(keys, values, strict=True)]
-    num_heads, num_key_heads = layers[0].num_heads, layers[0].num_key_value_heads
+    group = layers[0].num_heads // layers[0].num_key_value_heads
     compilable = all(are_tensors(layer.projections) for layer in layers)
     prompt_length, dtype, device = attention_mask.shape[1], hidden_states.dtype, hidden_states.device
     # Columns that are not written yet are hidden, and shown one by one.
     visible = F.pad(attention_mask.bool(), (0, max_new_tokens - 1))[:, None]
-    mask = grouped_mask(visible, num_heads // num_key_heads, dtype)
+    mask = grouped_mask(visible, group, dtype)
     columns = torch.arange(prompt_length, mask.shape[-1], device=device).split(1)
     position_ids = position_ids[:, :, -1:]
     rows: list[list[int]] = [[] for _ in attention_mask]
@@ -159,9 +159,7 @@ def generate_tokens(
                 buffer.select(kept)
         position_ids = position_ids + 1
         hidden_states = language_model.embed_tokens(tokens[:, None])
-        tables = rotary_tables(
-            *language_model.rotary_emb(hidden_states, position_ids), num_heads + num_key_heads, num_key_heads
-        )
+        tables = rotary_tables(*language_model.rotary_emb(hidden_states, position_ids))
         mask[..., prompt_length + step] = 0
         run = decode_token
         if compilable:

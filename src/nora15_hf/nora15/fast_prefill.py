@@ -190,7 +190,7 @@ def encode_tokens(
     visible = torch.ones(length, length, dtype=torch.bool, device=inputs_embeds.device).tril()
     visible = visible & attention_mask.bool()[:, None]
     mask = grouped_mask(visible, num_heads // num_key_heads, inputs_embeds.dtype)
-    tables = rotary_tables(*position_embeddings, num_heads + num_key_heads, num_key_heads)
+    tables = rotary_tables(*position_embeddings)
     all_keys, all_values = [], []
     hidden_states = inputs_embeds
     for number, layer in enumerate(layers):

@@ -79,34 +79,30 @@ def rms_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(hidden_states, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def rotary_tables(
-    cos: torch.Tensor, sin: torch.Tensor, num_rotated: int, num_kept: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Tables that rotate queries and keys and keep values, so that all heads take one pass.
+    Tables of [`rotate_`].
 
     Args:
         cos, sin (`torch.Tensor` of shape `(batch, length, head_dim)`): Of half-split rotary embeddings.
-        num_rotated (`int`): Query and key heads.
-        num_kept (`int`): Value heads.
 
     Returns:
-        Two tensors of shape `(batch, length, heads, head_dim)`: the cosines, and the sines with the sign of
-        `rotate_half`; see [`rotate`].
+        Two tensors of shape `(batch, length, 1, head_dim)`: the cosines, and the sines with the sign of `rotate_half`.
     """
     half = sin.shape[-1] // 2
     sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-    cos, sin = (table[:, :, None].expand(-1, -1, num_rotated, -1) for table in (cos, sin))
-    kept = (*cos.shape[:2], num_kept, cos.shape[-1])
-    return torch.cat([cos, cos.new_ones(kept)], dim=2), torch.cat([sin, sin.new_zeros(kept)], dim=2)
+    return cos[:, :, None], sin[:, :, None]
 
 
-def rotate(heads: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotary position embedding of `(batch, length, heads, head_dim)`, in the dtype of the tables."""
+def rotate_(heads: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Rotary position embedding of `(batch, length, heads, head_dim)` in its own memory, computed in the tables' dtype."""
     cos, sin = tables
-    heads = heads.to(cos.dtype)
-    first, second = heads.chunk(2, dim=-1)
-    return torch.addcmul(heads * cos, torch.cat([second, first], dim=-1), sin)
+    turned = heads.to(cos.dtype)
+    first, second = turned.chunk(2, dim=-1)
+    swapped = torch.cat([second, first], dim=-1)
+    turned.mul_(cos).addcmul_(swapped, sin)
+    if turned is not heads:
+        heads.copy_(turned)
 
 
 class KeyValueBuffer:
@@ -205,7 +201,9 @@ def project_heads(
         Queries `(batch, length, heads, head_dim)`, and keys and values `(batch, length, 2 * key_value_heads, head_dim)`.
     """
     heads = weights.qkv(rms_norm(weights.input_norm, hidden_states))
-    heads = rotate(heads.view(*heads.shape[:2], -1, weights.head_dim), tables)
+    heads = heads.view(*heads.shape[:2], -1, weights.head_dim)
+    # Queries and keys stand in front of the values and are rotated in one pass.
+    rotate_(heads[:, :, : weights.num_heads + weights.num_key_value_heads], tables)
     return heads.split([weights.num_heads, 2 * weights.num_key_value_heads], dim=2)
 
 
@@ -241,5 +239,5 @@ __all__ = [
     "read_layer",
     "rms_norm",
     "rotary_tables",
-    "rotate",
+    "rotate_",
 ]

@@ -443,12 +443,13 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         else:
             predict = FramePredictor(self.predictor)
         state_of_future = torch.arange(len(latents), device=latents.device).repeat_interleave(num_candidates)
-        rolled = []
-        for rows, chunk in zip(state_of_future.split(batch_size), futures.split(batch_size), strict=True):
+        rolled = latents.new_empty(len(futures), num_steps, *latents.shape[2:], dtype=torch.float32)
+        for first in range(0, len(futures), batch_size):
+            part = slice(first, first + batch_size)
+            rows = state_of_future[part]
             predict.start(None if context is None else [(keys[rows], values[rows]) for keys, values in context])
             camera = None if extrinsics is None else extrinsics[rows, -1:]
-            rolled.append(self._imagine(predict, latents[rows, -1:], chunk, states[rows, -1:], camera))
-        rolled = torch.cat(rolled)
+            self._imagine(predict, latents[rows, -1:], futures[part], states[rows, -1:], camera, rolled[part])
         return rolled.unflatten(0, candidates.shape[:2]) if actions.ndim == 4 else rolled
 
     def _imagine(
@@ -458,15 +459,14 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         actions: torch.Tensor,
         state: torch.Tensor,
         extrinsics: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """One future `(R, steps, P, D)` for each of R last frames and chunks of actions."""
-        imagined = []
-        for action in actions.split(1, dim=1):
+        imagined: torch.Tensor,
+    ) -> None:
+        """Writes one future for each of R last frames and chunks of actions into `imagined` `(R, steps, P, D)`."""
+        for step, action in enumerate(actions.split(1, dim=1)):
             frame = normalize_latents(predict(frame, action, state, extrinsics))
-            imagined.append(frame)
+            imagined[:, step : step + 1] = frame
             if self.config.action_convention == "metric":
                 state = integrate_pose(state, action)
-        return torch.cat(imagined, dim=1)
 
     def goal_energy(self, rollout_latents: torch.Tensor, goal_latents: torch.Tensor) -> torch.Tensor:
         """
