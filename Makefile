@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUTPUT ?= outputs/quickstart
 INSTALLED := $(VENV)/.installed
+# Processes that tests run in, a file in one of them.
+WORKERS ?= 2
 
 .PHONY: quickstart test bench lint format audit clean
 
@@ -11,7 +13,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)

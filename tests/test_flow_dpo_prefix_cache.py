@@ -306,10 +306,11 @@ def test_resumed_training_and_evaluation(tiny, processor, tmp_path, precompute):
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     without.train()
     assert bit_equal(snapshot(whole.model), resumed.model)
+    histories = [list(run.state.log_history) for run in (whole, resumed, without)]
     metrics, expected = whole.evaluate(), without.evaluate()
     assert metrics["eval_other_reference_distance"] > 0
     assert metrics["eval_other_loss"] == pytest.approx(expected["eval_other_loss"], rel=1e-4)
-    for one, two, three in zip(*(run.state.log_history for run in (whole, resumed, without)), strict=False):
+    for one, two, three in zip(*histories, strict=True):
         assert {k: v for k, v in one.items() if k not in TIMING} == {k: v for k, v in two.items() if k not in TIMING}
         if "loss" in one:
             assert one["loss"] == pytest.approx(three["loss"], abs=1e-5)
