@@ -8,6 +8,7 @@ Runs the speed benchmarks one after the other and collects their JSON files; `ma
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
+import dataloader
 import dpo_step
 import fast_codec
 import generate
@@ -19,17 +20,19 @@ import sample
 import sft_step
 from harness import set_threads
 
+# Module and its own arguments.
 BY_SIZE = {
-    "sample": sample,
-    "latency": latency,
-    "generate": generate,
-    "label": label,
-    "dpo_step": dpo_step,
-    "sft_step": sft_step,
-    "load": load,
+    "sample": (sample, []),
+    "latency": (latency, []),
+    "generate": (generate, []),
+    "label": (label, []),
+    "dpo_step": (dpo_step, []),
+    "dpo_step_full": (dpo_step, ["--train", "full"]),
+    "sft_step": (sft_step, []),
+    "load": (load, []),
 }
 # These have sizes of their own.
-OTHERS = {"rollout": rollout, "fast_codec": fast_codec}
+OTHERS = {"rollout": (rollout, []), "fast_codec": (fast_codec, []), "dataloader": (dataloader, [])}
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -44,11 +47,12 @@ def main(arguments: list[str] | None = None) -> dict:
     outcomes = {}
     for name in options.only:
         print(f"\n## {name}\n")
-        chosen = ["--output", str(options.output / f"{name}.json")]
+        benchmark, chosen = (BY_SIZE | OTHERS)[name]
+        chosen = [*chosen, "--output", str(options.output / f"{name}.json")]
         if name in BY_SIZE:
             chosen += ["--size", options.size]
             chosen += [] if options.rounds is None else ["--rounds", str(options.rounds)]
-        outcomes[name] = (BY_SIZE | OTHERS)[name].main(chosen)
+        outcomes[name] = benchmark.main(chosen)
     return outcomes
 
 

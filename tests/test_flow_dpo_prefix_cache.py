@@ -252,24 +252,27 @@ def test_too_small_a_disk_is_noticed_before_anything_is_encoded(
 
 
 def test_the_announced_size_is_that_of_the_files(policy, processor, tmp_path, monkeypatch):
-    asked = []
+    rows, folder, asked = of_different_lengths(), tmp_path / "prefixes", []
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage(0, 0, 2**40))
-    rows = of_different_lengths()
-    folder = tmp_path / "prefixes"
-    trainer = make_trainer(
-        policy, processor, tmp_path, rows, freeze_backbone=True, prefix_cache_dir=str(folder), disable_tqdm=False
-    )
-    lengths = [trainer.data_collator([row])["prefix_mask"].shape[1] for row in trainer.train_dataset]
+
+    def make(free: int):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage(0, 0, free))
+        options = {"freeze_backbone": True, "prefix_cache_dir": str(folder), "disable_tqdm": False}
+        return make_trainer(policy, processor, tmp_path, rows, **options)
+
+    lengths = [len(processor.prompt_ids(row["instruction"], len(row["images"]))[0]) for row in rows]
     assert len(set(lengths)) == 3
     text = policy.config.vlm_config.text_config
     head_dim = text.hidden_size // text.num_attention_heads
     expected = sum(lengths) * 4 * 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim
+    with pytest.raises(OSError, match="Choose another folder"):
+        make(expected - 1)
+    trainer = make(expected)
     stored = sum(
         trainer.data_collator([row])["prefix_key_values"].untyped_storage().nbytes() for row in trainer.train_dataset
     )
     assert stored == expected
-    assert asked == [folder]
+    assert asked == [folder, folder]
 
 
 def test_a_damaged_file_is_named(policy, processor, tmp_path):
