@@ -99,16 +99,16 @@ def label_cached(
 ) -> torch.Tensor:
     """Energies `(B, N)`, `batch` states per call; the states share the first goal, which is encoded once."""
     goal = model.encode(goals[None, :1])[0]
-    energies = [
-        model.goal_energy(model.rollout(model.encode(images[:, None]), actions), goal.expand(len(images), -1, -1))
-        for images, actions in zip(current.split(batch), candidates.split(batch), strict=True)
-    ]
+    energies = []
+    for images, actions in zip(current.split(batch), candidates.split(batch), strict=True):
+        imagined = model.rollout(model.encode(images[:, None]), actions, last_only=True)
+        energies.append(model.goal_energy(imagined, goal.expand(len(images), -1, -1)))
     return torch.cat(energies)
 
 
 def main(arguments: list[str] | None = None) -> dict:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--states", type=int, default=16, help="states of one episode, which share their goal")
+    parser.add_argument("--states", type=int, default=4, help="states of one episode, which share their goal")
     parser.add_argument("--candidates", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--image-size", type=int, default=256, help="16 pixels per patch: 256 gives 256 patches")

@@ -318,6 +318,19 @@ def test_metric_rollout_integrates_the_pose():
     torch.testing.assert_close(imagined[:, 1], normalize_latents(second), rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_the_last_frame_alone_is_that_of_the_whole_future(batch_size):
+    model = small_model()
+    latents, actions, _ = random_inputs(model, frames=1)
+    with torch.no_grad():
+        whole = model.rollout(latents, actions, batch_size=batch_size)
+        last = model.rollout(latents, actions, batch_size=batch_size, last_only=True)
+        assert torch.equal(last, whole[:, :, -1:])
+        assert torch.equal(model.goal_energy(last, latents), model.goal_energy(whole, latents))
+        # Nothing keeps the others in memory.
+        assert last.untyped_storage().nbytes() == last.nbytes
+
+
 @pytest.mark.parametrize("context", [1, 3])
 def test_candidates_equal_separate_rollouts(context):
     model = small_model()

@@ -240,7 +240,7 @@ class WorldModelGoalReward:
         else:
             goals = self._encode_end_goals(batch)
         current = self._encode([sample["images"][0] for sample in batch.samples])
-        imagined = model.rollout(current[:, None], candidates.to(model.device), states)
+        imagined = model.rollout(current[:, None], candidates.to(model.device), states, last_only=True)
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
 
     def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:

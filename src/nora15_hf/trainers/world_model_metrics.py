@@ -147,7 +147,8 @@ def action_sensitivity(
         states = None
         if episodes[0].states is not None:
             states = torch.stack([episodes[e].states[start : start + 1] for e, start in batch]).to(model.device)
-        imagined = model.rollout(now[:, None], candidates[first : first + batch_size].to(model.device), states)
+        actions = candidates[first : first + batch_size].to(model.device)
+        imagined = model.rollout(now[:, None], actions, states, last_only=True)
         energies.append(model.goal_energy(imagined, truth).cpu())
         still.append((now - truth).abs().mean((1, 2)).cpu())
     demonstrated, other_chunk, *noisy = torch.cat(energies).unbind(1)

@@ -361,6 +361,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         context_actions: torch.Tensor | None = None,
         extrinsics: torch.Tensor | None = None,
         batch_size: int | None = None,
+        last_only: bool = False,
     ) -> torch.Tensor:
         """
         Imagines what follows the last given frame, feeding each prediction back. Keys and values of past frames are
@@ -383,9 +384,12 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             batch_size (`int`, *optional*):
                 How many of the B * N futures are imagined at once; bounds the memory for keys and values. Default: all
                 on an accelerator, on a CPU as many as its caches hold.
+            last_only (`bool`, *optional*, defaults to `False`):
+                Whether to keep only the last imagined frame, all that [`~VJEPA2ACModel.goal_energy`] reads.
 
         Returns:
-            `torch.Tensor` of shape `(B, steps, P, D)` or `(B, N, steps, P, D)`, float32, layer-normed.
+            `torch.Tensor` of shape `(B, steps, P, D)` or `(B, N, steps, P, D)`, float32, layer-normed; with `last_only`
+            `steps` is 1.
 
         Raises:
             ValueError: A shape that does not fit, a missing or superfluous argument, NaN or infinity.
@@ -443,7 +447,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         else:
             predict = FramePredictor(self.predictor)
         state_of_future = torch.arange(len(latents), device=latents.device).repeat_interleave(num_candidates)
-        rolled = latents.new_empty(len(futures), num_steps, *latents.shape[2:], dtype=torch.float32)
+        num_kept = 1 if last_only else num_steps
+        rolled = latents.new_empty(len(futures), num_kept, *latents.shape[2:], dtype=torch.float32)
         for first in range(0, len(futures), batch_size):
             part = slice(first, first + batch_size)
             rows = state_of_future[part]
@@ -461,10 +466,12 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         extrinsics: torch.Tensor | None,
         imagined: torch.Tensor,
     ) -> None:
-        """Writes one future for each of R last frames and chunks of actions into `imagined` `(R, steps, P, D)`."""
+        """Writes the last frames of one future for each of R frames and chunks of actions into `imagined` `(R, T, P, D)`."""
+        first_kept = actions.shape[1] - imagined.shape[1]
         for step, action in enumerate(actions.split(1, dim=1)):
             frame = normalize_latents(predict(frame, action, state, extrinsics))
-            imagined[:, step : step + 1] = frame
+            if step >= first_kept:
+                imagined[:, step - first_kept] = frame[:, 0]
             if self.config.action_convention == "metric":
                 state = integrate_pose(state, action)
 

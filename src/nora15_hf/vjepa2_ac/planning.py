@@ -130,9 +130,8 @@ def plan_actions(
     std = noise.new_tensor([config.max_position_step] * 3 + [1.0]).expand_as(mean)
     for draws in noise.movedim(1, 3):
         samples = (draws * std[:, None] + mean[:, None]).clamp(-limits, limits)
-        energies = model.goal_energy(
-            model.rollout(latents, _to_actions(samples), states, batch_size=batch_size), goal_latents
-        )
+        imagined = model.rollout(latents, _to_actions(samples), states, batch_size=batch_size, last_only=True)
+        energies = model.goal_energy(imagined, goal_latents)
         elites = energies.topk(config.num_elites, dim=1, largest=False).indices
         best = samples.gather(1, elites[:, :, None, None].expand(-1, -1, *samples.shape[2:]))
         mean = (1 - config.momentum) * best.mean(1) + config.momentum * mean
