@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FlowSampler,
     GroundTruthActionReward,
-    RewardBatch,
     WeightedReward,
     WorldModelGoalReward,
     build_preferences,
@@ -38,6 +38,7 @@ from nora15_hf.preferences import (
 from nora15_hf.trainers import FlowDPOConfig
 from nora15_hf.vjepa2_ac import tiny_world_model
 from preference_demonstrations import write_demonstrations
+from reward_batches import batch_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CONFIGS = EXAMPLES / "configs"
@@ -84,20 +85,6 @@ def build(folder, tiny, dataset, **changes):
     return build_preferences(folder, **{**arguments, **changes})
 
 
-def batch_of(dataset, indices, candidates, actions=None, action_mask=None) -> RewardBatch:
-    samples = [dataset[index] for index in indices]
-    return RewardBatch(
-        dataset=dataset,
-        indices=indices,
-        samples=samples,
-        candidates=candidates,
-        actions=torch.from_numpy(np.stack([s["actions"] for s in samples])) if actions is None else actions,
-        action_mask=(
-            torch.from_numpy(np.stack([s["action_mask"] for s in samples])) if action_mask is None else action_mask
-        ),
-    )
-
-
 # Candidates
 
 
@@ -140,7 +127,7 @@ def test_ground_truth_reward_is_the_weighted_masked_mean(dataset):
     candidates[0, 0, :2, 3] = 0.6
     candidates[0, 1] = torch.tensor([0.1, 0.2, 0.3, 0.4])
     mask = torch.tensor([[True, True, True, False, False]])
-    batch = batch_of(dataset, [0], candidates, actions, mask)
+    batch = replace(batch_of(dataset, [0], candidates), actions=actions, action_mask=mask)
     expected = -torch.tensor([[0.6 * 2 / 3 / 4, 0.25]])
     torch.testing.assert_close(GroundTruthActionReward().score(batch), expected)
     weighted = GroundTruthActionReward(gripper_weight=0.5).score(batch)

@@ -16,7 +16,6 @@ from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FlowSampler,
     GroundTruthActionReward,
-    RewardBatch,
     WeightedReward,
     build_preferences,
     select_states,
@@ -24,6 +23,7 @@ from nora15_hf.preferences import (
 from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
 from nora15_hf.preferences.simulator_states import SimulatorStates
+from reward_batches import batch_of
 
 pytestmark = [
     pytest.mark.simulator,
@@ -56,18 +56,6 @@ def demonstrations(tmp_path_factory, pool):
 def open_both(root) -> tuple[LeRobotDataset, LeRobotDataset]:
     dataset = LeRobotDataset(root, dataset_key="default")
     return dataset, LeRobotDataset(root, dataset_key="default", action_key="action.executed", image_keys=[])
-
-
-def batch_of(dataset, indices, candidates) -> RewardBatch:
-    samples = [dataset[index] for index in indices]
-    return RewardBatch(
-        dataset=dataset,
-        indices=indices,
-        samples=samples,
-        candidates=candidates,
-        actions=torch.from_numpy(np.stack([sample["actions"] for sample in samples])),
-        action_mask=torch.from_numpy(np.stack([sample["action_mask"] for sample in samples])),
-    )
 
 
 def test_frames_are_states_that_can_be_reached_again(demonstrations, pool):

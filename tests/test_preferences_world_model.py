@@ -11,9 +11,10 @@ import torch
 
 from nora15_hf.data import ClipConventions, LeRobotDataset, LeRobotWriter, compute_statistics
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import RewardBatch, WorldModelGoalReward, load_preferences, preset_reward
+from nora15_hf.preferences import WorldModelGoalReward, load_preferences, preset_reward
 from nora15_hf.vjepa2_ac import integrate_pose, tiny_world_model
 from preference_demonstrations import write_demonstrations
+from reward_batches import batch_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SIZE, LENGTHS = 28, (12, 6)
@@ -87,18 +88,6 @@ def listening(action_dim: int, convention: str):
 @pytest.fixture(scope="module")
 def world_model():
     return listening(7, "metric")
-
-
-def batch_of(dataset: LeRobotDataset, indices: list[int], candidates: torch.Tensor) -> RewardBatch:
-    samples = [dataset[index] for index in indices]
-    return RewardBatch(
-        dataset=dataset,
-        indices=indices,
-        samples=samples,
-        candidates=candidates,
-        actions=torch.from_numpy(np.stack([sample["actions"] for sample in samples])),
-        action_mask=torch.from_numpy(np.stack([sample["action_mask"] for sample in samples])),
-    )
 
 
 @pytest.mark.parametrize("released_horizon", [False, True])
