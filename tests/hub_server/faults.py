@@ -26,6 +26,7 @@ class Fault:
         status (`int`, *optional*): Answer with this status instead of doing the work: 500, 502, 503, 504, 409, 429 ...
         retry_after (`int`, *optional*): Seconds in the `Retry-After` header beside `status`.
         delay (`float`): Seconds to wait before the request is handled; longer than the client's limit, a timeout.
+        until (`threading.Event`, *optional*): Handle the request only when this is set, a minute later at the latest.
         lose_request (`bool`): Close the connection before the work is done.
         lose_answer (`bool`): Do the work, then close the connection without an answer.
         cut_after (`int`, *optional*): Close the connection after so many bytes of the answer's body.
@@ -40,6 +41,7 @@ class Fault:
     status: int | None = None
     retry_after: int | None = None
     delay: float = 0.0
+    until: threading.Event | None = None
     lose_request: bool = False
     lose_answer: bool = False
     cut_after: int | None = None

@@ -54,6 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.fault
         if fault is not None:
             time.sleep(fault.delay)
+            if fault.until is not None:
+                fault.until.wait(60)
             if fault.lose_request:
                 self._record(None)
                 return self._hang_up()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from ..nora15.alternative_answers import answer_log_probs
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ..preferences.fingerprint import fingerprint
 from ..preferences.preference_dataset import check_preferences
-from .complete_push import CompletePushCallback
+from .complete_push import CompletePushCallback, is_uploading, write_policy_files
 from .flow_dpo_card import write_flow_dpo_card
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_setup import (
@@ -178,7 +179,7 @@ class FlowDPOTrainer(DPOTrainer):
             peft_config=peft_config,
         )
         args.precompute_ref_log_probs = precompute
-        self.add_callback(CompletePushCallback(self.model))
+        self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
         if args.freeze_backbone:
             refuse_backbone_adapters(policy)
         if hasattr(policy.config, "quantization_config"):
@@ -495,7 +496,8 @@ class FlowDPOTrainer(DPOTrainer):
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
         """Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint."""
-        if self.is_world_process_zero():
+        # TRL calls this at every save, also while an upload reads the folder; the next upload begins with a new card.
+        if self.is_world_process_zero() and not is_uploading(self):
             write_flow_dpo_card(self, model_name or Path(self.args.output_dir).name)
 
 

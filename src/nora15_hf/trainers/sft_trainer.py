@@ -2,6 +2,7 @@
 """Supervised training of the policy on transformers' Trainer."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ..data.policy_fit import check_dataset_fits
 from ..hub.cards import write_policy_card
 from ..nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
-from .complete_push import CompletePushCallback
+from .complete_push import CompletePushCallback, write_policy_files
 from .ema import EmaCallback
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
@@ -134,7 +135,7 @@ class Nora15SFTTrainer(Trainer):
         # Its loss is a mean over the accumulated batch already.
         self.loss_is_scaled_for_ga = True
         self.policy = policy
-        self.add_callback(CompletePushCallback(model))
+        self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
         if isinstance(data_collator, PolicyCollator) and data_collator.augmentation is not None:
             self.add_callback(AugmentationEpoch(data_collator.augmentation))
         self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
@@ -353,9 +354,6 @@ class Nora15SFTTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            if self.args.push_to_hub:
-                # Of a checkpoint, `Trainer` pushes no card.
-                self.create_model_card()
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """Writes this library's card of a policy into the output folder."""

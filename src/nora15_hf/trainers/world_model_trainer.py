@@ -11,6 +11,7 @@ from transformers import Trainer
 from ..data.clips import EpisodeClips
 from ..hub.cards import write_world_model_card
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from .complete_push import CompletePushCallback
 from .latent_cache import LatentCache, cache_settings
 from .world_model_card import world_model_card_info
 from .world_model_config import WorldModelConfig
@@ -86,6 +87,7 @@ class WorldModelTrainer(Trainer):
         # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
         self.processor = processor
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        self.add_callback(CompletePushCallback(self, self._write_files))
         if args.precompute_latents:
             self.train_dataset = self._with_cached_latents(train_dataset)
             self.eval_dataset = None if eval_dataset is None else self._with_cached_latents(eval_dataset)
@@ -172,17 +174,16 @@ class WorldModelTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves model, processor, clip conventions and card: a folder that `AutoModel` and `AutoProcessor` load."""
-        folders = {self.args.output_dir if output_dir is None else output_dir}
-        if self.args.push_to_hub:
-            # Uploads during training take the weights of a checkpoint, and everything else from here.
-            folders.add(self.args.output_dir)
         if self.args.should_save:
-            for folder in folders:
-                self.processor.save_pretrained(folder)
-                self.train_dataset.conventions.save_pretrained(folder)
-                self._write_card(folder)
+            self._write_files(Path(output_dir or self.args.output_dir))
         # Last: with `push_to_hub` it uploads the folder.
         super().save_model(output_dir, _internal_call)
+
+    def _write_files(self, folder: Path) -> None:
+        """What belongs beside the weights."""
+        self.processor.save_pretrained(folder)
+        self.train_dataset.conventions.save_pretrained(folder)
+        self._write_card(folder)
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """
@@ -194,9 +195,9 @@ class WorldModelTrainer(Trainer):
                 [`WorldModelCardInfo`].
         """
         if self.is_world_process_zero():
-            self._write_card(self.args.output_dir, model_name, **kwargs)
+            self._write_card(Path(self.args.output_dir), model_name, **kwargs)
 
-    def _write_card(self, folder: str, model_name: str | None = None, **kwargs) -> None:
+    def _write_card(self, folder: Path, model_name: str | None = None, **kwargs) -> None:
         info = world_model_card_info(
             self.model, self.args, self.train_dataset, self._eval_metrics, self.state.global_step, model_name, **kwargs
         )
