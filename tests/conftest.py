@@ -8,15 +8,14 @@ import tempfile
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="nora15-datasets-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Here and in every process that a test starts. The models are so small that a second thread gives nothing, and where tests
+# share the cores, waiting for it takes most of the time: the smoke quickstart 10 times as long beside one busy process.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-import torch
 from huggingface_hub.utils import close_session
 
 from hub_server import HubServer
-
-# The tests' models are so small that a second thread costs more than it gives.
-torch.set_num_threads(1)
 
 
 @pytest.fixture

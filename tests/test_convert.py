@@ -3,7 +3,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -505,8 +504,7 @@ class TestMemory:
 
     def peak(self, statement):
         code = MEASURE.format(tests=str(Path(__file__).parent), statement=statement)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         return int(run.stdout.split()[-1])
 

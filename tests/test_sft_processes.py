@@ -74,7 +74,6 @@ def evaluated(run: Path) -> dict[str, float]:
 def start(config: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), "--config", str(config)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Runs a script in several CPU processes that talk over gloo, the way `accelerate launch` starts them on GPUs."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ def accelerate_launch(script: str | Path, *arguments: object, num_processes: int
     command += ["--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0]
     finished = subprocess.run(
         [str(part) for part in (*command, script, *arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
