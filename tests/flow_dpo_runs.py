@@ -103,7 +103,6 @@ def gradients(output: str | Path, options: dict, *, sharded: bool = False) -> di
 
 def main(output: str, runs: str, sharded: str) -> None:
     """Trains each of `runs`, JSON of name to options, and writes the gradients under the options `sharded`."""
-    torch.set_num_threads(1)
     for name, options in json.loads(runs).items():
         train(Path(output, name), options)
     found = gradients(Path(output, "sharded"), json.loads(sharded), sharded=True)

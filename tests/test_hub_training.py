@@ -79,6 +79,7 @@ def test_every_save_and_the_end_are_pushed(hub, tmp_path, make):
     assert titles[:3] == ["initial commit", "Training in progress, step 1", "Training in progress, step 2"]
     assert titles[3:] in ([], ["End of training"])
     saved = [AutoModel.from_pretrained(tmp_path / "training" / f"checkpoint-{step}").state_dict() for step in (1, 2)]
+    assert any(not torch.equal(value, saved[1][name]) for name, value in saved[0].items())
     final = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     for expected, commit in zip([*saved, final], [*training_commits(hub)[:2], "main"], strict=True):
         pushed = AutoModel.from_pretrained("robots/training", revision=commit).state_dict()

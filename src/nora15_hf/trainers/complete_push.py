@@ -1,15 +1,15 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Uploads during training that arrive whole: what transformers' Trainer does not send, wait for or report by itself."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from peft import PeftModel
 from transformers import Trainer, TrainerCallback
-from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class CompletePushCallback(TrainerCallback):

@@ -495,8 +495,12 @@ class FlowDPOTrainer(DPOTrainer):
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        """Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint."""
-        # TRL calls this at every save, also while an upload reads the folder; the next upload begins with a new card.
+        """
+        Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint.
+
+        Nothing is written while an upload in the background reads the folder; the next upload begins with a new card.
+        """
+        # TRL calls this at every save, before it is known whether the save will be uploaded.
         if self.is_world_process_zero() and not is_uploading(self):
             write_flow_dpo_card(self, model_name or Path(self.args.output_dir).name)
 
