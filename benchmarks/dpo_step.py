@@ -51,9 +51,9 @@ from harness import Timing, peak_memory, save_results, set_threads, table, time_
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences, preference_features
 from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, nf4_config, policy_lora_config
-from nora15_hf.trainers.flow_dpo_trainer import PRECOMPUTED
-from nora15_hf.trainers.flow_surrogate import sample_row_draws
-from nora15_hf.trainers.preference_collator import ROW_INDEX, PreferenceCollator
+from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import PRECOMPUTED
+from nora15_hf.trainers.flow_dpo.flow_surrogate import sample_row_draws
+from nora15_hf.trainers.flow_dpo.preference_collator import ROW_INDEX, PreferenceCollator
 from random_policy import random_policy_with_processor
 
 BETA = 50.0

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from harness import median_seconds, save_results, table
-from nora15_hf.nora15 import FastActionTokenizer
+from nora15_hf.actions import FastActionTokenizer
 
 # Of the published FAST+ vocabulary.
 SCALE, MIN_TOKEN, VOCABULARY = 10, -354, 2048

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from dpo_step import BETA, load_rows
 from harness import save_results, table
 from nora15_hf import Nora15ForActionPrediction
-from nora15_hf.trainers.flow_surrogate import flow_errors, flow_inputs, sample_row_draws
-from nora15_hf.trainers.preference_collator import ROW_INDEX, PreferenceCollator
+from nora15_hf.trainers.flow_dpo.flow_surrogate import flow_errors, flow_inputs, sample_row_draws
+from nora15_hf.trainers.flow_dpo.preference_collator import ROW_INDEX, PreferenceCollator
 from observed_policy import load_policy
 
 KINDS = {

@@ -16,10 +16,10 @@ import torch
 from harness import save_results, set_threads, table
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.evaluation.evaluate import evaluate_policy
-from nora15_hf.evaluation.metaworld_tasks import get_task
-from nora15_hf.evaluation.simulation_pool import SimulationPool
 from nora15_hf.evaluation.success import SuccessTable, compare_paired
 from nora15_hf.quickstart.config import DEFAULT_TASKS
+from nora15_hf.simulation.metaworld_tasks import get_task
+from nora15_hf.simulation.simulation_pool import SimulationPool
 from solvers import SOLVERS
 
 ARMS = ("Euler:10", "Euler:5", "Euler:3", "Euler:2", "DPM-Solver++:5", "DPM-Solver++:3", "UniPC:5", "UniPC:3")

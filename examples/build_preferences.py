@@ -15,7 +15,8 @@ import torch
 from trl import TrlParser
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
-from nora15_hf.data import ClipConventions, LeRobotDataset
+from nora15_hf.clips import ClipConventions
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import write_card
 from nora15_hf.preferences import (
     REWARD_PRESETS,
@@ -27,11 +28,11 @@ from nora15_hf.preferences import (
     preset_reward,
     select_states,
 )
-from nora15_hf.preferences.fingerprint import artefact_name
 from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.preference_figures import write_preference_figures
 from nora15_hf.preferences.rewards import GOALS
 from nora15_hf.preferences.states import STRATEGIES
+from nora15_hf.repo_files.fingerprint import artefact_name
 
 __all__ = ["BuildArguments", "main"]
 
@@ -98,8 +99,8 @@ def make_reward(
         return WeightedReward({"ground_truth": (ground_truth, 1.0)}, options.standardize)
     if options.reward == "success":
         # Imported here, since they need the simulator.
-        from nora15_hf.evaluation.simulation_pool import SimulationPool
         from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
+        from nora15_hf.simulation.simulation_pool import SimulationPool
 
         settings = {key: dataset.conventions[key] for key in ("image_size", "renderer", "max_steps", "show_goal")}
         pool = stack.enter_context(SimulationPool(**settings))

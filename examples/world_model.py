@@ -17,7 +17,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import TrlParser
 
 from nora15_hf import Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
-from nora15_hf.data import ClipConventions, EpisodeClips, LeRobotDataset
+from nora15_hf.clips import ClipConventions, EpisodeClips
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.trainers import (
     EncoderPretrainingConfig,
     EncoderPretrainingTrainer,

@@ -1,1 +1,1 @@
-"""Card templates, filled by `nora15_hf.hub.cards`."""
+"""Card templates, filled by `nora15_hf.cards.cards`."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.clips.episode_clips import EpisodeClips
 from nora15_hf.data import LeRobotDataset, LeRobotWriter
-from nora15_hf.data.clip_conventions import ClipConventions
-from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, VJEPA2ACProcessor
 
 __all__ = ["SIZE", "blob_clips", "blob_model", "resized", "write_blobs", "write_poses"]

@@ -15,8 +15,8 @@ from torch.distributed.fsdp import fully_shard
 
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import preference_features
-from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.flow_dpo_trainer import FlowDPOTrainer
+from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
+from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
 
 __all__ = ["bit_equal", "gradients", "main", "make_rows", "make_trainer", "snapshot", "train"]
 

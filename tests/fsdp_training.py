@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.ema import EmaCallback
-from nora15_hf.trainers.loss_totals import add_parts, count_targets, weigh_parts
+from nora15_hf.trainers.supervised.loss_totals import add_parts, count_targets, weigh_parts
 
 __all__ = ["train"]
 

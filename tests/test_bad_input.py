@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nora15_hf.nora15 import ActionStatistics
+from nora15_hf.actions import ActionStatistics
 from nora15_hf.nora15.presets import tiny_policy
 
 TEXT = "open the faucet"

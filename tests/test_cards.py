@@ -13,8 +13,7 @@ from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard, ModelCard
 from peft import LoraConfig, get_peft_model
 
-from nora15_hf.data import LeRobotWriter
-from nora15_hf.hub.card_info import (
+from nora15_hf.cards.card_info import (
     AdapterCardInfo,
     DemonstrationCardInfo,
     Evaluation,
@@ -22,14 +21,15 @@ from nora15_hf.hub.card_info import (
     PreferenceCardInfo,
     WorldModelCardInfo,
 )
-from nora15_hf.hub.cards import (
+from nora15_hf.cards.card_settings import setting_text
+from nora15_hf.cards.cards import (
     write_adapter_card,
     write_demonstration_card,
     write_policy_card,
     write_preference_card,
     write_world_model_card,
 )
-from nora15_hf.hub.settings import setting_text
+from nora15_hf.data import LeRobotWriter
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences.preference_dataset import preference_features
 from nora15_hf.vjepa2_ac.presets import tiny_world_model

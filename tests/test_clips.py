@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blobs import SIZE, blob_clips, write_blobs
+from nora15_hf.clips.clip_conventions import CLIPS_FILE, ClipConventions
+from nora15_hf.clips.episode_clips import EpisodeClips
 from nora15_hf.data import LeRobotDataset, LeRobotWriter
-from nora15_hf.data.clip_conventions import CLIPS_FILE, ClipConventions
-from nora15_hf.data.clips import EpisodeClips
 from nora15_hf.data.dataset_fingerprint import dataset_fingerprint
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.vjepa2_ac import integrate_pose

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nora15_hf.actions import ActionStatistics
 from nora15_hf.control import InvalidChunkError, Nora15ControlPolicy
-from nora15_hf.nora15 import ActionStatistics
 from nora15_hf.nora15.presets import tiny_policy
 
 H, A = 5, 4

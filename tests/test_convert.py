@@ -19,8 +19,9 @@ from nora15_hf import cli
 from nora15_hf.nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.nora15.convert_nora15_to_hf import convert_nora15_to_hf as convert
 from nora15_hf.nora15.presets import tiny_tokenizer
-from nora15_hf.nora15.released_checkpoint import check_tensors, native_name, read_checkpoint
+from nora15_hf.nora15.released_checkpoint import check_tensors, native_name
 from nora15_hf.nora15.released_checkpoint import released_config as released_layout_config
+from nora15_hf.repo_files.stored_tensors import read_checkpoint
 from released_repos import (
     FIXTURES,
     hub_cache,

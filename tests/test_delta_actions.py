@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nora15_hf import ActionStatistics, Nora15Processor
+from nora15_hf.actions.normalization import actions_to_deltas, deltas_to_actions
 from nora15_hf.control import Nora15ControlPolicy
 from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics
-from nora15_hf.nora15.normalization import actions_to_deltas, deltas_to_actions
 from nora15_hf.nora15.presets import tiny_policy
 
 MASK = [True, True, True, False]

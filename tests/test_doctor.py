@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nora15_hf.actions import ActionStatistics
 from nora15_hf.cli import main
 from nora15_hf.data import LeRobotWriter
 from nora15_hf.doctor import examine_policy
-from nora15_hf.nora15 import ActionStatistics
 from nora15_hf.nora15.presets import tiny_policy
 
 LOW, HIGH = np.array([-2.0, 0.0, -0.5, 0.0]), np.array([2.0, 10.0, 0.5, 1.0])

@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from nora15_hf.nora15 import Nora15ForActionPrediction
-from nora15_hf.nora15.fast_prefill import attend_windows
 from nora15_hf.nora15.flow_schedulers import FLOW_SCHEDULERS, set_flow_timesteps
 from nora15_hf.nora15.flow_solver import flow_solver
-from nora15_hf.nora15.fused_linear import ONEDNN_MIN_ROWS, joined_linear, linear
+from nora15_hf.nora15.inference.joined_linear import ONEDNN_MIN_ROWS, joined_linear, linear
+from nora15_hf.nora15.inference.prefill import attend_windows
 from nora15_hf.nora15.presets import tiny_policy
 from random_policy import random_policy
 

@@ -17,9 +17,9 @@ from flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Output
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
-from nora15_hf.trainers.preference_loss import preference_loss
+from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
+from nora15_hf.trainers.flow_dpo.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
+from nora15_hf.trainers.flow_dpo.preference_loss import preference_loss
 
 GOLDEN = Path(__file__).parent / "fixtures" / "nora15"
 

@@ -14,8 +14,8 @@ from trl import DPOConfig
 
 from flow_dpo_runs import make_rows, make_trainer
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.trainers.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.preference_loss import proximal_penalty
+from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
+from nora15_hf.trainers.flow_dpo.preference_loss import proximal_penalty
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.trainers.flow_dpo_trainer import FlowDPOTrainer
+from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
 
 OPTIONS = {"precompute_ref_log_probs": True, "freeze_backbone": True, "num_draws": 2}
 

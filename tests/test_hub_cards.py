@@ -11,11 +11,12 @@ from huggingface_hub import DatasetCard, ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
+from nora15_hf.cards.cards import write_policy_card
 from nora15_hf.cli import main
-from nora15_hf.data import ClipConventions, LeRobotDataset
+from nora15_hf.clips import ClipConventions
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card
-from nora15_hf.hub.cards import write_policy_card
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import FlowSampler, GroundTruthActionReward, WeightedReward, build_preferences
 from nora15_hf.trainers import FlowDPOConfig

@@ -2,8 +2,10 @@
 """Repos with code: loaded in an environment without this package, and without running their code where it is there."""
 
 import ast
+import importlib.util
 import json
 import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -12,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoProcessor
-from transformers.dynamic_module_utils import get_relative_import_files
 
 import nora15_hf
 from hub_roundtrip import policy_digest
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
 from nora15_hf.hub import plan_push
 from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.repo_files.flat_code import code_files
 from nora15_hf.vjepa2_ac.presets import tiny_world_model
 
 SOURCES = Path(nora15_hf.__file__).parent
@@ -160,16 +162,61 @@ def test_a_push_with_code_sends_what_save_pretrained_writes(tmp_path, make):
         assert json.loads(planned[name])["auto_map"] == json.loads((tmp_path / "code" / name).read_text())["auto_map"]
 
 
-@pytest.mark.parametrize("module", ["nora15/modeling_nora15.py", "nora15/processing_nora15.py"])
-@pytest.mark.parametrize("package", ["nora15", "vjepa2_ac"])
-def test_modules_that_are_pushed_stay_flat(package, module):
-    file = SOURCES / module.replace("nora15", package)
-    for path in (file, *map(Path, get_relative_import_files(file))):
+@pytest.mark.parametrize("make", [tiny_policy, tiny_world_model])
+def test_pushed_modules_import_siblings_of_their_folder_only(tmp_path, make):
+    for part in make():
+        part.save_pretrained(tmp_path, with_code=True)
+    modules = {path.stem for path in tmp_path.glob("*.py")}
+    assert len(modules) > 5
+    for path in tmp_path.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.level <= 1, f"{path}, line {node.lineno}: imports from outside its folder"
-                assert node.level == 0 or "." not in node.module, f"{path}, line {node.lineno}: imports a sub-package"
-                assert node.level == 1 or not node.module.startswith("nora15_hf"), f"{path}, line {node.lineno}"
+                assert node.level <= 1, f"{path.name}, line {node.lineno}: imports from outside its folder"
+                assert node.level == 0 or node.module in modules, f"{path.name}, line {node.lineno}: {node.module}"
+                assert node.level == 1 or not node.module.startswith("nora15_hf"), f"{path.name}, line {node.lineno}"
+
+
+def _model_class(folder: Path, files: dict[str, str]) -> type:
+    """Class `Model` of the first of some modules, which are written into a package in `folder`."""
+    for name, text in files.items():
+        path = folder / "robot" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    spec = importlib.util.spec_from_file_location("flat_code_example", folder / "robot" / next(iter(files)))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.Model
+
+
+def test_imports_of_any_depth_become_siblings(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flat_code_example", None)
+    files = {
+        "models/model.py": "def load():\n    from ..files.weights import read\n    return read\n\n\nclass Model: ...\n",
+        "files/weights.py": "TEXT = 'from ..x import y'\nfrom .deep.header import (\n    read,\n)\n",
+        "files/deep/header.py": "from ...models.model import Model\nread = 1\n",
+    }
+    model = _model_class(tmp_path, files)
+    (tmp_path / "config.json").write_text("{}")
+    flat = code_files(tmp_path, {"config.json": {"AutoModel": model}, "absent.json": {"AutoConfig": model}})
+    assert flat.keys() == {"config.json", "model.py", "weights.py", "header.py"}
+    assert json.loads(flat["config.json"]) == {"auto_map": {"AutoModel": "model.Model"}}
+    assert b"    from .weights import read\n" in flat["model.py"]
+    assert flat["weights.py"] == b"TEXT = 'from ..x import y'\nfrom .header import (\n    read,\n)\n"
+    assert flat["header.py"] == b"from .model import Model\nread = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("imported", "other", "message"),
+    [("..b", "b/__init__.py", "no module but a package"), ("..b.model", "b/model.py", "would both be model.py")],
+)
+def test_code_that_cannot_be_flat_is_refused(tmp_path, monkeypatch, imported, other, message):
+    monkeypatch.setitem(sys.modules, "flat_code_example", None)
+    source = f"class Model: ...\n\n\ndef later():\n    from {imported} import thing\n"
+    model = _model_class(tmp_path, {"a/model.py": source, other: ""})
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        code_files(tmp_path, {"config.json": {"AutoModel": model}})
 
 
 def test_no_code_of_repos_is_trusted_inside_the_package():

@@ -18,7 +18,6 @@ from huggingface_hub.utils.sha import git_hash
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoProcessor
 
-import nora15_hf
 from hub_roundtrip import (
     SHARD_SIZE,
     Version,
@@ -30,12 +29,13 @@ from hub_roundtrip import (
 )
 from hub_server import Fault, HubServer
 from nora15_hf import FastActionTokenizer, Nora15ForActionPrediction, Nora15Processor, VJEPA2ACModel, VJEPA2ACProcessor
-from nora15_hf.data import ClipConventions, LeRobotDataset
+from nora15_hf.clips import ClipConventions
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import push_folder
-from nora15_hf.nora15 import verified_download
-from nora15_hf.nora15.released_checkpoint import read_checkpoint
-from nora15_hf.nora15.verified_download import load_verified
 from nora15_hf.preferences import load_preferences
+from nora15_hf.repo_files import verified_download
+from nora15_hf.repo_files.stored_tensors import read_checkpoint
+from nora15_hf.repo_files.verified_download import load_verified
 from nora15_hf.trainers import load_merged_policy
 from released_repos import random_weights, scaled_config, write_weights
 
@@ -230,9 +230,8 @@ def test_what_always_arrives_damaged_is_one_error_and_not_kept(author, cache, ca
 def test_files_of_the_cache_are_not_read_again(author, cache, monkeypatch):
     for repo, _, load in LOADS.values():
         load(f"robots/{repo}", author)
-    for module in (nora15_hf.nora15.verified_download, nora15_hf.vjepa2_ac.verified_download):
-        module._intact.clear()
-        monkeypatch.setattr(module, "_is_damaged", lambda *arguments: pytest.fail("a file was compared again"))
+    verified_download._intact.clear()
+    monkeypatch.setattr(verified_download, "_is_damaged", lambda *arguments: pytest.fail("a file was compared again"))
     for offline in (False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         for repo, _, load in LOADS.values():
@@ -356,10 +355,3 @@ def test_a_mirror_may_announce_other_checksums(author, cache):
         else:
             load_verified(load, "robots/mirrored")
         assert blob.exists() == (content != b"damaged")
-
-
-def test_both_copies_are_one():
-    """Each of the two folders is also pushed alone, as code of a repo."""
-    folder = Path(nora15_hf.__file__).parent
-    first, second = (folder / name / "verified_download.py" for name in ("nora15", "vjepa2_ac"))
-    assert first.read_bytes() == second.read_bytes()

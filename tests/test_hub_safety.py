@@ -24,7 +24,7 @@ from nora15_hf.cli import main
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, write_card
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.nora15.released_checkpoint import read_checkpoint
+from nora15_hf.repo_files.stored_tensors import read_checkpoint
 from nora15_hf.trainers import FlowDPOConfig, Nora15SFTConfig, WorldModelConfig
 from nora15_hf.trainers.resume import find_checkpoint
 from nora15_hf.vjepa2_ac.presets import tiny_world_model
@@ -51,7 +51,7 @@ def calls(name: str) -> list[tuple[Path, ast.Call]]:
 
 def test_pickles_are_opened_for_conversion_only_and_as_weights_only():
     for path, call in calls("torch.load"):
-        assert path.parts[-2:] == ("vjepa2_ac", "released_checkpoint.py"), path
+        assert path.parts[-2:] == ("vjepa2_ac", "released_world_model.py"), path
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         assert options.get("weights_only") == "True", f"{path}, line {call.lineno}"
 

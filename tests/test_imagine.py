@@ -11,12 +11,12 @@ from PIL import Image
 
 from blobs import blob_clips, blob_model, resized, write_blobs, write_poses
 from nora15_hf import cli
+from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.data import LeRobotDataset
-from nora15_hf.data.clip_conventions import ClipConventions
 from nora15_hf.imagine.film_strip import film_strips
 from nora15_hf.imagine.imagination import Imagination
 from nora15_hf.imagine.imagine import imagine
-from nora15_hf.trainers.world_model_metrics import ActionSensitivity
+from nora15_hf.trainers.world_model.world_model_metrics import ActionSensitivity
 
 EPISODES, HELD_OUT, LENGTH = 6, [4, 5], 12
 

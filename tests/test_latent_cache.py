@@ -6,9 +6,10 @@ import torch
 from huggingface_hub import HfApi
 
 from blobs import blob_clips, blob_model, write_blobs
-from nora15_hf.data import ClipConventions, LeRobotDataset
-from nora15_hf.data.clips import EpisodeClips
-from nora15_hf.trainers.latent_cache import CachedLatents, LatentCache, cache_settings
+from nora15_hf.clips import ClipConventions
+from nora15_hf.clips.episode_clips import EpisodeClips
+from nora15_hf.data import LeRobotDataset
+from nora15_hf.trainers.world_model.latent_cache import CachedLatents, LatentCache, cache_settings
 
 EPISODES = 4
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import nora15_hf
 from nora15_hf.data.lerobot_dataset import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
-from nora15_hf.evaluation.expert_episodes import ExpertNoise, record_expert_episode
-from nora15_hf.evaluation.metaworld_env import MetaWorldEnv
-from nora15_hf.evaluation.metaworld_tasks import METAWORLD_TASKS, get_task, tasks_sharing_scene
-from nora15_hf.evaluation.renderers import Crop, OpenGLRenderer, RayCastRenderer, available_renderer
 from nora15_hf.evaluation.rollout import Episode, EpisodeResult, ShuffledImages, rollout
-from nora15_hf.evaluation.simulation_pool import SimulationPool
 from nora15_hf.evaluation.success import SuccessTable, compare_paired, wilson_interval
+from nora15_hf.simulation.expert_episodes import ExpertNoise, record_expert_episode
+from nora15_hf.simulation.metaworld_env import MetaWorldEnv
+from nora15_hf.simulation.metaworld_tasks import METAWORLD_TASKS, get_task, tasks_sharing_scene
+from nora15_hf.simulation.renderers import Crop, OpenGLRenderer, RayCastRenderer, available_renderer
+from nora15_hf.simulation.simulation_pool import SimulationPool
 
 pytestmark = [
     pytest.mark.simulator,
@@ -218,7 +218,7 @@ def test_renderer_names():
 
 
 def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr("nora15_hf.evaluation.renderers._opengl_works", lambda platform: False)
+    monkeypatch.setattr("nora15_hf.simulation.renderers._opengl_works", lambda platform: False)
     available_renderer.cache_clear()
     try:
         assert available_renderer("auto") == available_renderer("auto") == "raycast"
@@ -455,7 +455,7 @@ def test_worker_loss_is_explained():
 
 def test_workers_do_not_load_torch():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import evaluation.simulation_worker\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); import simulation.simulation_worker\n"
         "assert not {'torch', 'transformers', 'nora15_hf'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, *nora15_hf.__path__], check=True)

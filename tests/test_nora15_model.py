@@ -26,8 +26,8 @@ from nora15_hf.nora15.flow_schedulers import set_flow_timesteps
 from nora15_hf.nora15.modeling_nora15 import multimodal_position_ids
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.ema import EMA_FILE, EmaCallback
-from nora15_hf.trainers.sft_config import Nora15SFTConfig
-from nora15_hf.trainers.sft_trainer import Nora15SFTTrainer
+from nora15_hf.trainers.supervised.sft_config import Nora15SFTConfig
+from nora15_hf.trainers.supervised.sft_trainer import Nora15SFTTrainer
 
 TEXTS = ["open the faucet", "press the button, then close the faucet again", "press the handle down"]
 FLOW_OPTIONS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from nora15_hf.nora15 import ActionStatistics, Nora15Processor
+from nora15_hf.actions import ActionStatistics
+from nora15_hf.nora15 import Nora15Processor
 from nora15_hf.nora15.image_processing_nora15 import images_to_patches, resize_lanczos3
 from nora15_hf.nora15.presets import tiny_policy
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
-from nora15_hf.nora15.normalization import (
+from nora15_hf.actions.normalization import (
     ActionStatistics,
     load_norm_stats,
     normalize,

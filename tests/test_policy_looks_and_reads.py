@@ -3,10 +3,10 @@
 
 import pytest
 
-from nora15_hf.evaluation.simulation_pool import SimulationPool
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.evaluation_stages import evaluate_arm, evaluate_controls, record
 from nora15_hf.quickstart.policy_stages import train_sft
+from nora15_hf.simulation.simulation_pool import SimulationPool
 
 pytestmark = [pytest.mark.simulator, pytest.mark.slow]
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flow_dpo_runs import make_trainer
+from nora15_hf.actions import FastActionTokenizer
+from nora15_hf.actions.normalization import ActionStatistics
 from nora15_hf.data import LeRobotDataset
-from nora15_hf.nora15 import FastActionTokenizer
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
-from nora15_hf.nora15.normalization import ActionStatistics
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FastSampler,

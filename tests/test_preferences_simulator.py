@@ -7,11 +7,9 @@ import torch
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install 'nora15_hf[sim]'")
 
+from nora15_hf.control.flow_chunk_policy import FlowChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
-from nora15_hf.evaluation.flow_chunk_policy import FlowChunkPolicy
-from nora15_hf.evaluation.metaworld_env import MetaWorldEnv
-from nora15_hf.evaluation.simulation_pool import SimulationPool
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FlowSampler,
@@ -23,6 +21,8 @@ from nora15_hf.preferences import (
 from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
 from nora15_hf.preferences.simulator_states import SimulatorStates
+from nora15_hf.simulation.metaworld_env import MetaWorldEnv
+from nora15_hf.simulation.simulation_pool import SimulationPool
 from reward_batches import batch_of
 
 pytestmark = [

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nora15_hf.data import ClipConventions, LeRobotDataset, LeRobotWriter, compute_statistics
+from nora15_hf.clips import ClipConventions
+from nora15_hf.data import LeRobotDataset, LeRobotWriter, compute_statistics
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import WorldModelGoalReward, load_preferences, preset_reward
 from nora15_hf.vjepa2_ac import integrate_pose, tiny_world_model

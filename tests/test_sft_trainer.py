@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, PolicyCollator
 from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer, load_policy_for, tiny_policy_for
-from nora15_hf.trainers.trainable_parameters import unreachable_parameters
+from nora15_hf.trainers.supervised.trainable_parameters import unreachable_parameters
 from small_demonstrations import INSTRUCTIONS, write_demonstrations
 
 

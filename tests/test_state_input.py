@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
+from nora15_hf.actions.normalization import ActionStatistics, normalize
 from nora15_hf.control import Nora15ControlPolicy
 from nora15_hf.data import PolicyCollator
-from nora15_hf.nora15.normalization import ActionStatistics, normalize
 from nora15_hf.nora15.presets import tiny_policy
 
 TEXTS = ["open the faucet", "press the button"]

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nora15_hf import Nora15Processor
-from nora15_hf.cli import main
-from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics
-from nora15_hf.data.statistics_table import dataset_statistics
-from nora15_hf.nora15.exact_statistics import exact_statistics
-from nora15_hf.nora15.normalization import (
+from nora15_hf.actions.exact_statistics import exact_statistics
+from nora15_hf.actions.normalization import (
     ActionStatistics,
     actions_to_deltas,
     deltas_to_actions,
     load_norm_stats,
 )
+from nora15_hf.cli import main
+from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics
+from nora15_hf.data.statistics_table import dataset_statistics
 from nora15_hf.nora15.presets import tiny_policy
 from numbered_dataset import ACTIONS, LENGTHS, STATES, write_v30
 

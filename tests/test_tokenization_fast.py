@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from nora15_hf.nora15.tokenization_fast import FastActionTokenizer
+from nora15_hf.actions.fast_codec import FastActionTokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tokenization_fast"
 SHAPES = {"fit_5x7_v256": (5, 7), "fit_16x4_v256": (16, 4)}

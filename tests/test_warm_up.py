@@ -8,7 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from nora15_hf.nora15 import Nora15ForActionPrediction, fast_denoising, fast_generation, modeling_nora15
+from nora15_hf.nora15 import Nora15ForActionPrediction, modeling_nora15
+from nora15_hf.nora15.inference import denoising as fast_denoising
+from nora15_hf.nora15.inference import generation as fast_generation
 from nora15_hf.nora15.presets import tiny_policy
 from test_fast_inference import CLOSE, draw, widen
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nora15_hf.nora15 import fused_linear
+from nora15_hf.nora15.inference import joined_linear as fused_linear
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel
 from plain_policy import PlainPolicy
 from random_policy import random_policy, random_prompt

@@ -8,13 +8,13 @@ import torch
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
 from blobs import blob_clips, blob_model, resized, write_blobs, write_poses
+from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.clips.episode_clips import EpisodeClips
 from nora15_hf.data import LeRobotDataset
-from nora15_hf.data.clip_conventions import ClipConventions
-from nora15_hf.data.clips import EpisodeClips
-from nora15_hf.trainers.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
-from nora15_hf.trainers.world_model_config import WorldModelConfig
-from nora15_hf.trainers.world_model_metrics import ActionSensitivity, action_sensitivity, latent_statistics
-from nora15_hf.trainers.world_model_trainer import WorldModelTrainer
+from nora15_hf.trainers.world_model.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
+from nora15_hf.trainers.world_model.world_model_config import WorldModelConfig
+from nora15_hf.trainers.world_model.world_model_metrics import ActionSensitivity, action_sensitivity, latent_statistics
+from nora15_hf.trainers.world_model.world_model_trainer import WorldModelTrainer
 from nora15_hf.vjepa2_ac import normalize_latents
 
 

@@ -1,9 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """NORA-1.5 on the Hugging Face Hub. Importing this package registers its models with transformers' Auto classes."""
 
+from .actions import ActionStatistics, FastActionTokenizer
 from .nora15 import (
-    ActionStatistics,
-    FastActionTokenizer,
     Nora15ActionExpertConfig,
     Nora15Config,
     Nora15ForActionPrediction,

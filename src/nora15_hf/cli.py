@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .data.statistics_table import dataset_statistics
 from .doctor import examine_policy
-from .evaluation.metaworld_tasks import METAWORLD_TASKS
 from .hub import AuthorFacts, plan_push, push_folder, read_evaluation, write_card
 from .nora15.convert_nora15_to_hf import convert_nora15_to_hf
 from .quickstart.config import QuickstartConfig
+from .simulation.metaworld_tasks import METAWORLD_TASKS
 from .vjepa2_ac.convert_vjepa2_ac_to_hf import convert_vjepa2_ac_to_hf
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 
+from ..actions.normalization import select_dataset_key
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from ..nora15.normalization import select_dataset_key
 from ..nora15.processing_nora15 import ImageLike, Nora15Processor
 from .chunk_buffer import ChunkBuffer
 from .observation import check_observation

@@ -1,8 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """LeRobot datasets in and out, their statistics, and the way from samples to model inputs."""
 
-from .clip_conventions import ClipConventions
-from .clips import EpisodeClips
 from .collator import PolicyCollator
 from .image_augmentation import ImageAugmentation
 from .lerobot_dataset import LeRobotDataset, Sample
@@ -13,8 +11,6 @@ from .policy_fit import check_dataset_fits
 from .statistics import compute_statistics, delta_actions
 
 __all__ = [
-    "ClipConventions",
-    "EpisodeClips",
     "ImageAugmentation",
     "LeRobotDataset",
     "LeRobotMixture",

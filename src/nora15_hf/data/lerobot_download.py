@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-from ..nora15.verified_download import load_verified
+from ..repo_files.verified_download import load_verified
 
 
 @dataclass(frozen=True)

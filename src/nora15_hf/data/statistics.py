@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..nora15.normalization import ActionStatistics, actions_to_deltas
+from ..actions.normalization import ActionStatistics, actions_to_deltas
 from .lerobot_dataset import LeRobotDataset
 
 # Rows whose statistics are computed together: a few MB, also of long chunks.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..nora15.normalization import ActionStatistics, save_norm_stats
+from ..actions.normalization import ActionStatistics, save_norm_stats
 from .lerobot_dataset import LeRobotDataset
 from .lerobot_source import LeRobotReader, open_source
 from .statistics import compute_statistics

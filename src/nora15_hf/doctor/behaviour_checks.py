@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..actions import ActionStatistics
 from ..control import Nora15ControlPolicy
-from ..nora15 import ActionStatistics
 from .checkpoint_checks import action_range, share_outside
 from .report import Finding, Section
 from .sample_observations import other_instructions

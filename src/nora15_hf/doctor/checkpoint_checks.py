@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..actions import ActionStatistics
 from ..data import LeRobotDataset, compute_statistics, delta_actions
-from ..nora15 import ActionStatistics, Nora15ForActionPrediction, Nora15Processor
+from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from .report import Finding, Section
 
 PACKAGES = ("torch", "transformers", "diffusers", "datasets", "huggingface_hub", "safetensors", "tokenizers", "numpy")

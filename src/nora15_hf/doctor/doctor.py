@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..actions.normalization import select_dataset_key
 from ..control import InvalidChunkError, Nora15ControlPolicy
 from ..data import LeRobotDataset, compute_statistics
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
-from ..nora15.normalization import select_dataset_key
 from .behaviour_checks import check_ablation, check_actions, check_latency
 from .checkpoint_checks import check_conventions, check_statistics, check_versions, check_weights
 from .report import DoctorReport, Finding, Section

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..hub.settings import setting_text
+from ..cards.card_settings import setting_text
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from nora15_hf.data.lerobot_writer import LeRobotWriter
-
-from .expert_episodes import ExpertNoise
-from .metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
-from .metaworld_tasks import get_task
-from .simulation_pool import SimulationPool
+from ..data.lerobot_writer import LeRobotWriter
+from ..simulation.expert_episodes import ExpertNoise
+from ..simulation.metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
+from ..simulation.metaworld_tasks import get_task
+from ..simulation.simulation_pool import SimulationPool
 
 ROBOT_TYPE = "metaworld_sawyer"
 

@@ -4,11 +4,11 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
-from .flow_chunk_policy import FlowChunkPolicy
-from .metaworld_tasks import get_task, tasks_sharing_scene
+from ..simulation.metaworld_tasks import get_task, tasks_sharing_scene
+from ..simulation.simulation_pool import SimulationPool
 from .rollout import Episode, EpisodeResult, ShuffledImages, rollout
-from .simulation_pool import SimulationPool
 
 # What a policy cannot know about its pictures and actions and must therefore find as it was in training.
 BINDING_CONVENTIONS = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
-from .metaworld_tasks import get_task
-from .simulation_pool import SimulationPool
+from ..simulation.metaworld_tasks import get_task
+from ..simulation.simulation_pool import SimulationPool
 
 # (images uint8 (B, height, width, 3), instructions, (episode seed, replan index) pairs) -> actions (B, H, A), physical
 ChunkPolicy = Callable[[np.ndarray, list[str], list[tuple[int, int]]], np.ndarray]

@@ -12,17 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from ..data.clip_conventions import CLIPS_FILE, ClipConventions
-from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
-from ..data.lerobot_metadata import load_metadata
-from ..nora15.configuration_nora15 import Nora15Config
-from ..nora15.processing_nora15 import Nora15Processor
-from ..nora15.released_checkpoint import read_header
-from ..preferences.pairs import PAIRINGS
-from ..preferences.preference_dataset import PROVENANCE_FILE
-from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
-from .artefacts import Artefact, find_artefact, read_json
-from .card_info import (
+from ..cards.card_info import (
     NOT_STATED,
     AdapterCardInfo,
     DemonstrationCardInfo,
@@ -32,14 +22,24 @@ from .card_info import (
     Stage,
     WorldModelCardInfo,
 )
-from .cards import (
+from ..cards.card_settings import Setting
+from ..cards.cards import (
     write_adapter_card,
     write_demonstration_card,
     write_policy_card,
     write_preference_card,
     write_world_model_card,
 )
-from .settings import Setting
+from ..clips.clip_conventions import CLIPS_FILE, ClipConventions
+from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
+from ..data.lerobot_metadata import load_metadata
+from ..nora15.configuration_nora15 import Nora15Config
+from ..nora15.processing_nora15 import Nora15Processor
+from ..preferences.pairs import PAIRINGS
+from ..preferences.preference_dataset import PROVENANCE_FILE
+from ..repo_files.stored_tensors import read_header
+from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
+from .artefacts import Artefact, find_artefact, read_json
 
 __all__ = ["AuthorFacts", "read_evaluation", "write_card"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.clips import EpisodeClips
+from ..clips.episode_clips import EpisodeClips
 from ..vjepa2_ac import VJEPA2ACModel
 
 LIVELINESS = 0.75

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from ..evaluation.success import wilson_interval
-from ..trainers.world_model_metrics import ActionSensitivity
+from ..trainers.world_model.world_model_metrics import ActionSensitivity
 from .film_strip import FilmStrip
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ..data.clip_conventions import ClipConventions
-from ..data.clips import EpisodeClips
+from ..clips.clip_conventions import ClipConventions
+from ..clips.episode_clips import EpisodeClips
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
-from ..preferences.fingerprint import artefact_name
-from ..trainers.world_model_metrics import action_sensitivity
+from ..repo_files.fingerprint import artefact_name
+from ..trainers.world_model.world_model_metrics import action_sensitivity
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .film_strip import film_strips
 from .imagination import Imagination

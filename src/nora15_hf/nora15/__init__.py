@@ -5,9 +5,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction, Nora15Output, PrefixCache
-from .normalization import ActionStatistics
 from .processing_nora15 import Nora15Processor
-from .tokenization_fast import FastActionTokenizer
 
 AutoConfig.register(Nora15ActionExpertConfig.model_type, Nora15ActionExpertConfig)
 AutoConfig.register(Nora15Config.model_type, Nora15Config)
@@ -15,8 +13,6 @@ AutoModel.register(Nora15Config, Nora15ForActionPrediction)
 AutoProcessor.register(Nora15Config, Nora15Processor)
 
 __all__ = [
-    "ActionStatistics",
-    "FastActionTokenizer",
     "Nora15ActionExpertConfig",
     "Nora15Config",
     "Nora15ForActionPrediction",

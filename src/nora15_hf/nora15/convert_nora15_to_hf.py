@@ -14,25 +14,22 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from transformers import Qwen2_5_VLConfig
 
+from ..actions.normalization import ActionStatistics
+from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
+from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor, find_file, read_checkpoint
 from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction
-from .normalization import ActionStatistics
 from .processing_nora15 import Nora15Processor
 from .released_checkpoint import (
     EMBEDDING,
-    FLOAT_DTYPES,
     TIED_HEAD,
-    StoredTensor,
     check_tensors,
-    find_file,
     has_expert,
     is_native,
     native_name,
-    read_checkpoint,
     released_config,
 )
 from .released_processor import ProcessorSources, find_processor_sources
-from .safetensors_writer import ConvertedTensor, tensor_table, write_shards
 
 # What a backbone does not have.
 _EXPERT_MODULES = ("action_expert", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")

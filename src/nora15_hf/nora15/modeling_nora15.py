@@ -24,7 +24,6 @@ from transformers import (
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
 )
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -40,29 +39,21 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
+from ..repo_files.flat_code import write_code
+from ..repo_files.stored_tensors import HUB_OPTIONS, StoredTensor, find_weights, read_checkpoint
+from ..repo_files.verified_download import verified
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
-from .compiled_parts import CompiledParts
 from .configuration_nora15 import Nora15Config
-from .fast_denoising import Denoiser
-from .fast_generation import ActionHead, generate_tokens, is_simple, pick_token
-from .fast_prefill import encode_patches, encode_tokens, read_vision, vision_layout
 from .flow_schedulers import SAMPLING_PRESETS, load_flow_scheduler
 from .flow_solver import flow_solver
-from .inference_layers import are_tensors, can_be_read, read_layer
+from .inference.compiled_parts import CompiledParts
+from .inference.denoising import Denoiser
+from .inference.generation import ActionHead, generate_tokens, is_simple, pick_token
+from .inference.layer_weights import are_tensors, can_be_read, read_layer
+from .inference.prefill import encode_patches, encode_tokens, read_vision, vision_layout
 from .quantization import backbone_quantization, refuse_repacked_weights
-from .released_checkpoint import (
-    HUB_OPTIONS,
-    StoredTensor,
-    check_tensors,
-    find_weights,
-    has_expert,
-    is_native,
-    native_name,
-    read_checkpoint,
-    released_config,
-)
-from .verified_download import verified
+from .released_checkpoint import check_tensors, has_expert, is_native, native_name, released_config
 
 
 @dataclass
@@ -560,15 +551,14 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         refuse_repacked_weights(self)
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
-            # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
-            self._auto_class = "AutoModel" if with_code else type(self)._auto_class
-            self.config._auto_class = "AutoConfig" if with_code else type(self.config)._auto_class
             vars(self.config).pop("auto_map", None)
-            if with_code:
-                custom_object_save(self, save_directory, config=self.config)
         # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
         # released policy's, and Trainer, which resumes with strict=False, would silently keep a random backbone.
         super().save_pretrained(save_directory, is_main_process=is_main_process, save_original_format=False, **kwargs)
+        if with_code and is_main_process:
+            write_code(
+                Path(save_directory), {"config.json": {"AutoConfig": type(self.config), "AutoModel": type(self)}}
+            )
 
     def push_to_hub(
         self,

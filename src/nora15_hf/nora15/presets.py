@@ -9,11 +9,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ..actions.fast_codec import FastActionTokenizer
+from ..actions.normalization import ActionStatistics, NormalizationMode
 from .configuration_nora15 import Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction
-from .normalization import ActionStatistics, NormalizationMode
 from .processing_nora15 import Nora15Processor
-from .tokenization_fast import FastActionTokenizer
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",

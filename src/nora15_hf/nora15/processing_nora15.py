@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
-from .normalization import (
+from ..actions.fast_codec import FastActionTokenizer
+from ..actions.normalization import (
     ActionStatistics,
     NormalizationMode,
     actions_to_deltas,
@@ -26,10 +26,11 @@ from .normalization import (
     select_dataset_key,
     unnormalize,
 )
-from .released_checkpoint import HUB_OPTIONS, stored_settings
+from ..repo_files.flat_code import write_code
+from ..repo_files.stored_tensors import HUB_OPTIONS, stored_settings
+from ..repo_files.verified_download import verified
+from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
 from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts
-from .tokenization_fast import FastActionTokenizer
-from .verified_download import verified
 
 IMAGE_TOKEN = "<|image_pad|>"
 ACTION_CODEC_FOLDER = "action_codec"
@@ -501,11 +502,12 @@ class Nora15Processor(ProcessorMixin):
         folder.mkdir(parents=True, exist_ok=True)
         self.action_codec.save_pretrained(folder / ACTION_CODEC_FOLDER)
         save_norm_stats(folder / NORM_STATS_FILE, self.norm_stats, self.state_stats)
-        # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
-        self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
         for settings in (vars(self), self.tokenizer.init_kwargs):
             settings.pop("auto_map", None)
-        return super().save_pretrained(str(folder), **kwargs)
+        written = super().save_pretrained(str(folder), **kwargs)
+        if with_code:
+            write_code(folder, {"processor_config.json": {"AutoProcessor": type(self)}})
+        return written
 
     def push_to_hub(
         self,

@@ -5,23 +5,13 @@
 `declare-lab/nora` and `nora-long` are the backbone alone, in the layout of `Qwen2_5_VLForConditionalGeneration`.
 """
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-import torch
-from huggingface_hub import is_offline_mode
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
-
+from ..repo_files.stored_tensors import StoredTensor, stored_settings
 from .configuration_nora15 import Nora15Config
-from .verified_download import load_verified
 
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "subfolder")
 EMBEDDING = "vlm.model.language_model.embed_tokens.weight"
 TIED_HEAD = "vlm.lm_head.weight"
 EXPERT_PREFIXES = (
@@ -31,7 +21,6 @@ EXPERT_PREFIXES = (
     "action_time_mlp_in.",
     "action_time_mlp_out.",
 )
-FLOAT_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 _BACKBONE_PREFIXES = ("vlm.", "visual.", "model.", "lm_head.")
 # Names of Qwen2.5-VL's first release, before transformers 4.52, and those of today.
@@ -55,189 +44,12 @@ _DEPTHS = {
     "vision blocks": "vlm.model.visual.blocks.",
     "expert layers": "action_expert.layers.",
 }
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_COPIED_AT_ONCE = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where one tensor lies in a safetensors file: bytes `start` to `end` of it, and how they are to be read."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-    @property
-    def num_bytes(self) -> int:
-        return self.end - self.start
-
-    def chunks(self) -> Iterator[bytearray]:
-        """The tensor's bytes, 16 MiB at a time, read and not memory-mapped: what was passed on need not be kept."""
-        with open(self.file, "rb") as file:
-            file.seek(self.start)
-            for position in range(self.start, self.end, _COPIED_AT_ONCE):
-                yield bytearray(file.read(min(_COPIED_AT_ONCE, self.end - position)))
-
-
-def find_file(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> Path | None:
-    """A file of a repo or folder, downloaded and compared with its checksum if need be; None when it has no such file."""
-    # Without a connection, a file that is not in the cache is one that the repo may well not have.
-    offline = is_offline_mode() or hub_options.get("local_files_only", False)
-    find = partial(
-        cached_file,
-        repo_or_folder,
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=not offline,
-        **hub_options,
-    )
-    path = load_verified(find, repo_or_folder, cache_dir=hub_options.get("cache_dir"))
-    return None if path is None else Path(path)
-
-
-def stored_settings(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> dict[str, Any]:
-    """The content of a JSON file of a repo or folder, empty when it has none."""
-    file = find_file(repo_or_folder, name, **hub_options)
-    if file is None:
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, expected a JSON object.")
-    return content
 
 
 def is_native(repo_or_folder: str | os.PathLike, **hub_options) -> bool:
     """Whether the repo was written by this package: its `config.json` names the model type."""
     settings = stored_settings(repo_or_folder, "config.json", **hub_options)
     return settings.get("model_type") == Nora15Config.model_type
-
-
-def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[str, StoredTensor]:
-    """
-    All tensors of a checkpoint by the name they are stored under, read from the headers alone.
-
-    Args:
-        repo_or_folder (`str` or `os.PathLike`): With `model.safetensors`, or with shards and their index.
-        hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
-
-    Raises:
-        OSError: There are no safetensors files, perhaps pickles instead.
-        ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
-    """
-    weights = find_weights(repo_or_folder, **hub_options)
-    if weights.name == SAFE_WEIGHTS_NAME:
-        return read_header(weights)
-    index = weights
-    weight_map = read_weight_map(index)
-    tensors = {}
-    for name in sorted(set(weight_map.values())):
-        shard = find_file(repo_or_folder, name, **hub_options)
-        if shard is None:
-            raise OSError(f"{str(repo_or_folder)!r} lacks {name}, which its {index.name} names. Download it again.")
-        tensors.update(read_header(shard))
-    if tensors.keys() != weight_map.keys():
-        different = sorted(tensors.keys() ^ weight_map.keys())
-        raise ValueError(
-            f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files are "
-            "of different versions: download all of them again."
-        )
-    return tensors
-
-
-def find_weights(repo_or_folder: str | os.PathLike, **hub_options) -> Path:
-    """
-    `model.safetensors` of a repo or folder, or the index of its shards, which can only lie beside it.
-
-    Asked for before transformers looks, which for a repo with nothing but a pickle takes weights from a pull request of
-    its conversion bot.
-
-    Raises:
-        OSError: There are no safetensors files, perhaps pickles instead.
-        ValueError: The index is damaged or leads out of its folder.
-    """
-    single = find_file(repo_or_folder, SAFE_WEIGHTS_NAME, **hub_options)
-    if single is not None:
-        return single
-    index = find_file(repo_or_folder, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
-    if index is None:
-        folder = Path(repo_or_folder, hub_options.get("subfolder") or "")
-        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
-        found = (
-            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
-            if pickles
-            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
-        )
-        raise OSError(
-            f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
-        )
-    read_weight_map(index)
-    return index
-
-
-def read_weight_map(index: Path) -> dict[str, str]:
-    """Tensor to shard, from the index of a sharded checkpoint; a shard can only lie beside its index."""
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        outside = sorted({name for name in weight_map.values() if Path(name).name != name or "\\" in name})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is not the index of a sharded checkpoint: {error!r}.") from error
-    if outside:
-        raise ValueError(
-            f"{index} names {outside[:5]}, which lead out of its folder: files elsewhere on the machine are not read. Do "
-            "not trust this checkpoint."
-        )
-    return weight_map
-
-
-def read_header(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file, with every offset checked against the size of the file."""
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        start = stream.read(8)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
-            raise ValueError(
-                f"{file} is a pickle with the name of a safetensors file. A pickle can run any code when it is opened and "
-                "is refused; ask its author for safetensors."
-            )
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or 8 + length > size:
-            raise ValueError(_damaged(file, f"{size} bytes do not even hold the header"))
-        try:
-            header = json.loads(stream.read(length))
-            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            tensors = {
-                name: StoredTensor(
-                    file=file,
-                    dtype=entry["dtype"],
-                    shape=tuple(entry["shape"]),
-                    start=8 + length + entry["data_offsets"][0],
-                    end=8 + length + entry["data_offsets"][1],
-                )
-                for name, entry in entries.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(_damaged(file, f"its header is not readable ({error!r})")) from error
-    end = max((tensor.end for tensor in tensors.values()), default=size)
-    if end != size:
-        raise ValueError(_damaged(file, f"the header describes {end} bytes, the file has {size}"))
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOAT_DTYPES:
-            raise ValueError(
-                f"{file} holds {name!r} as {tensor.dtype}, expected one of {sorted(FLOAT_DTYPES)}. Quantised weights? "
-                "Take the full-precision checkpoint and quantise it when loading."
-            )
-        if tensor.num_bytes != torch.Size(tensor.shape).numel() * FLOAT_DTYPES[tensor.dtype].itemsize:
-            raise ValueError(_damaged(file, f"{name!r} of shape {tensor.shape} has {tensor.num_bytes} bytes"))
-    return tensors
-
-
-def _damaged(file: Path, how: str) -> str:
-    return f"{file} is truncated or corrupted: {how}. Download it again."
 
 
 def native_name(name: str) -> str:
@@ -333,19 +145,10 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 __all__ = [
     "EMBEDDING",
-    "FLOAT_DTYPES",
-    "HUB_OPTIONS",
     "TIED_HEAD",
-    "StoredTensor",
     "check_tensors",
-    "find_file",
-    "find_weights",
     "has_expert",
     "is_native",
     "native_name",
-    "read_checkpoint",
-    "read_header",
-    "read_weight_map",
     "released_config",
-    "stored_settings",
 ]

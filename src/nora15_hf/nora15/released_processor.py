@@ -9,10 +9,11 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
-from .normalization import ActionStatistics, load_norm_stats
-from .released_checkpoint import find_file, is_native, stored_settings
-from .tokenization_fast import FastActionTokenizer
-from .verified_download import load_verified
+from ..actions.fast_codec import FastActionTokenizer
+from ..actions.normalization import ActionStatistics, load_norm_stats
+from ..repo_files.stored_tensors import find_file, stored_settings
+from ..repo_files.verified_download import load_verified
+from .released_checkpoint import is_native
 
 RELEASED_BACKBONE = "declare-lab/nora"
 RELEASED_ACTION_CODEC = "physical-intelligence/fast"

@@ -21,8 +21,8 @@ from transformers import ProcessorMixin
 from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
+from ..repo_files.fingerprint import artefact_name, fingerprint
 from .candidates import FastSampler, FlowSampler, Sampler, noisy_negatives, sample_candidates, sampler_settings
-from .fingerprint import artefact_name, fingerprint
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import DATA_FILES, PROVENANCE_FILE, load_preferences, preference_features
 from .rewards import RewardBatch, WeightedReward

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
-from ..data.clip_conventions import check_poses
+from ..clips.clip_conventions import check_poses
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..vjepa2_ac import integrate_pose, pose_difference
 

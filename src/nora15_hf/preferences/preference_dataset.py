@@ -16,8 +16,8 @@ from transformers import ProcessorMixin
 
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from ..nora15.verified_download import load_verified
-from .fingerprint import fingerprint
+from ..repo_files.fingerprint import fingerprint
+from ..repo_files.verified_download import load_verified
 
 logger = logging.getLogger(__name__)
 

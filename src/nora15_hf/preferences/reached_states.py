@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_writer import LeRobotWriter
 from ..evaluation.demonstrations import ROBOT_TYPE
 from ..evaluation.evaluate import check_conventions
-from ..evaluation.expert_episodes import FRAME_KEYS
-from ..evaluation.flow_chunk_policy import FlowChunkPolicy
-from ..evaluation.metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
-from ..evaluation.metaworld_tasks import get_task
-from ..evaluation.simulation_pool import SimulationPool
+from ..simulation.expert_episodes import FRAME_KEYS
+from ..simulation.metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
+from ..simulation.metaworld_tasks import get_task
+from ..simulation.simulation_pool import SimulationPool
 from .simulator_states import EPISODE_SEEDS, EXECUTED_ACTIONS
 
 REACHED_STATES = "reached_states"

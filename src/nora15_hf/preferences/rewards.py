@@ -14,9 +14,9 @@ import torch
 from transformers import ProcessorMixin
 
 from ..data.lerobot_dataset import LeRobotDataset, Sample
+from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..vjepa2_ac.modeling_vjepa2_ac import VJEPA2ACModel
 from ..vjepa2_ac.processing_vjepa2_ac import VJEPA2ACProcessor
-from .fingerprint import artefact_name, fingerprint
 from .metric_actions import MetricActions
 
 REWARD_PRESETS: dict[str, dict[str, float]] = {

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
+from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
 from ..evaluation.evaluate import check_conventions
-from ..evaluation.flow_chunk_policy import FlowChunkPolicy
-from ..evaluation.simulation_pool import SimulationPool
-from .fingerprint import artefact_name, fingerprint
+from ..repo_files.fingerprint import artefact_name, fingerprint
+from ..simulation.simulation_pool import SimulationPool
 from .rewards import RewardBatch
 from .simulator_states import SimulatorState, SimulatorStates
 

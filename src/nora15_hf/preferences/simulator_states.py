@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.lerobot_dataset import LeRobotDataset
-from ..evaluation.metaworld_tasks import METAWORLD_TASKS
+from ..simulation.metaworld_tasks import METAWORLD_TASKS
 
 EXECUTED_ACTIONS = "action.executed"
 EPISODE_SEEDS = "episode_seeds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evaluation.renderers import Crop
+from ..simulation.renderers import Crop
 
 __all__ = ["action_axes_on_picture", "hand_on_picture"]
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metaworld_tasks import get_task
-from ..hub.card_info import (
+from ..cards.card_info import (
     DemonstrationCardInfo,
     Evaluation,
     PolicyCardInfo,
@@ -15,7 +14,7 @@ from ..hub.card_info import (
     Setting,
     WorldModelCardInfo,
 )
-from ..hub.cards import (
+from ..cards.cards import (
     write_demonstration_card,
     write_policy_card,
     write_preference_card,
@@ -23,7 +22,8 @@ from ..hub.cards import (
 )
 from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..preferences.rewards import REWARD_PRESETS
-from ..trainers.world_model_card import held_out_measures
+from ..simulation.metaworld_tasks import get_task
+from ..trainers.world_model.world_model_card import held_out_measures
 from ..vjepa2_ac import VJEPA2ACModel
 from .config import QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 
-from ..evaluation.metaworld_tasks import get_task
+from ..simulation.metaworld_tasks import get_task
 
 DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
 FIRST_EVALUATION_SEED = 10_000

@@ -10,8 +10,8 @@ import numpy as np
 from ..evaluation.demonstrations import record_demonstrations
 from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
 from ..evaluation.rollout import EpisodeResult
-from ..evaluation.simulation_pool import SimulationPool
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from ..simulation.simulation_pool import SimulationPool
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
 from .policy_stages import initial_policy, load_policy
 from .stage_runner import STATE_FOLDER

@@ -10,16 +10,16 @@ from torch.utils.data import Subset
 from transformers import set_seed
 
 from ..data import LeRobotDataset, PolicyCollator
-from ..evaluation.metaworld_tasks import get_task
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences.preference_dataset import load_preferences
-from ..trainers.flow_dpo_config import FlowDPOConfig
-from ..trainers.flow_dpo_trainer import FlowDPOTrainer
+from ..simulation.metaworld_tasks import get_task
+from ..trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
+from ..trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
 from ..trainers.policy_setup import complete_chunk_indices, tiny_policy_for
-from ..trainers.progress import show_losses
-from ..trainers.sft_config import Nora15SFTConfig
-from ..trainers.sft_trainer import Nora15SFTTrainer
+from ..trainers.supervised.sft_config import Nora15SFTConfig
+from ..trainers.supervised.sft_trainer import Nora15SFTTrainer
 from .config import QuickstartConfig
+from .progress import show_losses
 from .stage_runner import STATE_FOLDER
 
 DATASET_KEY = "metaworld"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from ..evaluation.metaworld_tasks import get_task
-from ..evaluation.simulation_pool import SimulationPool
+from ..simulation.metaworld_tasks import get_task
+from ..simulation.simulation_pool import SimulationPool
 from .card_stage import write_cards
 from .config import QuickstartConfig
 from .evaluation_stages import evaluate_arm, evaluate_controls, record

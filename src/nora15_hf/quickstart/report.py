@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ..cards.card_settings import setting_text
 from ..evaluation.success import wilson_interval
-from ..hub.settings import setting_text
 from .animation import animated_data_uri, still_data_uri
 from .figures import (
     MAGNIFICATION,

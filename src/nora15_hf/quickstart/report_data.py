@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..hub.settings import Setting
+from ..cards.card_settings import Setting
 
 __all__ = [
     "ARM_LABELS",

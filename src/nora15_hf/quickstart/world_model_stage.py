@@ -7,17 +7,17 @@ from typing import Any
 
 from transformers import set_seed
 
+from ..clips.clip_conventions import ClipConventions
+from ..clips.episode_clips import EpisodeClips
 from ..data import LeRobotDataset
-from ..data.clip_conventions import ClipConventions
-from ..data.clips import EpisodeClips
 from ..nora15 import Nora15Processor
-from ..trainers.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
-from ..trainers.progress import show_losses
-from ..trainers.world_model_config import WorldModelConfig
-from ..trainers.world_model_trainer import WorldModelTrainer
+from ..trainers.world_model.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
+from ..trainers.world_model.world_model_config import WorldModelConfig
+from ..trainers.world_model.world_model_trainer import WorldModelTrainer
 from ..vjepa2_ac.presets import tiny_world_model
 from .config import QuickstartConfig
 from .policy_stages import CHUNK_SIZE, DATASET_KEY, curves, trainer_arguments
+from .progress import show_losses
 from .stage_runner import STATE_FOLDER
 
 # What moved the robot: the demonstrations' labels are what the expert wanted, before the disturbance.

@@ -2,15 +2,15 @@
 """Trainers on transformers and TRL, one configuration class each."""
 
 from .adapters import load_merged_policy, nf4_config, policy_lora_config
-from .encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
-from .flow_dpo_config import FlowDPOConfig
-from .flow_dpo_trainer import FlowDPOTrainer
+from .flow_dpo.flow_dpo_config import FlowDPOConfig
+from .flow_dpo.flow_dpo_trainer import FlowDPOTrainer
 from .policy_setup import dataset_members, load_policy_for, tiny_policy_for
 from .resume import find_checkpoint, is_finished
-from .sft_config import Nora15SFTConfig
-from .sft_trainer import Nora15SFTTrainer
-from .world_model_config import WorldModelConfig
-from .world_model_trainer import WorldModelTrainer
+from .supervised.sft_config import Nora15SFTConfig
+from .supervised.sft_trainer import Nora15SFTTrainer
+from .world_model.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
+from .world_model.world_model_config import WorldModelConfig
+from .world_model.world_model_trainer import WorldModelTrainer
 
 __all__ = [
     "EncoderPretrainingConfig",

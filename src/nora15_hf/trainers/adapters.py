@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig
 
 from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from ..nora15.quantization import ACTION_MODULES, STATE_MODULE
-from ..nora15.verified_download import load_verified
+from ..repo_files.verified_download import load_verified
 
 # Full names: "q_proj" alone would also match the action expert's.
 _BACKBONE_LAYERS = r"vlm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from transformers import BitsAndBytesConfig
 
+from ..actions import FastActionTokenizer
+from ..actions.normalization import normalize
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_mixture import LeRobotMixture
 from ..data.policy_fit import check_dataset_fits
 from ..data.statistics import compute_statistics
-from ..nora15 import FastActionTokenizer, Nora15ForActionPrediction, Nora15Processor
-from ..nora15.normalization import normalize
+from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..nora15.presets import tiny_policy
 
 TINY_NORMALIZATION_MODE = "min_max"

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
-from ..nora15.released_checkpoint import FLOAT_DTYPES, StoredTensor, read_checkpoint
-from ..nora15.safetensors_writer import ConvertedTensor, tensor_table, write_shards
+from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
+from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor, read_checkpoint
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .modeling_vjepa2_ac import VJEPA2ACModel
 from .processing_vjepa2_ac import VJEPA2ACProcessor
-from .released_checkpoint import native_encoder_tensors, read_released_world_model
+from .released_world_model import native_encoder_tensors, read_released_world_model
 
 _PATCH_EMBEDDING = "encoder.embeddings.patch_embeddings.proj.weight"
 _PREDICTOR_EMBEDDING = "predictor.predictor_embed.weight"

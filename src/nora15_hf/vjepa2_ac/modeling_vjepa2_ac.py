@@ -12,17 +12,17 @@ from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 
+from ..repo_files.flat_code import write_code
+from ..repo_files.stored_tensors import HUB_OPTIONS, find_weights
+from ..repo_files.verified_download import verified
 from .attention_vjepa2_ac import VJEPA2ACResidualLinear
+from .buffered_frames import FastFramePredictor, can_be_read, encode_frames, rows_at_once
 from .configuration_vjepa2_ac import VJEPA2ACConfig
-from .fast_frames import FastFramePredictor, can_be_read, encode_frames, rows_at_once
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import FramePredictor, VJEPA2ACPredictor
-from .verified_download import verified
-from .weight_files import check_weight_files
 
 
 @dataclass
@@ -105,7 +105,7 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         """
         # Otherwise transformers falls back to a pickle when there is no safetensors file.
         kwargs["use_safetensors"] = True
-        check_weight_files(pretrained_model_name_or_path, **kwargs)
+        find_weights(pretrained_model_name_or_path, **{key: kwargs[key] for key in HUB_OPTIONS if key in kwargs})
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
@@ -132,14 +132,12 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         `AutoModel.from_pretrained(..., trust_remote_code=True)` works without this package.
         """
         if is_main_process:
-            # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
-            self._auto_class = "AutoModel" if with_code else type(self)._auto_class
-            self.config._auto_class = "AutoConfig" if with_code else type(self.config)._auto_class
             vars(self.config).pop("auto_map", None)
-            if with_code:
-                Path(save_directory).mkdir(parents=True, exist_ok=True)
-                custom_object_save(self, save_directory, config=self.config)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if with_code and is_main_process:
+            write_code(
+                Path(save_directory), {"config.json": {"AutoConfig": type(self.config), "AutoModel": type(self)}}
+            )
 
     def push_to_hub(
         self,

@@ -3,6 +3,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import BatchFeature, ProcessorMixin
 
-from .verified_download import verified
+from ..repo_files.flat_code import write_code
+from ..repo_files.verified_download import verified
 
 
 class VJEPA2ACProcessor(ProcessorMixin):
@@ -130,10 +132,15 @@ class VJEPA2ACProcessor(ProcessorMixin):
         `with_code=True` also writes the module that defines the processor, and `auto_map`, so that
         `AutoProcessor.from_pretrained(..., trust_remote_code=True)` works without this package.
         """
-        # transformers' flag for code that goes along; that of the class is set when it came from a repo itself.
-        self._auto_class = "AutoProcessor" if with_code else type(self)._auto_class
+        if push_to_hub and with_code:
+            raise ValueError(
+                "save_pretrained(push_to_hub=True) would leave out the code: call push_to_hub(with_code=True)."
+            )
         vars(self).pop("auto_map", None)
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        written = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        if with_code:
+            write_code(Path(save_directory), {"processor_config.json": {"AutoProcessor": type(self)}})
+        return written
 
     def push_to_hub(
         self,

@@ -1,0 +1,266 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""How a world model reads a LeRobot dataset: camera, action column, units. Kept beside its weights as `clips.json`."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import cached_file
+
+from ..actions.normalization import ActionStatistics, NormalizationMode, normalize, select_dataset_key
+from ..data.dataset_fingerprint import dataset_fingerprint
+from ..data.lerobot_dataset import LeRobotDataset
+from ..data.statistics import compute_statistics
+from ..nora15 import Nora15Processor
+from ..repo_files.verified_download import verified
+from ..vjepa2_ac import pose_difference
+
+CLIPS_FILE = "clips.json"
+POSE_DIM = 7
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ClipConventions:
+    """
+    What a world model was trained on, so that whoever uses it reads a dataset in the same way.
+
+    Make one with [`~ClipConventions.of_dataset`], [`~ClipConventions.of_policy`] or [`~ClipConventions.metric`].
+
+    Args:
+        dataset (`str`): Repo id, or the name of a local folder.
+        dataset_fingerprint (`str`): See [`dataset_fingerprint`].
+        image_key (`str`): The camera.
+        action_key (`str`, *optional*): Column of the actions; None: differences between consecutive poses.
+        state_key (`str`, *optional*): Column of the poses in the metric convention.
+        statistics ([`ActionStatistics`], *optional*), normalization_mode (`str`, *optional*):
+            How actions are normalised; both None in the metric convention.
+        clip_actions (`bool`, *optional*, defaults to `False`): Whether normalised actions are clipped to [-1, 1].
+        held_out_episodes (`tuple[int, ...]`, *optional*): Episodes of the dataset that were not trained on.
+    """
+
+    dataset: str
+    dataset_fingerprint: str
+    image_key: str
+    action_key: str | None
+    state_key: str | None = None
+    statistics: ActionStatistics | None = None
+    normalization_mode: NormalizationMode | None = None
+    clip_actions: bool = False
+    held_out_episodes: tuple[int, ...] = ()
+
+    @property
+    def action_source(self) -> str:
+        """What the actions are, as a card says it."""
+        return f"column `{self.action_key}`" if self.action_key else "differences between consecutive poses"
+
+    @property
+    def action_scale(self) -> str:
+        """In which units the model sees actions, as a card says it."""
+        if self.normalization_mode is None:
+            return "metres and radians"
+        mode = {
+            "q01_q99": "1 % and 99 % quantiles",
+            "min_max": "minimum and maximum",
+            "mean_std": "mean and deviation",
+        }
+        return f"{mode[self.normalization_mode]} of the training actions, as stored in `{CLIPS_FILE}`"
+
+    @property
+    def state_input(self) -> str:
+        """What the model is told about the robot's state, as a card says it."""
+        return f"poses, column `{self.state_key}`" if self.state_key else "zeros"
+
+    @classmethod
+    def of_dataset(
+        cls, dataset: LeRobotDataset, mode: NormalizationMode = "q01_q99", held_out_episodes: Sequence[int] = ()
+    ) -> "ClipConventions":
+        """
+        Actions normalised by the statistics of the selected episodes.
+
+        Args:
+            dataset ([`LeRobotDataset`]): The training episodes, opened with one camera and the column of the
+                **executed** actions: where a demonstrator's wish differs, what was executed moved the robot.
+            mode (`str`, *optional*, defaults to `"q01_q99"`): See [`~nora15_hf.actions.normalization.normalize`].
+            held_out_episodes (`Sequence[int]`, *optional*): To be written down.
+        """
+        return cls(
+            **_identity(dataset),
+            action_key=dataset.action_key,
+            statistics=compute_statistics(dataset)["action"],
+            normalization_mode=mode,
+            held_out_episodes=tuple(held_out_episodes),
+        )
+
+    @classmethod
+    def of_policy(
+        cls,
+        dataset: LeRobotDataset,
+        processor: Nora15Processor,
+        dataset_key: str | None = None,
+        held_out_episodes: Sequence[int] = (),
+    ) -> "ClipConventions":
+        """
+        Actions normalised as a policy's: what a world model needs that shall judge its candidates.
+
+        Args:
+            dataset ([`LeRobotDataset`]): As for [`~ClipConventions.of_dataset`].
+            processor ([`Nora15Processor`]): The policy's.
+            dataset_key (`str`, *optional*): Whose statistics, where the policy has several.
+            held_out_episodes (`Sequence[int]`, *optional*): To be written down.
+
+        Raises:
+            ValueError: A policy of differences from the state at the start of a chunk; an unknown key.
+        """
+        if processor.delta_action_mask is not None:
+            raise ValueError(
+                "`processor` makes actions relative to the state at the start of a chunk (delta_action_mask): the same "
+                "motion has another value in every chunk, so a clip of frames has no actions in these units. Use a "
+                "policy of absolute or per-step actions, or ClipConventions.of_dataset."
+            )
+        return cls(
+            **_identity(dataset),
+            action_key=dataset.action_key,
+            statistics=processor.norm_stats[select_dataset_key(processor.norm_stats, dataset_key)],
+            normalization_mode=processor.normalization_mode,
+            clip_actions=processor.clip_actions,
+            held_out_episodes=tuple(held_out_episodes),
+        )
+
+    @classmethod
+    def metric(cls, dataset: LeRobotDataset, held_out_episodes: Sequence[int] = ()) -> "ClipConventions":
+        """
+        Poses as states, differences between consecutive poses as actions (DROID).
+
+        Args:
+            dataset ([`LeRobotDataset`]): Opened with one camera and a `state_key` that holds position (m), extrinsic
+                xyz Euler angles (rad) and gripper closedness.
+            held_out_episodes (`Sequence[int]`, *optional*): To be written down.
+
+        Raises:
+            ValueError: States that are no such poses.
+        """
+        check_poses(dataset)
+        return cls(
+            **_identity(dataset),
+            action_key=None,
+            state_key=dataset.state_key,
+            held_out_episodes=tuple(held_out_episodes),
+        )
+
+    @property
+    def action_convention(self) -> str:
+        """The `action_convention` that a model's configuration must have."""
+        return "metric" if self.statistics is None else "normalized"
+
+    def open_dataset(
+        self,
+        root_or_repo: str | Path,
+        revision: str | None = None,
+        episodes: Sequence[int] | None = None,
+        cache_images: bool = False,
+    ) -> LeRobotDataset:
+        """A dataset with this camera and these columns; arguments as those of [`LeRobotDataset`]."""
+        columns = {} if self.action_key is None else {"action_key": self.action_key}
+        return LeRobotDataset(
+            root_or_repo,
+            revision=revision,
+            image_keys=[self.image_key],
+            state_key=self.state_key,
+            episodes=episodes,
+            cache_images=cache_images,
+            **columns,
+        )
+
+    def actions_and_states(self, dataset: LeRobotDataset) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Actions `(N, A)` and states `(N, S)` (None in the normalised convention) of a dataset's N frames, float32, in
+        the model's units. In the metric convention the last action of an episode, after which nothing follows, is 0.
+
+        Raises:
+            ValueError: The dataset was opened with another camera or other columns.
+        """
+        opened = {"image_key": dataset.image_keys, "action_key": dataset.action_key, "state_key": dataset.state_key}
+        expected = {"image_key": [self.image_key], "action_key": self.action_key, "state_key": self.state_key}
+        for name, value in expected.items():
+            # What a convention does not read may be anything.
+            if value is not None and opened[name] != value:
+                raise ValueError(
+                    f"`dataset` was opened with {name} {opened[name]!r}, these conventions read {value!r}. Open it through "
+                    "ClipConventions.open_dataset."
+                )
+        if self.statistics is not None:
+            actions = normalize(
+                dataset.all_actions(), self.statistics, self.normalization_mode, clip=self.clip_actions
+            )
+            return torch.from_numpy(actions), None
+        states = torch.from_numpy(dataset.all_states())
+        actions = pose_difference(states, states.roll(-1, 0))
+        actions[torch.from_numpy(dataset.episodes["to"]) - 1] = 0
+        return actions, states
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `clips.json` into a model's folder."""
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.statistics is not None:
+            content["statistics"] = self.statistics.to_dict()
+        Path(folder, CLIPS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    @verified
+    def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> "ClipConventions":
+        """
+        Reads `clips.json` of a world model.
+
+        Args:
+            name_or_path (`str` or `Path`): The model's folder or repo.
+            revision (`str`, *optional*): Branch, tag or commit of the repo.
+
+        Raises:
+            OSError: It arrived damaged twice.
+            ValueError: There is none, or it does not hold what [`~ClipConventions.save_pretrained`] writes.
+        """
+        path = cached_file(name_or_path, CLIPS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if path is None:
+            raise ValueError(
+                f"The world model {str(name_or_path)!r} has no {CLIPS_FILE}, which says how it reads a dataset. Write it "
+                "into its folder with the save_pretrained of ClipConventions.metric, of_policy or of_dataset."
+            )
+        try:
+            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["statistics"] is not None:
+                content["statistics"] = ActionStatistics.from_dict(content["statistics"])
+            content["held_out_episodes"] = tuple(content["held_out_episodes"])
+            return cls(**content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not describe clips ({type(error).__name__}: {error}). Fetch the model again, or train it "
+                "with this version."
+            ) from error
+
+
+def check_poses(dataset: LeRobotDataset) -> None:
+    """Refuses a dataset whose states cannot be the poses of the metric convention."""
+    if dataset.state_dim != POSE_DIM:
+        raise ValueError(
+            f"The dataset has states of {dataset.state_dim} dimensions (state_key={dataset.state_key!r}); the metric "
+            f"convention needs poses of {POSE_DIM}: position, Euler angles, gripper. Name their column as state_key."
+        )
+
+
+def _identity(dataset: LeRobotDataset) -> dict[str, str]:
+    if len(dataset.image_keys) != 1:
+        raise ValueError(
+            f"`dataset` is opened with the cameras {dataset.image_keys}; a world model sees one. Open it with "
+            "image_keys=[...] naming one."
+        )
+    return {
+        "dataset": dataset.repo_id or dataset.root.resolve().name,
+        "dataset_fingerprint": dataset_fingerprint(dataset),
+        "image_key": dataset.image_keys[0],
+    }
+
+
+__all__ = ["CLIPS_FILE", "ClipConventions", "check_poses"]

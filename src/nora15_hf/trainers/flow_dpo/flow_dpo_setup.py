@@ -1,0 +1,87 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What flow DPO does to the policy before training: what learns, in which precision, and against which reference."""
+
+import copy
+
+import torch
+from accelerate.utils import parse_flag_from_env
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+
+from ...nora15.modeling_nora15 import Nora15ForActionPrediction
+from .flow_dpo_config import FlowDPOConfig
+
+
+def freeze_backbone(
+    policy: Nora15ForActionPrediction, ref_model: Nora15ForActionPrediction | None, has_adapters: bool
+) -> None:
+    """Stops gradients to the backbone, and checks that nothing asks for them and that the reference has the same one."""
+    if has_adapters:
+        refuse_backbone_adapters(policy)
+    policy.vlm.requires_grad_(False)
+    if ref_model is not None:
+        own, given = policy.vlm.state_dict(), ref_model.vlm.state_dict()
+        if not all(torch.equal(own[name], given[name]) for name in own):
+            raise ValueError(
+                "freeze_backbone=True encodes the prompt once for policy and reference, but the backbones of model "
+                "and ref_model differ. Set freeze_backbone=False, or give no ref_model."
+            )
+
+
+def refuse_backbone_adapters(policy: Nora15ForActionPrediction) -> None:
+    """Raises when something of a frozen backbone learns."""
+    adapted = [name for name, p in policy.vlm.named_parameters() if p.requires_grad]
+    if adapted:
+        raise ValueError(
+            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
+            f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
+        )
+
+
+def initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
+    """The policy as it is now; it stays so, unless its values are precomputed and it goes before training begins."""
+    # FSDP and DeepSpeed shard every model by itself, so that two cannot share a part.
+    is_sharded = bool(args.fsdp or args.deepspeed) or any(
+        parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")
+    )
+    if args.precompute_ref_log_probs and not is_sharded:
+        # All parameters shared: another object only because the parent asks for one.
+        return copy.copy(policy)
+    # A frozen backbone is the reference's own too: the copy shares its memory.
+    shared = {id(policy.vlm): policy.vlm} if args.freeze_backbone and not is_sharded else {}
+    return copy.deepcopy(policy, shared).requires_grad_(False)
+
+
+def restore_float32(model: PeftModel, adapters: dict[str, torch.Tensor]) -> None:
+    """Undoes the parent's rounding to bfloat16 of what learns on a quantised policy: masters are float32 here."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = adapters[name] if name in adapters else parameter.data.float()
+    if not adapters:
+        # Fresh copies of whole modules were rounded; fresh LoRA matrices have no earlier value to return to.
+        for module in model.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.modules_to_save["default"].load_state_dict(module.original_module.state_dict())
+
+
+def check_trainable_parameters(model: nn.Module) -> None:
+    """Refuses a model of which nothing learns, or learns in a precision that rounds small steps away."""
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("No parameter of model requires a gradient. Call requires_grad_(True) on what shall learn.")
+    for name, parameter in trainable.items():
+        if parameter.dtype != torch.float32:
+            raise ValueError(
+                f"Parameter {name!r} learns in {parameter.dtype}, where steps at learning rates around 5e-7 are "
+                "rounded away. Load the policy with dtype=torch.float32; bf16=True still computes in bfloat16."
+            )
+
+
+__all__ = [
+    "check_trainable_parameters",
+    "freeze_backbone",
+    "initial_reference",
+    "refuse_backbone_adapters",
+    "restore_float32",
+]

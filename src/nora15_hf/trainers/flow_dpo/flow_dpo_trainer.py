@@ -1,0 +1,519 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Direct preference optimisation of a flow-matching policy on TRL."""
+
+import json
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset, concatenate_datasets
+from peft import PeftConfig, PeftModel
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import ProcessorMixin, TrainerCallback
+from trl import DPOTrainer
+from trl.trainer.utils import use_adapter
+
+from ...nora15.alternative_answers import answer_log_probs
+from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
+from ...preferences.preference_dataset import check_preferences
+from ...repo_files.fingerprint import fingerprint
+from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
+from ..optimizer_checks import check_optimizer
+from .flow_dpo_card import write_flow_dpo_card
+from .flow_dpo_config import FlowDPOConfig
+from .flow_dpo_setup import (
+    check_trainable_parameters,
+    freeze_backbone,
+    initial_reference,
+    refuse_backbone_adapters,
+    restore_float32,
+)
+from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
+from .preference_collator import (
+    PREFIX_NAME,
+    REFERENCE_COLUMNS,
+    ROW_INDEX,
+    SIDES,
+    PreferenceCollator,
+    check_action_tokens,
+)
+from .preference_loss import preference_loss, proximal_penalty
+from .preference_reference import load_reference_values, rows_fingerprint, save_reference_values
+from .prefix_cache import PrefixStore, batch_prefix, name_prompts, prefix_settings, token_bytes
+
+logger = logging.getLogger(__name__)
+
+# First numbers of the keys that draws of noise and time depend on.
+TRAIN, EVAL, PRECOMPUTED = range(3)
+# What of a batch is not an input of the policy.
+_PAIR_KEYS = {*SIDES, "action_mask", ROW_INDEX, *REFERENCE_COLUMNS}
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """What stands for a chunk's log-likelihood: names of its metrics, strength of the preference, share of the loss."""
+
+    rewards: str
+    error: str
+    beta: float
+    weight: float
+
+
+class FlowDPOTrainer(DPOTrainer):
+    r"""
+    Trains a [`Nora15ForActionPrediction`] on preferences between action chunks (arXiv 2511.14659, Eq. 9).
+
+    All passes go through the `forward` of the (wrapped) policy, in one or several processes, with DDP or FSDP2.
+
+    The loss of a pair is, for `loss_type=["sigmoid"]`,
+
+    `-log sigmoid(beta * [(error_ref(chosen) - error(chosen)) - (error_ref(rejected) - error(rejected))])`
+
+    with the velocity errors of [`~nora15_hf.trainers.flow_dpo.flow_surrogate.flow_errors`] under the same noise and times for
+    all four, which depend on `seed`, step and row alone. It is ln 2 at the first step. With `objective="fast"` the errors
+    are those of the FAST tokens, minus their log-likelihood; `"joint"` adds both losses. The reference is complete and
+    never changes: a frozen copy of the policy, the base model under freshly added adapters (`peft_config`), the adapters
+    as they came (a `PeftModel`), or values computed before training (`precompute_ref_log_probs`).
+
+    Args:
+        model ([`Nora15ForActionPrediction`] or [`~peft.PeftModel`]):
+            The policy. All parameters that learn must be float32: at a learning rate of 5e-7 every bfloat16 step is
+            rounded away. Set `bf16=True` to compute in bfloat16.
+        args ([`FlowDPOConfig`]): The configuration.
+        train_dataset ([`~datasets.Dataset`]): Preference rows, see [`~nora15_hf.preferences.load_preferences`].
+        processing_class ([`Nora15Processor`]): The policy's processor.
+        eval_dataset ([`~datasets.Dataset`] or `dict` of them, *optional*): Preference rows to evaluate on, under the
+            same draws of noise and time at every evaluation.
+        ref_model ([`Nora15ForActionPrediction`], *optional*): Another reference than the policy at the start.
+        peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
+        callbacks, optimizers: As in [`~transformers.Trainer`].
+
+    Logged besides the loss and the gradient norm, as means over all processes since the last log (`eval_` in front in
+    evaluation). For FAST tokens the first word is `token_rewards` and `token_error`, an error being minus the summed
+    log-likelihood of the chunk's tokens.
+
+    | key | meaning |
+    |---|---|
+    | `rewards/chosen`, `rewards/rejected` | implicit reward: beta times the error's fall against the reference |
+    | `rewards/margins`, `rewards/accuracies` | their difference, and how often it is positive |
+    | `rewards/out_of_bounds` | share of implicit rewards beyond `proximal_bound`, with `proximal_weight` |
+    | `flow_error/chosen`, `flow_error/rejected` | velocity error of the policy; both rising is collapse |
+    | `flow_error/reference_chosen`, `flow_error/reference_rejected` | velocity error of the reference |
+    | `reference_distance` | mean squared difference of the two velocities |
+
+    Example:
+
+    ```python
+    >>> from nora15_hf.preferences import load_preferences
+    >>> from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
+    >>> from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
+
+    >>> trainer = FlowDPOTrainer(
+    ...     model=model,
+    ...     args=FlowDPOConfig("policy-dpo", max_steps=200, learning_rate=1e-5),
+    ...     train_dataset=load_preferences("preferences"),
+    ...     processing_class=processor,
+    ... )
+    >>> trainer.train()
+    ```
+    """
+
+    def __init__(
+        self,
+        model: Nora15ForActionPrediction | PeftModel,
+        args: FlowDPOConfig,
+        train_dataset: Dataset,
+        processing_class: ProcessorMixin,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ref_model: Nora15ForActionPrediction | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+    ):
+        has_adapters = isinstance(model, PeftModel)
+        policy = model.get_base_model() if has_adapters else model
+        if not isinstance(policy, Nora15ForActionPrediction):
+            raise TypeError(
+                f"model is a {type(policy).__name__}, expected a Nora15ForActionPrediction. Load it with "
+                "Nora15ForActionPrediction.from_pretrained(..., dtype=torch.float32)."
+            )
+        named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
+        for name, dataset in {"train_dataset": train_dataset, **named}.items():
+            if dataset is not None:
+                check_preferences(dataset, policy.config, processing_class, name=name)
+                if args.objective != "flow":
+                    check_action_tokens(dataset, processing_class, name=name)
+        if args.freeze_backbone:
+            freeze_backbone(policy, ref_model, has_adapters)
+        precompute = args.precompute_ref_log_probs
+        self._reference_fingerprint = fingerprint((ref_model or model).state_dict()) if precompute else None
+        if ref_model is not None:
+            ref_model.requires_grad_(False)
+        elif not has_adapters and peft_config is None:
+            ref_model = initial_reference(policy, args)
+        adapters = {
+            name: p.detach().clone() for name, p in model.named_parameters() if has_adapters and p.requires_grad
+        }
+
+        # The parent refuses precomputed values for images, which it would have to tokenise first; ours come below.
+        args.precompute_ref_log_probs = False
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            data_collator=PreferenceCollator(processing_class, policy.config, action_tokens=args.objective != "flow"),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            peft_config=peft_config,
+        )
+        args.precompute_ref_log_probs = precompute
+        self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
+        if args.freeze_backbone:
+            refuse_backbone_adapters(policy)
+        if hasattr(policy.config, "quantization_config"):
+            restore_float32(self.model, adapters)
+        check_trainable_parameters(self.model)
+        check_optimizer(args, self.is_fsdp_enabled)
+        self._surrogates = _surrogates(args)
+        self._metric_key_prefix = "eval"
+        self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        if args.prefix_cache_dir is not None:
+            settings = prefix_settings(policy, processing_class, self.accelerator.mixed_precision)
+            with args.main_process_first(desc="opening the prefix cache"):
+                self.data_collator.prefixes = PrefixStore(args.prefix_cache_dir, settings)
+        self.train_dataset = self._prepare_rows(self.train_dataset, "train")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: self._prepare_rows(rows, name) for name, rows in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = self._prepare_rows(self.eval_dataset, "eval")
+        if precompute:
+            self.ref_model = None
+
+    # The reference
+
+    @contextmanager
+    def _reference(self, model: nn.Module) -> Iterator[nn.Module]:
+        """What the reference's passes go through: a model of its own, or the policy without what it has learnt."""
+        if self.ref_model is not None:
+            yield self.ref_model
+            return
+        adapted = self.accelerator.unwrap_model(model)
+        # The parent keeps a copy of adapters that came with the model under the name "ref".
+        with use_adapter(adapted, "ref" if "ref" in adapted.peft_config else None):
+            yield model
+
+    def _prepare_rows(self, dataset: Dataset, name: str) -> Dataset:
+        """Numbers the rows; with a cache of prefixes names their files, with precomputation adds the reference's values."""
+        if ROW_INDEX in dataset.column_names:
+            return dataset
+        rows = numbered = dataset.add_column(ROW_INDEX, list(range(len(dataset))))
+        if self.args.prefix_cache_dir is not None:
+            rows = self._with_prefixes(numbered, name)
+        if not self.args.precompute_ref_log_probs:
+            return rows
+        values = self._reference_values(rows, name, rows_fingerprint(numbered))
+        return concatenate_datasets(
+            [rows, Dataset.from_dict({key: value.numpy() for key, value in values.items()})], axis=1
+        )
+
+    def _reference_values(self, dataset: Dataset, name: str, of_rows: str) -> dict[str, torch.Tensor]:
+        args = self.args
+        folder = Path(args.precompute_ref_folder or Path(args.output_dir) / "_reference")
+        path = folder / f"{name}.safetensors"
+        config = self.accelerator.unwrap_model(self.model).config
+        draws = {key: getattr(args, key) for key in ("seed", "num_draws", "antithetic_noise", "shared_draws")}
+        draws |= {key: getattr(args, key) for key in ("objective", "bf16", "fp16")}
+        draws |= {key: value for key, value in config.to_dict().items() if key.startswith("time_sampling_")}
+        fingerprints = {
+            "reference": self._reference_fingerprint,
+            "set of rows": of_rows,
+            "set of draws": json.dumps(draws, sort_keys=True),
+        }
+        # One process decides, since another may look when the file is half there.
+        [exists] = broadcast_object_list([path.is_file()])
+        if exists:
+            return load_reference_values(path, fingerprints)
+        if self.ref_model is None and not isinstance(self.accelerator.unwrap_model(self.model), PeftModel):
+            raise ValueError(
+                f"The reference's values of dataset {name!r} were not computed before training, and with "
+                "precompute_ref_log_probs=True no reference is left. Give the dataset to the trainer as eval_dataset."
+            )
+        collected = defaultdict(list)
+        for _, values, _ in self._reference_passes(dataset, f"Reference values, {name}"):
+            for key, value in self.accelerator.gather_for_metrics(values).items():
+                collected[f"reference_{key}"].append(value.flatten(1).float().cpu())
+        values = {key: torch.cat(parts) for key, parts in collected.items()}
+        if self.accelerator.is_main_process:
+            save_reference_values(path, values, fingerprints)
+        self.accelerator.wait_for_everyone()
+        return values
+
+    def _reference_passes(
+        self, dataset: Dataset, description: str
+    ) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], PrefixCache]]:
+        """Batches of this process's share of the rows, with what [`_predict`] returns for the reference."""
+        args = self.args
+        batch_size = args.precompute_ref_batch_size or args.per_device_train_batch_size
+        loader = self.accelerator.prepare(
+            DataLoader(dataset, batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers)
+        )
+        is_hidden = args.disable_tqdm or not self.is_local_process_zero()
+        for inputs in tqdm(loader, desc=description, disable=is_hidden):
+            draws = self._draws(inputs, PRECOMPUTED)
+            with torch.no_grad(), self.accelerator.autocast(), self._reference(self.model) as reference:
+                values, prefix = self._predict(reference, inputs, draws)
+            yield inputs, values, prefix
+
+    # Prefixes on disk
+
+    def _with_prefixes(self, dataset: Dataset, dataset_name: str) -> Dataset:
+        """Encodes the prompts that have no file yet, each process its share; the rows name files instead of images."""
+        if dataset.format["type"] == "custom":
+            raise ValueError(
+                f"Dataset {dataset_name!r} has a transform of its own, which may show other images at every epoch, but "
+                "prefix_cache_dir encodes each prompt once. Call dataset.reset_format(), or leave prefix_cache_dir out."
+            )
+        store, prompts = self.data_collator.prefixes, name_prompts(dataset, self.processing_class)
+        names = [prompt.name for prompt in prompts]
+        # One list for all processes: files of another one may already be there when this one looks.
+        [missing] = broadcast_object_list([store.missing(names)])
+        if missing:
+            first_row = dict(zip(reversed(names), reversed(range(len(names))), strict=True))
+            rows = [first_row[name] for name in missing]
+            compute = self.accelerator.mixed_precision
+            policy = self.accelerator.unwrap_model(self.model)
+            policy = policy.get_base_model() if isinstance(policy, PeftModel) else policy
+            size = sum(prompts[row].length for row in rows) * token_bytes(policy, compute)
+            free = shutil.disk_usage(store.folder).free
+            if size > free:
+                raise OSError(
+                    f"The prefixes of {len(rows)} prompts in dataset {dataset_name!r} take {size / 2**30:.2f} GiB, but "
+                    f"prefix_cache_dir={self.args.prefix_cache_dir!r} has {free / 2**30:.2f} GiB free. Choose another "
+                    "folder, train on fewer rows, or leave prefix_cache_dir out."
+                )
+            description = f"{len(rows)} prefixes of {dataset_name}, {size / 2**30:.2f} GiB in {store.folder}"
+            logger.info("Encoding %s.", description)
+            for inputs, _, prefix in self._reference_passes(dataset.select(rows), description):
+                encoded = [names[row] for row in inputs[ROW_INDEX].tolist()]
+                store.write(encoded, prefix, self.args.process_index)
+        self.accelerator.wait_for_everyone()
+        if store.missing(names):
+            raise OSError(
+                f"Process {self.args.process_index} does not find all prefixes in {store.folder} that other processes "
+                "wrote: prefix_cache_dir must lie on a disk that all of them share."
+            )
+        return dataset.remove_columns("images").add_column(PREFIX_NAME, names)
+
+    # The loss
+
+    def _draws(self, inputs: dict[str, torch.Tensor], purpose: int) -> FlowDraws:
+        args = self.args
+        step = self.state.global_step if purpose == TRAIN else 0
+        return sample_row_draws(
+            self.accelerator.unwrap_model(self.model).config,
+            inputs[ROW_INDEX].tolist(),
+            (args.seed, purpose, step),
+            num_draws=args.num_draws,
+            num_chunks=1 if args.shared_draws else 2,
+            antithetic=args.antithetic_noise,
+        )
+
+    def _predict(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], draws: FlowDraws, prefix: PrefixCache | None = None
+    ) -> tuple[dict[str, torch.Tensor], PrefixCache]:
+        """One pass: velocities `(B, 2 * K, H, A)`, the chunks' log-likelihoods `(B, 2)`, and the prefix to share."""
+        request = {}
+        prefix = batch_prefix(inputs) if prefix is None else prefix
+        if self.args.objective != "fast":
+            request.update(flow_inputs(_chunks(inputs), draws))
+        if prefix is None:
+            request.update((key, value) for key, value in inputs.items() if key not in _PAIR_KEYS)
+        outputs = model(prefix=prefix, **request)
+        values = {}
+        if self.args.objective != "fast":
+            values["velocity"] = outputs.velocity
+        if self.args.objective != "flow":
+            values["log_probs"] = answer_log_probs(outputs.token_log_probs, inputs["answer_index"], len(SIDES))
+        return values, outputs.prefix
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        The mean loss of a batch of [`PreferenceCollator`].
+
+        Args:
+            model (`nn.Module`): the policy, wrapped or not.
+            inputs (`dict[str, torch.Tensor]`): the batch.
+            return_outputs (`bool`, *optional*, defaults to `False`): whether to return the policy's predictions too.
+            num_items_in_batch (`torch.Tensor`, *optional*): not used, every pair counts the same.
+
+        Returns:
+            The loss, or the loss and the predictions: `velocity` `(B, 2 * K, H, A)` and `log_probs` `(B, 2)`, as far as
+            the objective has them.
+        """
+        args = self.args
+        if args.precompute_ref_log_probs:
+            purpose = PRECOMPUTED
+        else:
+            purpose = TRAIN if model.training else EVAL
+        draws = self._draws(inputs, purpose)
+        with self.accelerator.autocast():
+            prefix = None
+            if args.precompute_ref_log_probs:
+                reference = {
+                    name.removeprefix("reference_"): inputs[name] for name in REFERENCE_COLUMNS if name in inputs
+                }
+            else:
+                with torch.no_grad(), self._reference(model) as reference_model:
+                    reference, prefix = self._predict(reference_model, inputs, draws)
+            # A frozen backbone is common to both.
+            values, _ = self._predict(model, inputs, draws, prefix if args.freeze_backbone else None)
+
+        loss = torch.zeros((), device=self.accelerator.device)
+        metrics = {}
+        for surrogate in self._surrogates:
+            error, reference_error = (self._error(surrogate, source, inputs, draws) for source in (values, reference))
+            rewards = surrogate.beta * (reference_error - error)
+            loss = loss + surrogate.weight * self._pair_loss(error, reference_error, rewards, surrogate.beta)
+            metrics |= self._metrics_of(surrogate, error, reference_error, rewards)
+        if "velocity" in values:
+            difference = values["velocity"] - reference["velocity"].view_as(values["velocity"])
+            metrics["reference_distance"] = difference.square().flatten(1).mean(1)
+        self._record("train" if model.training else "eval", metrics)
+        return (loss, values) if return_outputs else loss
+
+    def _error(
+        self, surrogate: Surrogate, values: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], draws: FlowDraws
+    ) -> torch.Tensor:
+        """Minus the (surrogate) log-likelihood of chosen and rejected, `(B, 2)`."""
+        if surrogate.error == "token_error":
+            return -values["log_probs"]
+        return flow_errors(
+            values["velocity"],
+            _chunks(inputs),
+            draws,
+            action_mask=inputs["action_mask"],
+            reduction=self.args.reduction,
+        )
+
+    def _pair_loss(
+        self, error: torch.Tensor, reference_error: torch.Tensor, rewards: torch.Tensor, beta: float
+    ) -> torch.Tensor:
+        args = self.args
+        chosen, rejected = (reference_error - error).unbind(1)
+        loss = preference_loss(chosen - rejected, args.loss_type[0], beta, args.label_smoothing).mean()
+        if args.sft_weight:
+            loss = loss + args.sft_weight * error[:, 0].mean()
+        if args.proximal_weight:
+            loss = loss + args.proximal_weight * proximal_penalty(rewards, args.proximal_bound).mean()
+        return loss
+
+    # The log
+
+    def _metrics_of(
+        self, surrogate: Surrogate, error: torch.Tensor, reference_error: torch.Tensor, rewards: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """One value per pair, `(B,)` each."""
+        margins = rewards[:, 0] - rewards[:, 1]
+        metrics = {
+            f"{surrogate.rewards}/margins": margins,
+            f"{surrogate.rewards}/accuracies": (margins > 0).float(),
+        }
+        for side, name in enumerate(SIDES):
+            metrics[f"{surrogate.rewards}/{name}"] = rewards[:, side]
+            metrics[f"{surrogate.error}/{name}"] = error[:, side]
+            metrics[f"{surrogate.error}/reference_{name}"] = reference_error[:, side]
+        if self.args.proximal_weight:
+            outside = rewards.abs() > self.args.proximal_bound
+            metrics[f"{surrogate.rewards}/out_of_bounds"] = outside.float().mean(1)
+        return metrics
+
+    @torch.no_grad()
+    def _record(self, mode: str, metrics: dict[str, torch.Tensor]):
+        # One exchange between the processes for all of them.
+        values = torch.stack([value.detach().float() for value in metrics.values()], dim=1)
+        gathered = self.accelerator.gather_for_metrics(values)
+        for name, column in zip(metrics, gathered.unbind(1), strict=True):
+            self._preference_metrics[mode][name].append(column)
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | str | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
+        if isinstance(eval_dataset, Dataset):
+            eval_dataset = self._prepare_rows(eval_dataset, metric_key_prefix)
+        self._metric_key_prefix = metric_key_prefix
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the metrics since the last log, and watches for collapse."""
+        mode = "train" if self.model.training else "eval"
+        metrics = {key: torch.cat(values).mean().item() for key, values in self._preference_metrics[mode].items()}
+        self._preference_metrics[mode].clear()
+        if mode == "train" and metrics:
+            self._guard_against_collapse(metrics)
+        # In place: the caller returns this dictionary as the result of an evaluation.
+        prefix = "" if mode == "train" else f"{self._metric_key_prefix}_"
+        logs.update({f"{prefix}{key}": value for key, value in metrics.items()})
+        super().log(logs, start_time)
+
+    def _guard_against_collapse(self, metrics: dict[str, float]):
+        for name in (surrogate.error for surrogate in self._surrogates):
+            chosen, reference = metrics[f"{name}/chosen"], metrics[f"{name}/reference_chosen"]
+            if chosen > self.args.collapse_factor * reference:
+                logger.warning(
+                    "Step %d: %s on the chosen chunks is %.4g, above %g times the reference's %.4g. The policy is "
+                    "forgetting, whatever the margin says. Lower learning_rate, or set sft_weight or proximal_weight.",
+                    self.state.global_step,
+                    name,
+                    chosen,
+                    self.args.collapse_factor,
+                    reference,
+                )
+                self.control.should_training_stop |= self.args.stop_on_collapse
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """
+        Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint.
+
+        Nothing is written while an upload in the background reads the folder; the next upload begins with a new card.
+        """
+        # TRL calls this at every save, before it is known whether the save will be uploaded.
+        if self.is_world_process_zero() and not is_uploading(self):
+            write_flow_dpo_card(self, model_name or Path(self.args.output_dir).name)
+
+
+def _surrogates(args: FlowDPOConfig) -> list[Surrogate]:
+    flow = Surrogate("rewards", "flow_error", args.beta, 1.0)
+    tokens = Surrogate("token_rewards", "token_error", args.fast_beta, args.fast_weight)
+    return {"flow": [flow], "fast": [tokens], "joint": [flow, tokens]}[args.objective]
+
+
+def _chunks(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`(B, 2, H, A)`."""
+    return torch.stack([inputs[side] for side in SIDES], dim=1)
+
+
+__all__ = ["PRECOMPUTED", "FlowDPOTrainer"]

@@ -1,0 +1,365 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Supervised training of the policy on transformers' Trainer."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput
+
+from ...cards.cards import write_policy_card
+from ...data.collator import PolicyCollator
+from ...data.image_augmentation import ImageAugmentation
+from ...data.lerobot_dataset import LeRobotDataset
+from ...data.lerobot_mixture import LeRobotMixture
+from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
+from ...data.policy_fit import check_dataset_fits
+from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from ..complete_push import CompletePushCallback, write_policy_files
+from ..ema import EmaCallback
+from ..optimizer_checks import check_optimizer
+from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
+from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
+from .sft_card import sft_card_info
+from .sft_config import Nora15SFTConfig
+from .trainable_parameters import select_trainable_parameters
+
+# An objective drops the inputs of the part that it leaves out.
+_DROPPED = {"joint": (), "flow": ("labels",), "fast": ("actions", "action_mask")}
+_COMPUTED = {"joint": PARTS, "flow": ("flow_loss",), "fast": ("lm_loss",)}
+_CHECKED = (LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture)
+
+
+class AugmentationEpoch(TrainerCallback):
+    """Tells the augmentation which pass over the data begins, also where a resumed run begins within one."""
+
+    def __init__(self, augmentation: ImageAugmentation):
+        self.augmentation = augmentation
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.augmentation.set_epoch(int(state.epoch))
+
+
+class Nora15SFTTrainer(Trainer):
+    r"""
+    Trains the policy on demonstrations: FAST-token cross-entropy plus 10 x flow matching (paper, appendix C).
+
+    Both losses are means over the whole batch: of all processes and of all accumulated steps, however tokens and padding
+    are spread over them. Noise and times of flow matching depend on `args.seed`, the step and the row of that batch.
+    One process with a batch of 32, two with 16, and one that accumulates four times 8 therefore see the same losses.
+
+    Args:
+        model ([`Nora15ForActionPrediction`] or [`~peft.PeftModel`]): Float32 weights; bf16 compute through `args.bf16`.
+        args ([`Nora15SFTConfig`]): The arguments.
+        data_collator ([`PolicyCollator`], *optional*):
+            For training and evaluation. By default made from `processing_class` and the arguments; images are then
+            augmented for training only.
+        processing_class ([`Nora15Processor`], *optional*): Saved beside the model at every checkpoint.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            Adapters to add, see [`~nora15_hf.trainers.adapters.policy_lora_config`].
+        kwargs: As for `Trainer`: `train_dataset` and `eval_dataset` of samples, `callbacks`, `optimizers`. A
+            [`LeRobotStream`] to train on must be opened with `repeat=True`; under augmentation its samples look the same in
+            every pass, since it has no epochs.
+
+    Logged besides the Trainer's own metrics:
+
+    | key | meaning |
+    |---|---|
+    | `lm_loss`, `flow_loss` | the two parts of the loss, means since the last log |
+    | `eval_loss`, `eval_lm_loss`, `eval_flow_loss` | exact means over an evaluation dataset, with the same draws each time |
+    | `eval_action_error` | mean absolute error of sampled actions, physical units, with `args.open_loop_episodes` |
+    | `eval_action_error/<i>` | the same of action dimension i |
+    """
+
+    args: Nora15SFTConfig
+
+    def __init__(
+        self,
+        model: Nora15ForActionPrediction | PeftModel,
+        args: Nora15SFTConfig,
+        data_collator: Callable | None = None,
+        processing_class: Nora15Processor | None = None,
+        peft_config: PeftConfig | None = None,
+        **kwargs,
+    ):
+        if kwargs.get("compute_metrics") is not None:
+            raise ValueError("compute_metrics needs logits, which evaluation does not return. Leave it out.")
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {args.n_gpu} GPUs, which transformers would feed through DataParallel. Start one process "
+                "for each GPU: accelerate launch, see examples/accelerate, or set CUDA_VISIBLE_DEVICES."
+            )
+        if peft_config is not None:
+            model = get_peft_model(model, peft_config)
+        policy = model.get_base_model() if isinstance(model, PeftModel) else model
+        select_trainable_parameters(model, policy.config, args)
+        self.eval_collator = data_collator
+        if data_collator is None:
+            if processing_class is None:
+                raise ValueError("data_collator and processing_class are both absent: give one, to make batches with.")
+            options = {"action_tokens": args.objective != "flow", "pad_to_multiple_of": args.pad_to_multiple_of}
+            data_collator = PolicyCollator(processing_class, augmentation=args.make_augmentation(), **options)
+            self.eval_collator = PolicyCollator(processing_class, **options)
+        elif args.image_augmentation is not None or args.pad_to_multiple_of is not None:
+            raise ValueError(
+                "image_augmentation and pad_to_multiple_of are for the collator that the trainer makes, but data_collator "
+                "is given. Give these two to your collator, or processing_class instead of data_collator."
+            )
+        if processing_class is None and (args.open_loop_episodes or args.push_to_hub):
+            raise ValueError(
+                f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
+                "missing: it knows the units of the actions and belongs into the repo. Give it."
+            )
+        for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
+            if processing_class is not None and isinstance(dataset, _CHECKED):
+                check_dataset_fits(dataset, processing_class)
+        if isinstance(kwargs.get("train_dataset"), LeRobotStream) and not kwargs["train_dataset"].repeat:
+            raise ValueError(
+                "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "
+                "Open it with repeat=True and set max_steps."
+            )
+        super().__init__(
+            model=model, args=args, data_collator=data_collator, processing_class=processing_class, **kwargs
+        )
+        self._refuse_what_does_not_work()
+        # Its loss is a mean over the accumulated batch already.
+        self.loss_is_scaled_for_ga = True
+        self.policy = policy
+        self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
+        if isinstance(data_collator, PolicyCollator) and data_collator.augmentation is not None:
+            self.add_callback(AugmentationEpoch(data_collator.augmentation))
+        self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
+        if self.ema is not None:
+            self.add_callback(self.ema)
+        self._microbatch = 0
+        self._train_parts, self._steps_since_log = torch.zeros(len(PARTS), device=args.device), 0
+
+    def _refuse_what_does_not_work(self) -> None:
+        check_optimizer(self.args, self.is_fsdp_enabled)
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
+            raise ValueError(
+                "FSDP version 1 flattens the parameters of different parts into one. Set fsdp_version: 2, as in "
+                "examples/accelerate/fsdp2.yaml."
+            )
+        if self.ema_with_zero3:
+            raise ValueError(
+                f"ema_decay={self.args.ema_decay} with DeepSpeed ZeRO-3, whose parameters are empty between steps. Use "
+                "ZeRO-2 or FSDP2, or leave ema_decay out."
+            )
+
+    @property
+    def ema_with_zero3(self) -> bool:
+        """Whether a moving average is asked of parameters that ZeRO-3 has partitioned."""
+        return (
+            self.args.ema_decay is not None
+            and self.accelerator.distributed_type == DistributedType.DEEPSPEED
+            and self.accelerator.state.deepspeed_plugin.zero_stage == 3
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+        """The batches of one optimizer step, and the targets `(2,)` that all processes have in theirs."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._microbatch = 0
+        # Batches of a stream are still on the CPU.
+        counts = (count_targets(batch).to(device) for batch in batches)
+        totals = sum(counts, torch.zeros(len(PARTS), device=device))
+        self._steps_since_log += 1
+        return batches, self.accelerator.reduce(totals, "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Nora15Output]:
+        """
+        The joint loss, or one of its parts as `args.objective` says.
+
+        Args:
+            model (`nn.Module`): The policy, wrapped or not.
+            inputs (`dict[str, torch.Tensor]`): A batch of [`PolicyCollator`].
+            return_outputs (`bool`, *optional*, defaults to `False`): Whether to return the model's output too.
+            num_items_in_batch (`torch.Tensor` of shape `(2,)`, *optional*):
+                Targets of the whole batch as `get_batch_samples` counts them. Default: those of this batch.
+
+        Returns:
+            The loss, or the loss and the model's output.
+        """
+        inputs = {key: value for key, value in inputs.items() if key not in _DROPPED[self.args.objective]}
+        if "actions" in inputs and "noise" not in inputs:
+            inputs |= self._flow_draws(
+                inputs["actions"],
+                (self.args.seed, self.state.global_step),
+                self.args.per_device_train_batch_size,
+                self.args.gradient_accumulation_steps,
+                self._microbatch,
+            )
+            self._microbatch += 1
+        outputs = model(**inputs, detach_prefix=self.args.knowledge_insulation)
+        if num_items_in_batch is None:
+            parts = tuple(outputs.get(name) for name in PARTS)
+        else:
+            # DDP and FSDP average the gradients of the processes, which are to be added.
+            parts = weigh_parts(outputs, inputs, num_items_in_batch / self.args.world_size)
+        if model.training:
+            for i, part in enumerate(parts):
+                if part is not None:
+                    self._train_parts[i] += part.detach()
+        loss = add_parts(parts, self.policy.config.flow_loss_weight)
+        return (loss, outputs) if return_outputs else loss
+
+    def _flow_draws(
+        self, actions: torch.Tensor, key: tuple[int, ...], batch_size: int, num_batches: int = 1, number: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """This process's rows of the noise and times of `num_batches` batches of all processes, in batch `number`."""
+        num_processes = self.args.world_size
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        noise, timestep = self.policy.draw_flow_samples(
+            actions.new_empty(num_batches * num_processes * batch_size, *actions.shape[1:]),
+            self.policy.config.num_flow_samples,
+            generator,
+        )
+        first = (number * num_processes + self.args.process_index) * batch_size
+        rows = slice(first, first + len(actions))
+        return {"noise": noise[rows], "timestep": timestep[rows]}
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Adds the loss parts collected since the last call."""
+        if "loss" in logs and self._steps_since_log:
+            means = self.accelerator.reduce(self._train_parts, "mean") / self._steps_since_log
+            logs.update(self._computed(means.tolist()))
+            self._train_parts.zero_()
+            self._steps_since_log = 0
+        super().log(logs, *args, **kwargs)
+
+    def _computed(self, values: list[float]) -> dict[str, float]:
+        """Values of both parts by name, without a part that the objective leaves out."""
+        return {
+            part: value for part, value in zip(PARTS, values, strict=True) if part in _COMPUTED[self.args.objective]
+        }
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`; of a stream every process reads its own part, instead of all waiting for the first."""
+        if not isinstance(self.train_dataset, LeRobotStream | LeRobotStreamMixture):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset.shard(self.args.process_index, self.args.world_size),
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """As in `Trainer`, without image augmentation."""
+        train_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = train_collator
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """As in `Trainer`; with `args.ema_decay` it is the moving average that is evaluated."""
+        if self.ema is None or not self.ema.average or not self.is_in_train:
+            return super().evaluate(*args, **kwargs)
+        with self.ema.applied(self.model):
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *args, metric_key_prefix: str = "eval", **kwargs
+    ) -> EvalLoopOutput:
+        """As in `Trainer`, with exact means of the loss parts and the open-loop action error."""
+        self._eval_sums = torch.zeros(2 * len(PARTS), device=self.args.device)
+        self._eval_batches = 0
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        sums, counts = self.accelerator.reduce(self._eval_sums, "sum").chunk(2)
+        parts = self._computed((sums / counts.clamp(min=1)).tolist())
+        weight = self.policy.config.flow_loss_weight
+        loss = parts.get("lm_loss", 0.0) + weight * parts.get("flow_loss", 0.0)
+        metrics = {"loss": loss, **parts}
+        if self.args.open_loop_episodes:
+            metrics |= self._replay(dataloader.dataset, metric_key_prefix)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, None, None]:
+        """The loss of an evaluation batch, under the same noise and times at every evaluation."""
+        inputs = self._prepare_inputs(inputs)
+        inputs = {key: value for key, value in inputs.items() if key not in _DROPPED[self.args.objective]}
+        if "actions" in inputs:
+            # Three numbers, so that no training step has the same ones.
+            key = (self.args.seed, self._eval_batches, 1)
+            inputs |= self._flow_draws(inputs["actions"], key, self.args.per_device_eval_batch_size)
+        self._eval_batches += 1
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        counts = count_targets(inputs)
+        means = [outputs.get(name) for name in PARTS]
+        sums = [
+            torch.zeros_like(count) if mean is None else mean * count
+            for mean, count in zip(means, counts, strict=True)
+        ]
+        self._eval_sums += torch.cat([torch.stack(sums), counts])
+        return loss.detach(), None, None
+
+    def _replay(self, dataset: Dataset, name: str) -> dict[str, float]:
+        """Open-loop action error on an evaluation dataset, and its plots in the output folder."""
+        if isinstance(self.policy, FSDPModule):
+            register_fsdp_forward_method(self.policy, "sample_actions")
+        with self.accelerator.autocast():
+            replays = replay_episodes(
+                self.policy,
+                self.processing_class,
+                dataset,
+                self.args.open_loop_episodes,
+                batch_size=self.args.per_device_eval_batch_size,
+                seed=self.args.seed,
+            )
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir) / OPEN_LOOP_FOLDER / f"{name}-step-{self.state.global_step:06d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for replay in replays:
+                plot_replay(replay, folder / f"{replay.dataset_key}-episode-{replay.episode_index:06d}.png")
+        return action_errors(replays)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        As in `Trainer`, but the moving average is written first, so that a checkpoint is never without it, and the
+        arguments are not left behind as a pickle.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        if self.ema is not None and output_dir is not None and self.is_in_train:
+            self.ema.save(folder, self.is_world_process_zero())
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
+        """Writes this library's card of a policy into the output folder."""
+        if self.is_world_process_zero():
+            name = model_name or Path(self.args.output_dir).name
+            write_policy_card(self.args.output_dir, sft_card_info(self, name))
+
+
+__all__ = ["Nora15SFTTrainer"]

@@ -1,0 +1,123 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a training run knows for the card of its world model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from ...cards.card_info import WorldModelCardInfo
+from ...cards.card_settings import Setting
+from ...clips.episode_clips import EpisodeClips
+from ...vjepa2_ac import VJEPA2ACModel
+from .world_model_config import WorldModelConfig
+
+# By the names of `world_model_metrics`.
+_MEASURES = {
+    "latent_std": "standard deviation of the latents across frames",
+    "latent_rank": "effective rank of the latents",
+    "energy_demonstrated": "distance to the true latent after the demonstrated chunk",
+    "energy_other_chunk": "distance after another frame's chunk",
+    "energy": "distance after",
+    "energy_still": "distance of the frame before the chunk",
+    "beats_other_chunk": "demonstrated chunk comes closer than another frame's",
+    "beats": "demonstrated chunk comes closer than",
+    "noise_monotone": "mean distance grows with every noise level",
+}
+
+
+def world_model_card_info(
+    model: VJEPA2ACModel,
+    args: WorldModelConfig,
+    clips: EpisodeClips,
+    metrics: Mapping[str, float],
+    steps: int,
+    name: str | None = None,
+    **kwargs,
+) -> WorldModelCardInfo:
+    """
+    Args:
+        model ([`VJEPA2ACModel`]), args ([`WorldModelConfig`]), clips ([`EpisodeClips`]): Of the run.
+        metrics (`Mapping[str, float]`): Of the last evaluation; empty before one.
+        steps (`int`): Optimiser steps done.
+        name (`str`, *optional*): Title of the card; the output folder's name by default.
+        kwargs: Other fields of [`WorldModelCardInfo`].
+    """
+    conventions, dataset = clips.conventions, clips.dataset
+    name = name or Path(args.output_dir).resolve().name
+    actions = conventions.action_source
+    names = dataset.info["features"][conventions.action_key].get("names") if conventions.action_key else None
+    known = (
+        {} if "datasets" in kwargs or not _is_repo_id(conventions.dataset) else {"datasets": (conventions.dataset,)}
+    )
+    return WorldModelCardInfo(
+        repo_id=args.hub_model_id or name,
+        name=name,
+        num_parameters=model.num_parameters(),
+        image_size=model.config.encoder_config.crop_size,
+        action_dim=model.config.action_dim,
+        horizon=args.sensitivity_horizon,
+        encoder="frozen in this training",
+        frame_step=f"one frame, 1/{dataset.fps:g} s",
+        action_space=actions if not names else f"{actions}: {', '.join(map(str, names))}",
+        action_scale=conventions.action_scale,
+        state_input=conventions.state_input,
+        training={
+            "dataset": conventions.dataset,
+            "dataset fingerprint": conventions.dataset_fingerprint,
+            "camera": conventions.image_key,
+            "episodes": clips.num_episodes,
+            "frames per clip": clips.num_frames,
+            "autoregressive steps": args.auto_steps,
+            "loss exponent": args.loss_exponent,
+            "optimiser steps": steps,
+            "clips per step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "learning rate": args.learning_rate,
+            "schedule": str(args.lr_scheduler_type.value),
+            "weight decay": args.weight_decay,
+            "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
+            "seed": args.seed,
+        },
+        metrics=held_out_measures(metrics),
+        **known,
+        **kwargs,
+    )
+
+
+def held_out_measures(metrics: Mapping[str, float]) -> dict[str, Setting]:
+    """
+    Of an evaluation's figures those that a card shows, under names that tell what they are.
+
+    Args:
+        metrics (`Mapping[str, float]`): What the trainer's `evaluate` returns, with or without its prefix `eval_`.
+    """
+    found = {key.removeprefix("eval_"): value for key, value in metrics.items()}
+    return {
+        _measure_name(key): _measure_value(key, value)
+        for key, value in found.items()
+        if not key.endswith(("runtime", "_per_second", "epoch"))
+    }
+
+
+def _measure_name(key: str) -> str:
+    kind, _, noise = key.partition("_noise_")
+    if noise:
+        return f"{_MEASURES[kind]} that chunk with noise of {noise}"
+    return _MEASURES.get(key, key.replace("_", " "))
+
+
+def _measure_value(key: str, value: float) -> Setting:
+    if key == "noise_monotone":
+        return bool(value)
+    return f"{value:.1%}" if key.startswith("beats_") else round(value, 4)
+
+
+def _is_repo_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+__all__ = ["held_out_measures", "world_model_card_info"]

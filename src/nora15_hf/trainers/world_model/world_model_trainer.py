@@ -1,0 +1,215 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Training of the world model's predictor on transformers' Trainer."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from ...cards.cards import write_world_model_card
+from ...clips.episode_clips import EpisodeClips
+from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from ..complete_push import CompletePushCallback
+from .latent_cache import LatentCache, cache_settings
+from .world_model_card import world_model_card_info
+from .world_model_config import WorldModelConfig
+from .world_model_metrics import action_sensitivity, latent_statistics, latent_std
+
+# The Trainer's uploads leave out what begins with an underscore.
+LATENTS_FOLDER = "_latents"
+
+
+class WorldModelTrainer(Trainer):
+    r"""
+    Trains the predictor of a [`VJEPA2ACModel`] on clips; the encoder is frozen.
+
+    Besides the Trainer's own metrics it logs, each the mean since the last log:
+
+    | key | meaning |
+    |---|---|
+    | `teacher_forcing_loss`, `autoregressive_loss` | the two terms of the loss |
+    | `latent_std`, `predicted_latent_std` | standard deviation across the frames of a batch, of the truth and of the predictions: predictions that collapse fall below the truth |
+
+    `evaluate` adds `latent_std`, `latent_rank` ([`latent_statistics`]) and the action sensitivity of the held-out
+    episodes ([`ActionSensitivity.metrics`]), all with `eval_` in front.
+
+    Args:
+        model ([`VJEPA2ACModel`]): Float32 weights; bf16 compute through `args.bf16`.
+        args ([`WorldModelConfig`]): The arguments.
+        train_dataset ([`EpisodeClips`]): Training episodes.
+        processor ([`VJEPA2ACProcessor`]): Makes pixel values of frames; saved with the model.
+        eval_dataset ([`EpisodeClips`], *optional*): Held-out episodes.
+        kwargs: As for `Trainer`.
+
+    Raises:
+        ValueError: Clips that do not fit the model or the arguments, weights that are not float32, cached latents of
+            another encoder or dataset.
+    """
+
+    args: WorldModelConfig
+
+    def __init__(
+        self,
+        model: VJEPA2ACModel,
+        args: WorldModelConfig,
+        train_dataset: EpisodeClips,
+        processor: VJEPA2ACProcessor,
+        eval_dataset: EpisodeClips | None = None,
+        **kwargs,
+    ):
+        if args.auto_steps >= train_dataset.num_frames:
+            raise ValueError(
+                f"auto_steps={args.auto_steps} needs clips of more frames than that, but train_dataset has "
+                f"num_frames={train_dataset.num_frames}."
+            )
+        found = train_dataset.actions.shape[-1]
+        if found != model.config.action_dim:
+            raise ValueError(
+                f"train_dataset has actions of {found} dimensions, the model's config.action_dim is "
+                f"{model.config.action_dim}."
+            )
+        conventions = train_dataset.conventions
+        if conventions.action_convention != model.config.action_convention:
+            raise ValueError(
+                f"train_dataset's actions are {conventions.action_convention}, the model's config.action_convention is "
+                f"{model.config.action_convention!r}. Make the clips with ClipConventions.metric for a metric model and "
+                "with of_dataset or of_policy for one of normalised actions."
+            )
+        coarse = sorted({str(p.dtype) for p in model.predictor.parameters() if p.dtype != torch.float32})
+        if coarse:
+            raise ValueError(
+                f"The predictor's parameters are {', '.join(coarse)}: small updates would be rounded away. Load the "
+                "model with dtype=torch.float32 and pass bf16=True to compute in bf16."
+            )
+        model.encoder.requires_grad_(False)
+        # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
+        self.processor = processor
+        super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        self.add_callback(CompletePushCallback(self, self._write_files))
+        if args.precompute_latents:
+            self.train_dataset = self._with_cached_latents(train_dataset)
+            self.eval_dataset = None if eval_dataset is None else self._with_cached_latents(eval_dataset)
+        self._metrics: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._eval_metrics: dict[str, float] = {}
+
+    def _with_cached_latents(self, clips: EpisodeClips) -> EpisodeClips:
+        """Encodes what is not cached yet, each process its share, and reads latents instead of frames from then on."""
+        args = self.args
+        folder = args.latent_cache_dir or Path(args.output_dir) / LATENTS_FOLDER
+        settings = cache_settings(
+            clips, self.model, self.processor, args.latent_dtype, self.accelerator.mixed_precision
+        )
+        with args.main_process_first(desc="opening the latent cache"):
+            cache = LatentCache(folder, settings)
+        cache.build(clips, self.encode_frames, share=slice(args.process_index, None, args.world_size))
+        self.accelerator.wait_for_everyone()
+        # Where machines share no disk, each still lacks what the others have encoded.
+        with args.main_process_first(desc="completing the latent cache"):
+            cache.build(clips, self.encode_frames)
+        return cache.read(clips)
+
+    @torch.no_grad()
+    def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """Latents `(F, P, D)`, float32 on the CPU, of uint8 frames `(F, height, width, 3)`."""
+        return torch.cat([self._encode(batch)[0].cpu() for batch in frames.split(self.args.encode_batch_size)])
+
+    def _encode(self, frames: torch.Tensor) -> torch.Tensor:
+        with self.accelerator.autocast():
+            return self.model.encode(self.processor(frames.to(self.args.device))["pixel_values"])
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Sum of the two losses of [`VJEPA2ACModel.clip_losses`]."""
+        inputs = dict(inputs)
+        if "frames" in inputs:
+            with torch.no_grad():
+                inputs["latents"] = self._encode(inputs.pop("frames"))
+        losses = model(**inputs, auto_steps=self.args.auto_steps, loss_exponent=self.args.loss_exponent)
+        parts = {
+            "teacher_forcing_loss": losses.teacher_forcing_loss.detach(),
+            "autoregressive_loss": losses.autoregressive_loss.detach(),
+        }
+        if model.training:
+            parts["latent_std"] = latent_std(inputs["latents"][:, 1:].flatten(0, 1))
+            parts["predicted_latent_std"] = latent_std(losses.teacher_forced_latents.detach().flatten(0, 1))
+            for name, value in parts.items():
+                self._metrics[name].append(value)
+        return (losses.loss, parts) if return_outputs else losses.loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """The loss alone: predictions of latents are too large to gather."""
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss, None, None
+
+    def evaluate(self, eval_dataset: EpisodeClips | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
+        """Losses of the held-out clips, then the collapse and action-sensitivity metrics of their episodes."""
+        clips = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not clips.has_latents and self.args.precompute_latents:
+            clips = self._with_cached_latents(clips)
+        metrics = super().evaluate(clips, ignore_keys, metric_key_prefix)
+        if not clips.has_latents:
+            clips = clips.encoded_on_demand(self.encode_frames)
+        episodes = clips.latent_episodes()
+        sensitivity = action_sensitivity(
+            self.model.eval(),
+            episodes,
+            action_std=self.train_dataset.actions.std(0),
+            horizon=self.args.sensitivity_horizon,
+            num_cases=self.args.sensitivity_cases,
+        )
+        latents = torch.stack([episodes[episode].latents[frame] for episode, frame in sensitivity.starts])
+        extra = latent_statistics(latents) | sensitivity.metrics()
+        extra = {f"{metric_key_prefix}_{name}": value for name, value in extra.items()}
+        self.log(extra)
+        self._eval_metrics = metrics | extra
+        return self._eval_metrics
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves model, processor, clip conventions and card: a folder that `AutoModel` and `AutoProcessor` load."""
+        if self.args.should_save:
+            self._write_files(Path(output_dir or self.args.output_dir))
+        # Last: with `push_to_hub` it uploads the folder.
+        super().save_model(output_dir, _internal_call)
+
+    def _write_files(self, folder: Path) -> None:
+        """What belongs beside the weights."""
+        self.processor.save_pretrained(folder)
+        self.train_dataset.conventions.save_pretrained(folder)
+        self._write_card(folder)
+
+    def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
+        """
+        Writes the card of the model in `args.output_dir`; part of [`~transformers.Trainer.push_to_hub`].
+
+        Args:
+            model_name (`str`, *optional*): Title; by default the name of the folder.
+            kwargs: What no training run knows (`license`, `base_model`, `datasets`, `limits`), see
+                [`WorldModelCardInfo`].
+        """
+        if self.is_world_process_zero():
+            self._write_card(Path(self.args.output_dir), model_name, **kwargs)
+
+    def _write_card(self, folder: Path, model_name: str | None = None, **kwargs) -> None:
+        info = world_model_card_info(
+            self.model, self.args, self.train_dataset, self._eval_metrics, self.state.global_step, model_name, **kwargs
+        )
+        write_world_model_card(folder, info)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Adds the loss parts and deviations collected since the last call, averaged over processes."""
+        if "loss" in logs:
+            means = {name: torch.stack(values).mean() for name, values in self._metrics.items()}
+            logs |= {name: self.accelerator.reduce(mean, "mean").item() for name, mean in means.items()}
+            self._metrics.clear()
+        super().log(logs, *args, **kwargs)
+
+
+__all__ = ["LATENTS_FOLDER", "WorldModelTrainer"]
