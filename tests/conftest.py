@@ -15,7 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from huggingface_hub.utils import close_session
 
-from hub_server import HubServer
+from helpers.hub_server import HubServer
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from nora15_hf.cli import build_parser
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nora15_hf
+from helpers.paths import ROOT
 
 PACKAGE = Path(nora15_hf.__file__).parent
-ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 SIMULATORS = {"metaworld", "mujoco", "gymnasium", "glfw", "OpenGL"}
 
 

@@ -1,0 +1,233 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""`nora15 card`: cards from what a folder tells, and cards under the name of their repo."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import DatasetCard, ModelCard
+from peft import LoraConfig, get_peft_model
+from transformers import TrainingArguments
+
+from helpers.card_facts import DEMONSTRATIONS, POLICY, save_policy, save_world_model, write_demonstrations
+from nora15_hf.cards.cards import write_policy_card
+from nora15_hf.cli import main
+from nora15_hf.clips import ClipConventions
+from nora15_hf.data import LeRobotDataset
+from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
+from nora15_hf.hub.card_address import addressed_card
+from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.preferences import FlowSampler, GroundTruthActionReward, WeightedReward, build_preferences
+from nora15_hf.trainers import FlowDPOConfig
+from nora15_hf.trainers.resume import find_checkpoint
+
+EVALUATION = {
+    "environment": "Meta-World 3.1.1",
+    "environment_id": "metaworld",
+    "results": {"faucet-open": [22, 25], "faucet-close": [16, 25]},
+    "conventions": {"renderer": "raycast"},
+}
+
+
+def save_adapter(folder: Path) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path="robots/base")
+    get_peft_model(tiny_policy()[0], config).save_pretrained(folder)
+
+
+def save_preferences(folder: Path) -> None:
+    policy, processor = tiny_policy()
+    write_demonstrations(folder.parent / "source")
+    build_preferences(
+        folder,
+        policy=policy,
+        processor=processor,
+        dataset=LeRobotDataset(folder.parent / "source", dataset_key="default"),
+        indices=[0, 3],
+        reward=WeightedReward({"distance": (GroundTruthActionReward(), 0.5)}),
+        num_candidates=2,
+        sampler=FlowSampler(num_steps=1),
+        progress=False,
+    )
+
+
+SAVERS = {
+    "policy": save_policy,
+    "world-model": save_world_model,
+    "adapter": save_adapter,
+    "preferences": save_preferences,
+    "demonstrations": write_demonstrations,
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """Each artefact in a folder, without a card."""
+    root = tmp_path_factory.mktemp("saved")
+    for name, save in SAVERS.items():
+        save(root / name)
+        (root / name / "README.md").unlink(missing_ok=True)
+    return root
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_metadata_passes_the_validation_of_the_hub(hub, saved, name):
+    dataset = name in ("preferences", "demonstrations")
+    base = {"base_model": "robots/base"} if name == "adapter" else {}
+    card = (DatasetCard if dataset else ModelCard).load(write_card(saved / name, AuthorFacts(**base)))
+    card.validate(repo_type="dataset" if dataset else "model")
+    assert [request.route for request in hub.requests] == ["validate_yaml"]
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_card_is_made_of_what_the_folder_tells(saved, name, capsys, monkeypatch):
+    monkeypatch.chdir(saved)
+    base = ["--base-model", "robots/base"] if name == "adapter" else []
+    assert main(["card", name, "--repo-id", f"robots/{name}", *base]) == 0
+    card_class = DatasetCard if name in ("preferences", "demonstrations") else ModelCard
+    card = card_class.load(saved / name / "README.md")
+    assert f'"robots/{name}"' in card.text
+    assert card.text.lstrip().startswith(f"# {name}\n")
+    assert "None" not in card.text
+    assert str(saved) not in str(card), "no path of this machine"
+    assert capsys.readouterr().out.strip() == f"{name}/README.md"
+
+
+def test_policy_card_tells_sizes_training_and_results(saved, tmp_path):
+    folder = tmp_path / "policy"
+    shutil.copytree(saved / "policy", folder)
+    args = FlowDPOConfig(output_dir=str(folder), beta=50.0, learning_rate=3e-6, max_steps=7, bf16=False, use_cpu=True)
+    find_checkpoint(args, {"policy": "robots/sft"})
+    (tmp_path / "results.json").write_text(json.dumps(EVALUATION))
+    facts = AuthorFacts(
+        base_model="robots/sft",
+        datasets=("robots/demonstrations", "robots/preferences"),
+        gripper="positive closes",
+        evaluation=read_evaluation(tmp_path / "results.json"),
+    )
+    card = ModelCard.load(write_card(folder, facts))
+    num_parameters = sum(parameter.numel() for parameter in tiny_policy()[0].parameters())
+    assert f"| parameters | {num_parameters:,} |" in card.text
+    assert "| stage | dpo |" in card.text
+    assert "| beta | 50 |" in card.text
+    assert "| learning rate | 3e-06 |" in card.text
+    assert "| max steps | 7 |" in card.text
+    assert "output dir" not in card.text
+    assert "| action space (4) | not stated |" in card.text
+    assert "| gripper | positive closes |" in card.text
+    assert "FlowMatchEulerDiscreteScheduler, 10 steps" in card.text
+    assert card.data.base_model == "robots/sft"
+    assert [result.metric_value for result in card.data.eval_results] == [0.88, 0.64]
+
+
+def test_without_a_record_the_training_is_not_stated(saved):
+    card = ModelCard.load(write_card(saved / "policy"))
+    assert "| stage | not stated |" in card.text
+    assert "| started from | not stated |" in card.text
+    assert "sft" not in card.data.tags
+
+
+def test_supervised_runs_are_told_from_dpo(saved, tmp_path):
+    folder = tmp_path / "policy"
+    shutil.copytree(saved / "policy", folder)
+    find_checkpoint(TrainingArguments(output_dir=str(folder), use_cpu=True), {})
+    assert "| stage | sft |" in write_card(folder).read_text()
+
+
+def test_preference_card_tells_provenance(saved):
+    text = write_card(saved / "preferences", AuthorFacts(base_model="robots/sft")).read_text()
+    assert "| candidates from | robots/sft |" in text
+    assert "| world model | not stated |" in text
+    assert "| distance | 0.5 |" in text
+    assert "| pair | best against worst of the candidates |" in text
+
+
+def test_demonstration_card_counts_episodes(saved):
+    text = write_card(saved / "demonstrations").read_text()
+    for instruction in DEMONSTRATIONS.tasks:
+        assert f"| {instruction} | 1 |" in text
+    assert "Simulated" not in text, "nothing says that these were"
+
+
+def test_an_adapter_needs_a_base_that_others_can_load(saved, tmp_path):
+    shutil.copytree(saved / "adapter", tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "somewhere" / "policy")
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"no Hub id.*--base-model"):
+        write_card(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"results": {"reach": 3}}, r"each task to \[successes, episodes\]"),
+        ({"results": {"reach": [3, 2]}}, "is \\(3, 2\\)"),
+        ({"seed": 0}, "has the fields"),
+    ],
+)
+def test_results_of_another_form_are_refused(tmp_path, change, message):
+    (tmp_path / "results.json").write_text(json.dumps(EVALUATION | change))
+    with pytest.raises(ValueError, match=message):
+        read_evaluation(tmp_path / "results.json")
+
+
+def test_artefacts_without_a_card_are_refused(tmp_path):
+    (tmp_path / "scheduler_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="a scheduler, which has no card of its own"):
+        write_card(tmp_path)
+
+
+def test_a_pushed_card_names_its_repo_and_its_neighbours(hub, tmp_path):
+    save_policy(tmp_path / "policy-dpo")
+    write_policy_card(tmp_path / "policy-dpo", POLICY)
+    push_folder(tmp_path / "policy-dpo", "tuned")
+    card = ModelCard(hub.files("robots/tuned")["README.md"].decode())
+    assert 'repo = "robots/tuned"' in card.text
+    assert card.data.base_model == "robots/policy-sft"
+    assert card.data.datasets == ["robots/demonstrations", "robots/preferences"]
+    assert "| started from | robots/policy-sft |" in card.text
+    assert "| trained on | robots/demonstrations, robots/preferences |" in card.text
+    assert [result.metric_value for result in card.data.eval_results] == [0.88, 0.64]
+    assert 'repo = "policy-dpo"' in (tmp_path / "policy-dpo/README.md").read_text(), "the folder's own stays as it is"
+
+
+def test_world_model_card_tells_how_clips_are_read(saved, tmp_path):
+    shutil.copytree(saved / "world-model", tmp_path / "world-model")
+    assert "| action space (4) | not stated |" in write_card(tmp_path / "world-model").read_text()
+    ClipConventions.of_dataset(LeRobotDataset(saved / "demonstrations"), "min_max").save_pretrained(
+        tmp_path / "world-model"
+    )
+    text = write_card(tmp_path / "world-model").read_text()
+    assert "| action space (4) | column `action` |" in text
+    assert "| action scale | minimum and maximum of the training actions, as stored in `clips.json` |" in text
+    assert "| dataset | demonstrations |" in text
+    assert "| camera | observation.image |" in text
+
+
+def test_a_pushed_preference_card_names_its_neighbours():
+    rows = ("observations from", "candidates from", "world model", "pair")
+    table = "".join(
+        f"| {row} | {name} |\n" for row, name in zip(rows, ("a", "other/b", "not stated", "c"), strict=True)
+    )
+    addressed = addressed_card("---\nlicense: mit\n---\n" + table, "mine", "robots/mine")
+    assert addressed.endswith(table.replace("| a |", "| robots/a |"))
+
+
+def test_full_names_and_texts_without_metadata_stay():
+    text = '---\nbase_model: other/policy\n---\nfrom_pretrained("other/policy")\nfrom_pretrained("base")\n'
+    addressed = addressed_card(text, "mine", "robots/mine")
+    assert addressed == text.replace('"base"', '"robots/base"')
+    assert addressed_card("# Notes", "mine", "robots/mine") == "# Notes"
+
+
+def test_the_card_of_a_pushed_policy_runs_as_it_reads(hub, saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    write_card(saved / "policy")
+    push_folder(saved / "policy", "arm")
+    card = hub.files("robots/arm")["README.md"].decode()
+    (snippet,) = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("torch.Size([1, 5, 4])")

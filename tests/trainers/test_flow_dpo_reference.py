@@ -1,0 +1,194 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Reference values computed before training: what they are, that they are reused, and when they are refused."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
+from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
+from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
+
+OPTIONS = {"precompute_ref_log_probs": True, "freeze_backbone": True, "num_draws": 2}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_policy(("open the faucet",), image_size=56)
+
+
+@pytest.fixture
+def policy(tiny):
+    return copy.deepcopy(tiny[0])
+
+
+@pytest.fixture(scope="module")
+def processor(tiny):
+    return tiny[1]
+
+
+@pytest.fixture
+def backbone_passes(monkeypatch):
+    """Batch sizes of the backbone's passes so far."""
+    passes = []
+    run = Nora15ForActionPrediction.run_backbone
+
+    def counting_run(self, input_ids, *args, **kwargs):
+        passes.append(len(input_ids))
+        return run(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(Nora15ForActionPrediction, "run_backbone", counting_run)
+    return passes
+
+
+@pytest.mark.parametrize("objective", ["flow", "fast", "joint"])
+def test_they_replace_the_reference(policy, processor, tmp_path, objective):
+    options = OPTIONS if objective == "flow" else {"precompute_ref_log_probs": True, "objective": objective}
+    trainer = make_trainer(policy, processor, tmp_path, **options)
+    assert trainer.ref_model is None
+    before = snapshot(policy)
+    trainer.train()
+    first, second = trainer.state.log_history[:2]
+    losses = 2 if objective == "joint" else 1
+    assert first["loss"] == pytest.approx(losses * math.log(2), abs=1e-6)
+    # Both steps saw the same rows under the same draws: their reference is the same, the policy is not.
+    for name in ["flow_error"] * (objective != "fast") + ["token_error"] * (objective != "flow"):
+        assert second[f"{name}/reference_chosen"] == pytest.approx(first[f"{name}/reference_chosen"], rel=1e-6)
+        assert second[f"{name}/chosen"] != first[f"{name}/chosen"]
+    assert not bit_equal(before, policy)
+
+
+def test_one_backbone_pass_per_step_and_none_for_known_values(policy, processor, tmp_path, backbone_passes):
+    untrained = copy.deepcopy(policy)
+    trainer = make_trainer(policy, processor, tmp_path, precompute_ref_batch_size=2, **OPTIONS)
+    assert backbone_passes == [2, 2]
+    trainer.train()
+    assert backbone_passes == [2, 2, 4, 4]
+    again = make_trainer(untrained, processor, tmp_path, **OPTIONS)
+    assert backbone_passes == [2, 2, 4, 4]
+    assert again.train_dataset["reference_velocity"][:] == trainer.train_dataset["reference_velocity"][:]
+
+
+def change_policy(policy):
+    policy.action_out_proj.bias.data += 1
+    return {}
+
+
+def change_rows(policy):
+    images = [[image.rotate(90) for image in row] for row in make_rows()["images"]]
+    return {"dataset": make_rows(images=images)}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (change_policy, "another reference"),
+        (change_rows, "another set of rows"),
+        (lambda policy: {"dataset": make_rows().select([1, 0, 2, 3])}, "another set of rows"),
+        (lambda policy: {"seed": 7}, "another set of draws"),
+        (lambda policy: {"num_draws": 4}, "another set of draws"),
+        (lambda policy: {"bf16": True}, "another set of draws"),
+    ],
+    ids=["policy", "images", "order", "seed", "draws", "precision"],
+)
+def test_values_of_something_else_are_refused(policy, processor, tmp_path, change, named):
+    make_trainer(copy.deepcopy(policy), processor, tmp_path, **OPTIONS)
+    with pytest.raises(ValueError, match=f"{named} .*name another precompute_ref_folder"):
+        make_trainer(policy, processor, tmp_path, **{**OPTIONS, **change(policy)})
+
+
+def test_the_folder_can_be_shared_between_runs(policy, processor, tmp_path, backbone_passes):
+    for name in ("one", "two"):
+        make_trainer(
+            copy.deepcopy(policy),
+            processor,
+            tmp_path / name,
+            precompute_ref_folder=str(tmp_path / "reference"),
+            beta={"one": 10.0, "two": 20.0}[name],
+            **OPTIONS,
+        )
+    assert backbone_passes == [4]
+
+
+def test_evaluation(policy, processor, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = make_rows(chosen=list(rng.normal(scale=0.5, size=(4, 5, 4)).astype(np.float32)))
+    trainer = make_trainer(policy, processor, tmp_path, eval_dataset={"other": rows}, **OPTIONS)
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_other_reference_distance"] > 0
+    assert metrics["eval_other_loss"] != pytest.approx(math.log(2), abs=1e-6)
+    with pytest.raises(ValueError, match=r"no reference is left\. Give the dataset to the trainer as eval_dataset"):
+        trainer.evaluate(rows)
+
+
+@pytest.mark.parametrize("added_by_trainer", [True, False])
+def test_adapters_keep_their_reference(policy, processor, tmp_path, added_by_trainer):
+    lora = LoraConfig(r=4, target_modules=r"action_expert\..*\.(q_proj|v_proj)", modules_to_save=["action_out_proj"])
+    model, peft_config = (policy, lora) if added_by_trainer else (get_peft_model(policy, lora), None)
+    trainer = make_trainer(model, processor, tmp_path, peft_config=peft_config, **OPTIONS)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    trainer.evaluate(make_rows())
+    assert trainer.state.log_history[-1]["eval_reference_distance"] > 0
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_resumed_training_equals_uninterrupted_training(tiny, processor, tmp_path, lora):
+    def run(name: str) -> FlowDPOTrainer:
+        return make_trainer(
+            copy.deepcopy(tiny[0]),
+            processor,
+            tmp_path / name,
+            make_rows(8),
+            peft_config=LoraConfig(r=2, target_modules=r"action_expert\..*q_proj") if lora else None,
+            precompute_ref_folder=str(tmp_path / "reference"),
+            save_strategy="steps",
+            save_steps=2,
+            max_steps=4,
+            **OPTIONS,
+        )
+
+    whole, resumed = run("whole"), run("resumed")
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert bit_equal(snapshot(whole.model), resumed.model)
+    timing = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
+    for one, two in zip(whole.state.log_history, resumed.state.log_history, strict=True):
+        assert {k: v for k, v in one.items() if k not in timing} == {k: v for k, v in two.items() if k not in timing}
+
+
+def test_a_truncated_file_is_an_error(policy, processor, tmp_path):
+    make_trainer(copy.deepcopy(policy), processor, tmp_path, **OPTIONS)
+    path = tmp_path / "_reference" / "train.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Exception, match=r"[Ii]ncomplete"):
+        make_trainer(policy, processor, tmp_path, **OPTIONS)
+
+
+def test_no_gradient_reaches_the_stored_values(policy, processor, tmp_path):
+    trainer = make_trainer(policy, processor, tmp_path, **OPTIONS)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    values = batch["reference_velocity"]
+    assert values.dtype == torch.float32
+    assert values.shape == (4, 2 * 2 * 5 * 4)
+    assert not values.requires_grad
+
+
+def test_a_push_carries_policy_processor_card_and_curves_but_not_the_values(policy, processor, tmp_path, hub):
+    options = OPTIONS | {"push_to_hub": True, "hub_model_id": "robots/policy-dpo", "save_strategy": "steps"}
+    trainer = make_trainer(policy, processor, tmp_path / "run", save_steps=2, **options)
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.files("robots/policy-dpo")
+    expected = {"model.safetensors", "config.json", "processor_config.json", "README.md", "preference_curves.png"}
+    assert expected <= files.keys()
+    assert [path for path in files if path.startswith(("_", "checkpoint"))] == []
+    card = files["README.md"].decode()
+    assert "| beta | 250 |" in card
+    assert "(preference_curves.png)" in card
