@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from helpers.paths import TESTS
+from helpers.paths import FIXTURES, TESTS
 from helpers.released_golden import VELOCITY, released_config
 from helpers.released_repos import (
-    FIXTURES,
     hub_cache,
     random_weights,
     scaled_config,

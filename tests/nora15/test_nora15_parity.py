@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.released_golden import FAST_START, NUM_FAST, (
+from helpers.released_golden import (
     ACTIVATION,
+    FAST_START,
     GOLDEN,
     GRADIENT,
+    NUM_FAST,
     VELOCITY,
     released_config,
 )
