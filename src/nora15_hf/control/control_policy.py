@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 
+from ..actions.keyed_noise import keyed_noise
 from ..actions.normalization import select_dataset_key
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..nora15.processing_nora15 import ImageLike, Nora15Processor
@@ -262,9 +263,8 @@ class Nora15ControlPolicy:
             prefix = self.model.prefill(**inputs)
             watch.lap("prefix")
             # Noise of an episode depends on its seed and the prediction's number only, as in closed-loop evaluation.
-            shape = (1, self.model.config.chunk_size, self.model.config.action_dim)
-            generator = np.random.default_rng((self._episode_seed, self._predictions))
-            noise = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+            shape = (self.model.config.chunk_size, self.model.config.action_dim)
+            noise = keyed_noise([(self._episode_seed, self._predictions)], shape)
             chunk = self.model.sample_actions(prefix=prefix, noise=noise, num_steps=self.num_steps)[0].cpu().numpy()
             watch.lap("denoise")
         else:

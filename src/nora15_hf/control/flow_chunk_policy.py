@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
+from ..actions.keyed_noise import NoiseKey, keyed_noise
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 
 
@@ -39,21 +39,21 @@ class FlowChunkPolicy:
         self,
         images: Sequence[np.ndarray],
         instructions: Sequence[str],
-        noise_keys: Sequence[tuple[int, int]],
+        noise_keys: Sequence[NoiseKey],
     ) -> np.ndarray:
         """
         Args:
             images (`list[np.ndarray]`): uint8 `(height, width, 3)`, one per episode.
             instructions (`list[str]`): One per episode.
-            noise_keys (`list[tuple[int, int]]`): `(episode seed, replan index)`, one per episode.
+            noise_keys (`list[tuple[int, ...]]`): One per episode, as `(episode seed, replan index)`, see [`keyed_noise`].
 
         Returns:
             `np.ndarray` of shape `(batch, chunk_size, action_dim)`, float32, physical units.
         """
         shape = (self.model.config.chunk_size, self.model.config.action_dim)
-        noise = np.stack([np.random.default_rng(key).standard_normal(shape, dtype=np.float32) for key in noise_keys])
+        noise = keyed_noise(noise_keys, shape)
         inputs = self.processor(images=list(images), text=list(instructions), device=self.model.device)
-        actions = self.model.sample_actions(**inputs, noise=torch.from_numpy(noise), num_steps=self.num_steps)
+        actions = self.model.sample_actions(**inputs, noise=noise, num_steps=self.num_steps)
         return self.processor.unnormalize_actions(actions, self.dataset_key).cpu().numpy()
 
 

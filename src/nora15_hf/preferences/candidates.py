@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
+from ..actions.keyed_noise import keyed_noise
 from ..data.lerobot_dataset import Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from .token_sampling import encode_prompts, sample_action_tokens
@@ -74,7 +75,7 @@ def candidate_noise(seed: int, index: int, shape: tuple[int, ...]) -> np.ndarray
     Returns:
         `np.ndarray`: float32, standard normal.
     """
-    return np.random.default_rng([seed, index]).standard_normal(shape, dtype=np.float32)
+    return keyed_noise([(seed, index)], shape)[0].numpy()
 
 
 @torch.no_grad()
@@ -128,10 +129,8 @@ def sample_candidates(
     sampler = sampler or FlowSampler()
     if isinstance(sampler, FlowSampler):
         shape = (num_candidates, policy.config.chunk_size, policy.config.action_dim)
-        noise = np.stack([candidate_noise(seed, index, shape) for index in indices])
-        chunks = policy.sample_actions(
-            **inputs, noise=torch.from_numpy(noise), num_steps=sampler.num_steps, num_samples=num_candidates
-        )
+        noise = keyed_noise([(seed, index) for index in indices], shape)
+        chunks = policy.sample_actions(**inputs, noise=noise, num_steps=sampler.num_steps, num_samples=num_candidates)
         candidates = chunks.float().cpu()
     else:
         candidates = _sample_fast(policy, processor, inputs, indices, num_candidates, sampler, seed)
@@ -179,11 +178,8 @@ def noisy_negatives(
         `torch.Tensor`: float32 `(B, M, H, A)`.
     """
     originals = candidates[:, torch.arange(count) % candidates.shape[1]]
-    noise = [
-        np.random.default_rng([seed, index, NOISY_NEGATIVES]).standard_normal(originals.shape[1:], dtype=np.float32)
-        for index in indices
-    ]
-    return originals + std * torch.from_numpy(np.stack(noise))
+    noise = keyed_noise([(seed, index, NOISY_NEGATIVES) for index in indices], originals.shape[1:])
+    return originals + std * noise
 
 
 __all__ = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..actions.keyed_noise import keyed_rng
 from .candidates import RANDOM_PAIRS
 
 PAIRINGS = {
@@ -89,9 +90,7 @@ def select_pairs(
         if pairing == "best_worst":
             rejected = reward.argmin(1)
         else:
-            offset = [
-                np.random.default_rng([seed, index, RANDOM_PAIRS]).integers(1, num_candidates) for index in indices
-            ]
+            offset = [keyed_rng((seed, index, RANDOM_PAIRS)).integers(1, num_candidates) for index in indices]
             rejected = (chosen + np.array(offset, dtype=np.int64)) % num_candidates
     margin = reward[state, chosen] - reward[state, rejected]
     is_tie = (margin == 0) | (candidates[state, chosen] == candidates[state, rejected]).all((1, 2))

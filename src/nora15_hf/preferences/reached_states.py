@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..actions.keyed_noise import keyed_rng
 from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_writer import LeRobotWriter
@@ -140,7 +141,7 @@ def _drive(
     images = pool.start([(slot, task, seed) for slot, (task, seed) in enumerate(episodes)])
     drives = []
     for (task, seed), image in zip(episodes, images, strict=True):
-        draw = np.random.default_rng([seed, len(task), *task.encode()])
+        draw = keyed_rng((seed, len(task), *task.encode()))
         drives.append(_Drive(task, seed, int(draw.integers(n_action_steps, max_policy_steps + 1)), image))
     replan = 0
     while running := [

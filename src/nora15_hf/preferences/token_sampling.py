@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from ..actions.keyed_noise import NoiseKey, keyed_rng
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction, multimodal_position_ids
 
 
@@ -56,7 +57,7 @@ def sample_action_tokens(
     policy: Nora15ForActionPrediction,
     prompts: EncodedPrompts,
     rows: Sequence[int],
-    keys: Sequence[tuple[int, ...]],
+    keys: Sequence[NoiseKey],
     *,
     temperature: float = 1.0,
 ) -> list[list[int]]:
@@ -75,7 +76,7 @@ def sample_action_tokens(
     """
     config = policy.config
     select = torch.tensor(rows, device=prompts.mask.device)
-    generators = [np.random.default_rng(key) for key in keys]
+    generators = [keyed_rng(key) for key in keys]
     cache = DynamicCache()
     for layer, (key, value) in enumerate(zip(prompts.keys, prompts.values, strict=True)):
         cache.update(key[select], value[select], layer)

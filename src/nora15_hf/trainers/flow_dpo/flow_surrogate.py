@@ -9,9 +9,9 @@ instead: `l(a) = -error(a)` with `error(a) = reduce((v(x_t, t, observation) - (e
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+from ...actions.keyed_noise import keyed_torch_generator
 from ...nora15.configuration_nora15 import Nora15Config
 
 
@@ -99,20 +99,17 @@ def sample_row_draws(
     Returns:
         [`FlowDraws`] with one entry per row.
     """
-    draws = []
-    for row in rows:
-        seed = int(np.random.SeedSequence([*key, row]).generate_state(1, np.uint64)[0])
-        generator = torch.Generator().manual_seed(seed)
-        draws.append(
-            sample_flow_draws(
-                config,
-                1,
-                num_draws=num_draws,
-                num_chunks=num_chunks,
-                antithetic=antithetic,
-                generator=generator,
-            )
+    draws = [
+        sample_flow_draws(
+            config,
+            1,
+            num_draws=num_draws,
+            num_chunks=num_chunks,
+            antithetic=antithetic,
+            generator=keyed_torch_generator((*key, row)),
         )
+        for row in rows
+    ]
     return FlowDraws(
         noise=torch.cat([draw.noise for draw in draws]), timestep=torch.cat([draw.timestep for draw in draws])
     )

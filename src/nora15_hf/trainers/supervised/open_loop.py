@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset
 
+from ...actions.keyed_noise import keyed_noise
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...nora15 import Nora15ForActionPrediction, Nora15Processor
@@ -103,10 +103,8 @@ def _sample_chunks(
         dataset_key=dataset.dataset_key,
     ).to(model.device)
     shape = (model.config.chunk_size, model.config.action_dim)
-    noise = np.stack(
-        [np.random.default_rng((seed, sample["index"])).standard_normal(shape, dtype=np.float32) for sample in samples]
-    )
-    actions = model.sample_actions(**inputs, noise=torch.from_numpy(noise)).cpu().numpy()
+    noise = keyed_noise([(seed, sample["index"]) for sample in samples], shape)
+    actions = model.sample_actions(**inputs, noise=noise).cpu().numpy()
     return processor.unnormalize_actions(actions, dataset.dataset_key, state)
 
 

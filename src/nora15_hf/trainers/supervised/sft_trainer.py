@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -17,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
+from ...actions.keyed_noise import keyed_torch_generator
 from ...cards.cards import write_policy_card
 from ...data.collator import PolicyCollator
 from ...data.image_augmentation import ImageAugmentation
@@ -226,7 +226,7 @@ class Nora15SFTTrainer(Trainer):
     ) -> dict[str, torch.Tensor]:
         """This process's rows of the noise and times of `num_batches` batches of all processes, in batch `number`."""
         num_processes = self.args.world_size
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        generator = keyed_torch_generator(key)
         noise, timestep = self.policy.draw_flow_samples(
             actions.new_empty(num_batches * num_processes * batch_size, *actions.shape[1:]),
             self.policy.config.num_flow_samples,
