@@ -7,13 +7,17 @@ INSTALLED := $(VENV)/.installed
 # Processes that tests run in, a file in one of them.
 WORKERS ?= 2
 
-.PHONY: quickstart test bench lint format audit clean
+.PHONY: quickstart test test-fast bench lint format audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
 
+# --no-loadscope-reorder: files keep the order of tests/conftest.py.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)

@@ -18,6 +18,12 @@ from huggingface_hub.utils import close_session
 from helpers.hub_server import HubServer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with one of them at the end."""
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A fresh, empty Hub on loopback that the test's own process is logged in to, with an empty cache."""

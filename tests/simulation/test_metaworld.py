@@ -74,8 +74,8 @@ def test_instructions_are_distinct():
 def test_missing_extra_names_the_pip_command():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['metaworld'] = sys.modules['mujoco'] = None\n"
-        "import evaluation.metaworld_tasks, evaluation.success\n"
-        "import evaluation.metaworld_env"
+        "import simulation.metaworld_tasks, evaluation.success\n"
+        "import simulation.metaworld_env"
     )
     outcome = subprocess.run([sys.executable, "-c", code, *nora15_hf.__path__], capture_output=True, text=True)
     assert outcome.returncode != 0

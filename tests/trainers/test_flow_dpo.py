@@ -16,27 +16,11 @@ from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from helpers.paths import FIXTURES
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Output
-from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
 from nora15_hf.trainers.flow_dpo.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
 from nora15_hf.trainers.flow_dpo.preference_loss import preference_loss
 
 GOLDEN = FIXTURES / "nora15"
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return tiny_policy(("open the faucet",), image_size=56)
-
-
-@pytest.fixture
-def policy(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def processor(tiny):
-    return tiny[1]
 
 
 def prompt_of(processor) -> dict[str, torch.Tensor]:

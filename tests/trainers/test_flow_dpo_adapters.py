@@ -14,18 +14,12 @@ import dpo_step
 import margin_variance
 from helpers.flow_dpo_runs import make_rows, make_trainer
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
-from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers import nf4_config, policy_lora_config
 
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None,
     reason="bitsandbytes is not installed: pip install 'nora15_hf[quant]'",
 )
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return tiny_policy(("open the faucet",), image_size=56)
 
 
 @pytest.fixture(scope="module")

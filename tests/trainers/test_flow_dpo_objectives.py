@@ -13,25 +13,8 @@ from transformers import TrainingArguments
 from trl import DPOConfig
 
 from helpers.flow_dpo_runs import make_rows, make_trainer
-from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
 from nora15_hf.trainers.flow_dpo.preference_loss import proximal_penalty
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return tiny_policy(("open the faucet",), image_size=56)
-
-
-@pytest.fixture
-def policy(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def processor(tiny):
-    return tiny[1]
-
 
 # FAST tokens
 

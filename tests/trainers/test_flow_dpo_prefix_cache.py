@@ -15,7 +15,6 @@ import torch
 from peft import LoraConfig
 
 from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
-from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
 
@@ -26,30 +25,6 @@ TIMING = {"train_runtime", "train_samples_per_second", "train_steps_per_second",
 @pytest.fixture(scope="module")
 def tiny():
     return tiny_policy(INSTRUCTIONS, image_size=56)
-
-
-@pytest.fixture
-def policy(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def processor(tiny):
-    return tiny[1]
-
-
-@pytest.fixture
-def backbone_passes(monkeypatch):
-    """Batch sizes of the backbone's passes so far."""
-    passes = []
-    run = Nora15ForActionPrediction.run_backbone
-
-    def counting_run(self, input_ids, *args, **kwargs):
-        passes.append(len(input_ids))
-        return run(self, input_ids, *args, **kwargs)
-
-    monkeypatch.setattr(Nora15ForActionPrediction, "run_backbone", counting_run)
-    return passes
 
 
 def of_different_lengths(num_rows: int = 6):

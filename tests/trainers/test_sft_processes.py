@@ -2,13 +2,10 @@
 """The training example as a user starts it: in one process, in two, killed and started again."""
 
 import json
-import os
-import random
 import runpy
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -129,19 +126,23 @@ def test_two_processes_see_the_losses_of_one(demonstrations, whole, tmp_path):
     assert len(list((tmp_path / "run" / "open_loop").glob("*/*.png"))) == 1
 
 
-def test_a_killed_run_continues_bit_for_bit(demonstrations, whole, tmp_path):
-    """Killed without warning at a random moment of training; the same command finishes the run."""
-    config = write_config(tmp_path, demonstrations, per_device_train_batch_size=4, **STEPS)
-    run = tmp_path / "run"
-    process = start(config)
-    # Any step after the first checkpoint, also while one is being written.
-    moment = random.Random(os.getpid()).uniform(0.0, 0.5)
-    while process.poll() is None and not (run / "checkpoint-2" / "trainer_state.json").exists():
-        time.sleep(0.01)
-    time.sleep(moment)
+def kill_at_file(process: subprocess.Popen, run: Path, number: int) -> None:
+    """Kills a run without warning when its folder has got `number` new files, in the middle of what it is writing."""
+    before = {path for path in run.rglob("*") if path.is_file()}
+    appeared: set[Path] = set()
+    while process.poll() is None and len(appeared) < number:
+        appeared |= {path for path in run.rglob("*") if path.is_file()} - before
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the run ended before it was killed: give it more steps"
+
+
+def test_a_run_that_is_killed_twice_continues_bit_for_bit(demonstrations, whole, tmp_path):
+    """Killed while the first checkpoint is written, and again while a later one is; the same command finishes the run."""
+    config = write_config(tmp_path, demonstrations, per_device_train_batch_size=4, **STEPS)
+    run = tmp_path / "run"
+    for number in (3, 25):
+        kill_at_file(start(config), run, number)
     finish(config)
-    assert logged(run) == logged(whole), f"killed {moment:.3f} s after the first checkpoint"
+    assert logged(run) == logged(whole)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
