@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Processes that tests run in, a file in one of them.
 WORKERS ?= 2
 
-.PHONY: quickstart test test-fast bench lint format audit clean
+.PHONY: quickstart test test-fast bench lint format docs audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -30,6 +30,12 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site is built from the source without importing it, so that its environment needs no torch.
+docs:
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --requirement requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --site-dir site
+
 # Known vulnerabilities of the pinned versions; pip-audit lives in an environment of its own. --strict: a package that the
 # database does not know, as behind a mirror without one, is a failure and not "No known vulnerabilities".
 audit:
@@ -38,7 +44,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit build src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs site build src/*.egg-info
 
 # torch first: a bare requirement would resolve to the build with CUDA libraries.
 $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt
