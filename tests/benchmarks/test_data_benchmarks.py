@@ -11,6 +11,7 @@ import dataset_index
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux counts it")
+@pytest.mark.slow
 def test_dataset_index(tmp_path, capsys):
     output = tmp_path / "index.json"
     sizes = ["--frames", "4000", "--episode-length", "4", "--storage", "image"]

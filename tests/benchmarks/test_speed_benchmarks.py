@@ -157,6 +157,7 @@ SPEED = {
 
 
 @pytest.mark.parametrize("name", SPEED)
+@pytest.mark.slow
 def test_speed_benchmarks(name, tmp_path, capsys):
     """At the tiny size: contestants agree, or `main` raises; all are timed."""
     outcome = run_all.main(["--only", name, "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)])[name]
@@ -193,6 +194,7 @@ def test_the_floor_counts_what_is_read():
     assert backbone + expert == 4 * (sum(w.numel() for w in model.parameters()) - embedding.numel() - norm.numel())
 
 
+@pytest.mark.slow
 def test_speed_benchmarks_refuse_to_compare_different_results(monkeypatch):
     monkeypatch.setattr(plain_policy.PlainPolicy, "sample_actions", lambda self, inputs, noise, steps: noise)
     with pytest.raises(RuntimeError, match="cannot be compared"):

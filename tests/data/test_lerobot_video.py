@@ -140,6 +140,7 @@ def test_pictures_survive_compression(written):
 
 
 @pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("spawn", 1)])
+@pytest.mark.slow
 def test_workers_open_their_own_decoders(written, context, workers):
     dataset = LeRobotDataset(written, cache_images=False)
     check_samples(dataset, [20])  # a decoder is open when the workers start

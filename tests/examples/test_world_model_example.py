@@ -16,6 +16,8 @@ from helpers.paths import EXAMPLES
 from helpers.two_processes import accelerate_launch
 from nora15_hf.trainers import WorldModelConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def example():

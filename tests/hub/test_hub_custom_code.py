@@ -81,6 +81,7 @@ def models(hub):
     return policy, processor, world_model.eval(), world_model_processor
 
 
+@pytest.mark.slow
 def test_models_work_without_the_package(hub, models, environment_without_package, tmp_path):
     policy, processor, world_model, world_model_processor = models
     again = tmp_path / "saved-again"

@@ -227,6 +227,7 @@ def test_what_always_arrives_damaged_is_one_error_and_not_kept(author, cache, ca
     assert any(re.fullmatch(file, name) for name in cached(cache))
 
 
+@pytest.mark.slow
 def test_files_of_the_cache_are_not_read_again(author, cache, monkeypatch):
     for repo, _, load in LOADS.values():
         load(f"robots/{repo}", author)

@@ -12,6 +12,8 @@ from helpers.hub_roundtrip import ARTEFACTS
 from helpers.hub_server import HubServer
 from helpers.paths import TESTS
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = TESTS / "helpers" / "hub_roundtrip.py"
 WAYS = {
     "id": "v2",

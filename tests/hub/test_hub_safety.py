@@ -163,6 +163,7 @@ def test_a_token_among_the_training_arguments_is_refused(tmp_path, config):
     assert "hf_secret" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_two_hundred_pushes_and_pulls_leave_nothing_open(hub, tmp_path):
     folder = tmp_path / "scheduler"
     folder.mkdir()

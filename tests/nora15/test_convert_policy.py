@@ -496,6 +496,7 @@ print(memory("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux' /proc")
+@pytest.mark.slow
 class TestMemory:
     """At the released depth, key set and vocabulary and 1/8 of the width, in a process of its own."""
 

@@ -14,6 +14,8 @@ from nora15_hf.nora15.inference import denoising as fast_denoising
 from nora15_hf.nora15.inference import generation as fast_generation
 from nora15_hf.nora15.presets import tiny_policy
 
+pytestmark = pytest.mark.slow
+
 LONG, SHORT, LONGER = "press the handle down now", "open the faucet", "open the faucet and then close the faucet again"
 NEW_TOKENS = 6
 

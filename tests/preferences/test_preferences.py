@@ -338,6 +338,7 @@ def test_a_shard_without_pairs_is_read_too(tiny, dataset, tmp_path):
     ],
     ids=["frozen backbone", "adapters"],
 )
+@pytest.mark.slow
 def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, capsys, options):
     policy, output = str(tmp_path / "policy"), str(tmp_path / "preferences")
     for part in tiny:

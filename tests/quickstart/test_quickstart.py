@@ -16,6 +16,8 @@ from nora15_hf.evaluation.evaluate import check_conventions, swapped_instruction
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_" + "q" * 34
 ARTEFACTS = ("policy-sft", "policy-dpo", "world-model", "preferences", "demonstrations")
 

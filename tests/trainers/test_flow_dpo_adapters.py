@@ -16,6 +16,8 @@ from helpers.flow_dpo_runs import make_rows, make_trainer
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
 from nora15_hf.trainers import nf4_config, policy_lora_config
 
+pytestmark = pytest.mark.slow
+
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None,
     reason="bitsandbytes is not installed: pip install 'nora15_hf[quant]'",

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from helpers import flow_dpo_runs
 from helpers.two_processes import accelerate_launch
 
+pytestmark = pytest.mark.slow
+
 # SGD, since Adam turns rounding into steps of full size where a gradient is nearly 0.
 COMMON = {"max_steps": 20, "learning_rate": 1e-4, "optim": "sgd", "lr_scheduler_type": "constant", "beta": 50.0}
 RUNS = {

@@ -261,6 +261,7 @@ def test_a_damaged_file_is_named(policy, processor, tmp_path):
 
 
 @pytest.mark.parametrize("precompute", [False, True])
+@pytest.mark.slow
 def test_resumed_training_and_evaluation(tiny, processor, tmp_path, precompute):
     def run(name: str, **options):
         return make_trainer(

@@ -14,6 +14,8 @@ from helpers.two_processes import accelerate_launch
 from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.trainers.ema import EMA_FILE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):

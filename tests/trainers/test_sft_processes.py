@@ -18,6 +18,8 @@ from helpers.small_demonstrations import write_demonstrations
 from helpers.two_processes import accelerate_launch
 from nora15_hf.trainers import Nora15SFTConfig
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "examples" / "sft.py"
 CURVES = ("loss", "lm_loss", "flow_loss", "grad_norm")
 OPTIONS = {

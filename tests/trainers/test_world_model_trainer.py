@@ -38,6 +38,7 @@ def logged(trainer, name: str) -> list[float]:
     return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
+@pytest.mark.slow
 def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     model, processor = blob_model()
     demonstrations = write_blobs(tmp_path / "blobs", 72)

@@ -359,6 +359,7 @@ print(memory("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux' /proc")
+@pytest.mark.slow
 def test_conversion_never_holds_the_weights(tmp_path):
     """At the released depth and key set, in a process of its own."""
     generator = torch.Generator().manual_seed(0)
