@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from helpers.paths import FIXTURES, TESTS
+from helpers.pushed_files import pushed_files, written_files
 from helpers.released_golden import VELOCITY, released_config
 from helpers.released_repos import (
     hub_cache,
@@ -334,25 +335,13 @@ class TestConversion:
         with pytest.raises(FileExistsError, match="not an empty folder"):
             convert(policy, converted[0], config=config, **sources)
 
-    def test_command_and_push(self, nora, codec, tmp_path, capsys, monkeypatch):
-        uploads = []
-
-        class Api:
-            def __init__(self, token=None):
-                pass
-
-            def create_repo(self, repo_id, private, exist_ok):
-                return type("Url", (), {"repo_id": f"me/{repo_id}"})
-
-            def upload_folder(self, **arguments):
-                uploads.append(arguments)
-
-        monkeypatch.setattr("nora15_hf.nora15.convert_nora15_to_hf.HfApi", Api)
+    def test_command_and_push(self, hub, nora, codec, tmp_path, capsys):
         output = tmp_path / "out"
         command = f"convert {nora} --output {output} --push my-nora --init-expert 0 --action-codec {codec}"
         assert cli.main(command.split()) == 0
         assert "NEWLY INITIALISED" in capsys.readouterr().out
-        assert [(upload["repo_id"], upload["folder_path"]) for upload in uploads] == [("me/my-nora", output)]
+        assert pushed_files(hub, "robots/my-nora") == written_files(output)
+        assert hub.commit_titles("robots/my-nora") == ["initial commit", f"Convert {nora.name}"]
         assert cli.main(command.split()) == 2
         assert "not an empty folder" in capsys.readouterr().err
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import HfApi, RepoUrl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +15,7 @@ from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from helpers.paths import FIXTURES
+from helpers.pushed_files import pushed_files, written_files
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.nora15 import Nora15Processor
 from nora15_hf.nora15.image_processing_nora15 import images_to_patches, resize_lanczos3
@@ -421,20 +421,11 @@ class TestSavingAndLoading:
         assert loaded.prompt_ids("Open") == changed.prompt_ids("Open")
         assert loaded.chat_template == SYSTEM_TEMPLATE
 
-    def test_everything_reaches_the_hub(self, robots, folder, monkeypatch):
-        uploaded = {}
-
-        def upload_folder(api, *, repo_id, folder_path, **options):
-            uploaded[repo_id] = {str(f.relative_to(folder_path)) for f in Path(folder_path).rglob("*") if f.is_file()}
-
-        monkeypatch.setattr(
-            HfApi, "create_repo", lambda api, repo_id, **options: RepoUrl(f"https://huggingface.co/{repo_id}")
-        )
-        monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-        robots.push_to_hub("someone/policy")
-        expected = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-        assert uploaded == {"someone/policy": expected}
-        assert "action_codec/bpe_tokenizer/tokenizer.json" in expected
+    def test_everything_reaches_the_hub(self, hub, robots, folder):
+        robots.push_to_hub("robots/policy")
+        pushed = pushed_files(hub, "robots/policy")
+        assert pushed == written_files(folder)
+        assert "action_codec/bpe_tokenizer/tokenizer.json" in pushed
 
     def test_pushing_while_saving_is_refused(self, robots, tmp_path):
         with pytest.raises(ValueError, match="call push_to_hub"):

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from helpers.paths import TESTS
+from helpers.pushed_files import pushed_files, written_files
 from helpers.released_world_model_size import QUARTER
 from helpers.small_world_models import GOLDEN, PARITY, fixture, small_config
 from nora15_hf import cli
@@ -323,20 +324,10 @@ class TestCommand:
         assert cli.main(command) == 2
         assert "--encoder is for a world model's predictor" in capsys.readouterr().err
 
-    def test_push(self, released, tmp_path, monkeypatch):
-        uploads = []
-
-        class Api:
-            def create_repo(self, repo_id, private, exist_ok):
-                return type("Url", (), {"repo_id": f"me/{repo_id}"})
-
-            def upload_folder(self, **arguments):
-                uploads.append(arguments)
-
-        monkeypatch.setattr("nora15_hf.vjepa2_ac.convert_vjepa2_ac_to_hf.HfApi", Api)
+    def test_push(self, hub, released, tmp_path):
         output = tmp_path / "out"
         assert cli.main(["convert", str(released), "--output", str(output), "--push", "my-world-model"]) == 0
-        assert [(upload["repo_id"], upload["folder_path"]) for upload in uploads] == [("me/my-world-model", output)]
+        assert pushed_files(hub, "robots/my-world-model") == written_files(output)
 
 
 MEASURE = """

@@ -1,22 +1,19 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Uploads a folder to its repo in one commit."""
 
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 
 from ..data.lerobot_layout import INFO_PATH
+from ..repo_files.one_commit import commit_files, make_repo
 from .artefacts import Artefact, read_json
 from .card_address import addressed_card
 from .push_plan import PushPlan, plan_push
 
 __all__ = ["push_folder"]
-
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_DATA = ("data/*", "meta/*", "videos/*")
 
 
 def push_folder(
@@ -69,21 +66,9 @@ def push_folder(
 
 def _push(api: HfApi, plan: PushPlan, private: bool | None, revision: str | None, commit_message: str) -> CommitInfo:
     repo_type = plan.artefact.repo_type
-    repo_id = api.create_repo(plan.repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
-    if revision is not None:
-        api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
-    present = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
-    operations = [CommitOperationDelete(path) for path in _stale([file.rfilename for file in present.siblings], plan)]
-    operations += [CommitOperationAdd(path, source) for path, source in _addressed(plan, repo_id).items()]
-    commit = api.create_commit(
-        repo_id,
-        operations,
-        repo_type=repo_type,
-        revision=revision,
-        commit_message=commit_message,
-        # What was decided above holds for this state of the repo only.
-        parent_commit=present.sha,
-    )
+    repo_id = make_repo(api, plan.repo_id, repo_type=repo_type, private=private, revision=revision)
+    files = _addressed(plan, repo_id)
+    commit = commit_files(api, repo_id, files, repo_type=repo_type, revision=revision, commit_message=commit_message)
     if plan.artefact is Artefact.DEMONSTRATIONS and revision is None:
         # LeRobot looks a dataset up under the tag of its format.
         version = read_json(plan.folder / INFO_PATH)["codebase_version"]
@@ -99,18 +84,3 @@ def _addressed(plan: PushPlan, repo_id: str) -> dict[str, Path | bytes]:
         return plan.files
     text = (plan.folder / "README.md").read_text(encoding="utf-8")
     return plan.files | {"README.md": addressed_card(text, plan.folder.resolve().name, repo_id).encode()}
-
-
-def _stale(present: list[str], plan: PushPlan) -> list[str]:
-    """Files of an earlier push that a loader would take together with the new ones, or instead of them."""
-    if plan.artefact.repo_type == "dataset":
-        replaced = [path for path in present if _matches(path, _DATA)]
-    else:
-        # Weights elsewhere in the repo belong to something else, as an adapter in a folder of its own.
-        folders = {PurePosixPath(path).parent for path in plan.files if _matches(path, _WEIGHTS)}
-        replaced = [path for path in present if _matches(path, _WEIGHTS) and PurePosixPath(path).parent in folders]
-    return [path for path in replaced if path not in plan.files]
-
-
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in patterns)

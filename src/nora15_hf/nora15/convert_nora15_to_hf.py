@@ -4,19 +4,21 @@
 import copy
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import Qwen2_5_VLConfig
 
 from ..actions.normalization import ActionStatistics
+from ..repo_files.fingerprint import artefact_name
+from ..repo_files.one_commit import push_model_folder
 from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
 from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor, find_file, read_checkpoint
+from ..repo_files.written_whole import written_whole
 from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction
 from .processing_nora15 import Nora15Processor
@@ -157,8 +159,7 @@ def convert_nora15_to_hf(
         **hub_options,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
-        folder = Path(temporary, "repo")
+    with written_whole(output) as folder:
         folder.mkdir()
         processor.save_pretrained(folder)
         files = write_shards(folder, tensors, max_shard_size, source)
@@ -186,11 +187,14 @@ def convert_nora15_to_hf(
             seed=init_expert,
         )
         _write_card(folder, report, config, push_to or output.name)
-        folder.replace(output)
     if push_to is not None:
-        api = HfApi(token=hub_options.get("token"))
-        repo_id = api.create_repo(push_to, private=private, exist_ok=True).repo_id
-        api.upload_folder(repo_id=repo_id, folder_path=output, commit_message=f"Convert {source}")
+        push_model_folder(
+            output,
+            push_to,
+            private=private,
+            token=hub_options.get("token"),
+            commit_message=f"Convert {artefact_name(source)}",
+        )
     return report
 
 

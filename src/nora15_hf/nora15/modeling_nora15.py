@@ -7,7 +7,6 @@ The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter 
 import copy
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -16,7 +15,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
-from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import (
     LogitsProcessor,
@@ -40,6 +38,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from ..repo_files.flat_code import write_code
+from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.stored_tensors import HUB_OPTIONS, StoredTensor, find_weights, read_checkpoint
 from ..repo_files.verified_download import verified
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
@@ -298,7 +297,7 @@ class Nora15ExpertLayer(GradientCheckpointingLayer):
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
 
-class Nora15PreTrainedModel(PreTrainedModel):
+class Nora15PreTrainedModel(OneCommitPushMixin, PreTrainedModel):
     """Facts that transformers asks of every model class, and strict loading."""
 
     config_class = Nora15Config
@@ -558,41 +557,6 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         if with_code and is_main_process:
             write_code(
                 Path(save_directory), {"config.json": {"AutoConfig": type(self.config), "AutoModel": type(self)}}
-            )
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload model",
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size: int | str = "50GB",
-        with_code: bool = False,
-    ) -> CommitInfo:
-        """
-        `PreTrainedModel.push_to_hub` in one commit that also removes weights which earlier pushes were split into.
-
-        Left in the repo, an old `model.safetensors` would be loaded instead of new shards. `with_code` as in
-        `save_pretrained`.
-        """
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, max_shard_size=max_shard_size, with_code=with_code)
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                commit_description=commit_description,
-                revision=revision,
-                create_pr=create_pr,
-                delete_patterns=["model*.safetensors", "model.safetensors.index.json"],
             )
 
     def get_input_embeddings(self) -> nn.Module:

@@ -2,14 +2,12 @@
 """Everything between a robot's data and the policy: images, prompt, FAST tokens, units."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
@@ -27,6 +25,7 @@ from ..actions.normalization import (
     unnormalize,
 )
 from ..repo_files.flat_code import write_code
+from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.stored_tensors import HUB_OPTIONS, stored_settings
 from ..repo_files.verified_download import verified
 from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
@@ -38,7 +37,7 @@ ACTION_CODEC_FOLDER = "action_codec"
 ImageLike = Image.Image | np.ndarray | torch.Tensor
 
 
-class Nora15Processor(ProcessorMixin):
+class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
     r"""
     Makes the policy's inputs and turns its outputs back into physical units. It owns every convention a checkpoint
     needs, so that nothing has to be remembered beside it.
@@ -508,38 +507,6 @@ class Nora15Processor(ProcessorMixin):
         if with_code:
             write_code(folder, {"processor_config.json": {"AutoProcessor": type(self)}})
         return written
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload processor",
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        with_code: bool = False,
-    ) -> CommitInfo:
-        """
-        `ProcessorMixin.push_to_hub`; transformers' own cannot upload a folder inside a folder, as the codec's is.
-
-        `with_code` as in `save_pretrained`.
-        """
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, with_code=with_code)
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                commit_description=commit_description,
-                revision=revision,
-                create_pr=create_pr,
-            )
 
     @classmethod
     @verified

@@ -2,7 +2,6 @@
 """Making a preference dataset: candidates, rewards and pairs, shard by shard, and making its candidates again."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
+from ..repo_files.written_whole import write_json, written_whole
 from .candidates import FastSampler, FlowSampler, Sampler, noisy_negatives, sample_candidates, sampler_settings
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import DATA_FILES, PROVENANCE_FILE, load_preferences, preference_features
@@ -170,11 +170,11 @@ def build_preferences(
                 bar.update(len(samples))
             # First the count, then the file: after a kill in between the shard is made again and counted the same.
             record["shards"][path.name] = dict(counts)
-            _write_json(folder / PROVENANCE_FILE, record)
+            write_json(folder / PROVENANCE_FILE, record)
             _write_shard(path, rows, features)
 
     record["counts"] = {key: sum(counts[key] for counts in record["shards"].values()) for key in _COUNTS}
-    _write_json(folder / PROVENANCE_FILE, record)
+    write_json(folder / PROVENANCE_FILE, record)
     _write_front_matter(folder, record)
     counts = record["counts"]
     if counts["pairs"] == 0:
@@ -343,24 +343,16 @@ def _open_record(
         "states": [int(state) for state in states],
         "shards": {},
     }
-    _write_json(path, record)
+    write_json(path, record)
     return record
 
 
 def _write_shard(path: Path, rows: dict[str, list], features: Features) -> None:
     table = Dataset.from_dict(rows, features=features).with_format("arrow")[:]
-    part = path.with_suffix(".part")
-    with pq.ParquetWriter(part, table.schema) as writer:
+    with written_whole(path) as part, pq.ParquetWriter(part, table.schema) as writer:
         # A row group without rows is more than `load_dataset` can read; a file without row groups is not.
         if len(table):
             writer.write_table(table)
-    os.replace(part, path)
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(part, path)
 
 
 def _write_front_matter(folder: Path, record: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@
 """Runs the stages of a quickstart in order, remembers which are finished, and continues after a kill."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..repo_files.written_whole import write_json
 from .config import QuickstartConfig
 from .memory import PeakMemory
 from .report_data import StageCost
@@ -53,7 +53,7 @@ class StageRunner:
                 self._check_same_run(run_file)
         state.mkdir(parents=True, exist_ok=True)
         if not run_file.exists():
-            _write_json(run_file, {"fingerprint": config.fingerprint()})
+            write_json(run_file, {"fingerprint": config.fingerprint()})
 
     def _check_is_ours(self, run_file: Path) -> None:
         if not run_file.exists():
@@ -98,19 +98,12 @@ class StageRunner:
             with PeakMemory() as peak:
                 result = stage()
             seconds = time.perf_counter() - start
-            _write_json(record, {"seconds": seconds, "peak_memory_mib": peak.mebibytes, "result": result})
+            write_json(record, {"seconds": seconds, "peak_memory_mib": peak.mebibytes, "result": result})
             print(f"      {seconds:.0f} s, peak memory {peak.mebibytes:.0f} MiB", flush=True)
         # Read back even when just written: a fresh and a resumed run then go on from the same numbers.
         saved = json.loads(record.read_text())
         self.costs.append(StageCost(name=title, seconds=saved["seconds"], peak_memory_mib=saved["peak_memory_mib"]))
         return saved["result"]
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: a kill in the middle must not leave half a record."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, file)
 
 
 __all__ = ["STATE_FOLDER", "StageRunner"]

@@ -3,17 +3,18 @@
 
 import copy
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
+from ..repo_files.one_commit import push_model_folder
 from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
 from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor, read_checkpoint
+from ..repo_files.written_whole import written_whole
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .modeling_vjepa2_ac import VJEPA2ACModel
 from .processing_vjepa2_ac import VJEPA2ACProcessor
@@ -131,8 +132,7 @@ def convert_vjepa2_ac_to_hf(
     tensors = _plan(source, encoder | {f"predictor.{name}": each for name, each in parts["predictor"].items()}, config)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
-        folder = Path(temporary, "repo")
+    with written_whole(output) as folder:
         folder.mkdir()
         VJEPA2ACProcessor(size=config.encoder_config.crop_size).save_pretrained(folder)
         files = write_shards(folder, tensors, max_shard_size, str(source))
@@ -151,11 +151,13 @@ def convert_vjepa2_ac_to_hf(
             dropped=tuple(dropped),
         )
         _write_card(folder, report, push_to or output.name)
-        folder.replace(output)
     if push_to is not None:
-        api = HfApi()
-        repo_id = api.create_repo(push_to, private=private, exist_ok=True).repo_id
-        api.upload_folder(repo_id=repo_id, folder_path=output, commit_message=f"Convert {source.name}")
+        push_model_folder(
+            output,
+            push_to,
+            private=private,
+            commit_message=f"Convert {source.name}",
+        )
     return report
 
 

@@ -3,12 +3,10 @@
 
 import math
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -16,6 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 
 from ..repo_files.flat_code import write_code
+from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.stored_tensors import HUB_OPTIONS, find_weights
 from ..repo_files.verified_download import verified
 from .attention_vjepa2_ac import VJEPA2ACResidualLinear
@@ -59,7 +58,7 @@ def check_finite(name: str, values: torch.Tensor) -> None:
         )
 
 
-class VJEPA2ACPreTrainedModel(PreTrainedModel):
+class VJEPA2ACPreTrainedModel(OneCommitPushMixin, PreTrainedModel):
     """Facts that transformers asks for, initial weights, and loading that refuses an incomplete checkpoint."""
 
     config_class = VJEPA2ACConfig
@@ -137,40 +136,6 @@ class VJEPA2ACPreTrainedModel(PreTrainedModel):
         if with_code and is_main_process:
             write_code(
                 Path(save_directory), {"config.json": {"AutoConfig": type(self.config), "AutoModel": type(self)}}
-            )
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload model",
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size: int | str = "50GB",
-        with_code: bool = False,
-    ) -> CommitInfo:
-        """
-        As [`~transformers.PreTrainedModel.push_to_hub`], in one commit that also removes weights which earlier pushes
-        were split into: left in the repo, an old `model.safetensors` would be loaded instead of new shards. `with_code`
-        as in `save_pretrained`.
-        """
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, max_shard_size=max_shard_size, with_code=with_code)
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                commit_description=commit_description,
-                revision=revision,
-                create_pr=create_pr,
-                delete_patterns=["model*.safetensors", "model.safetensors.index.json"],
             )
 
 

@@ -2,20 +2,19 @@
 """Image preprocessing of V-JEPA 2-AC in plain torch."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from transformers import BatchFeature, ProcessorMixin
 
 from ..repo_files.flat_code import write_code
+from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.verified_download import verified
 
 
-class VJEPA2ACProcessor(ProcessorMixin):
+class VJEPA2ACProcessor(OneCommitPushMixin, ProcessorMixin):
     r"""
     Turns uint8 camera frames into the `pixel_values` of [`VJEPA2ACModel`]: central crop to an allowed aspect ratio,
     bilinear resize without antialiasing, normalisation (`facebookresearch/vjepa2`, `app/vjepa_droid/transforms.py`;
@@ -141,34 +140,6 @@ class VJEPA2ACProcessor(ProcessorMixin):
         if with_code:
             write_code(Path(save_directory), {"processor_config.json": {"AutoProcessor": type(self)}})
         return written
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload processor",
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        with_code: bool = False,
-    ) -> CommitInfo:
-        """As [`~transformers.ProcessorMixin.push_to_hub`]; `with_code` as in `save_pretrained`."""
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, with_code=with_code)
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                commit_description=commit_description,
-                revision=revision,
-                create_pr=create_pr,
-            )
 
 
 __all__ = ["VJEPA2ACProcessor"]
