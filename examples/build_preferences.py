@@ -23,6 +23,7 @@ from nora15_hf.preferences import (
     FastSampler,
     FlowSampler,
     GroundTruthActionReward,
+    MetricActions,
     WeightedReward,
     build_preferences,
     preset_reward,
@@ -114,11 +115,10 @@ def make_reward(
     if options.world_model is None:
         raise ValueError(f"--reward {options.reward} needs --world_model. Without one use --reward ground_truth.")
     world_model = VJEPA2ACModel.from_pretrained(options.world_model).to(device)
-    physical = {}
+    metric_actions = None
     if world_model.config.action_convention == "metric":
         conventions = ClipConventions.from_pretrained(options.world_model)
-        poses = conventions.open_dataset(options.demonstrations, options.demonstrations_revision)
-        physical = {"policy_processor": processor, "poses": poses}
+        metric_actions = MetricActions(processor, dataset, conventions.state_key)
     return preset_reward(
         options.reward,
         world_model,
@@ -127,7 +127,7 @@ def make_reward(
         released_horizon=options.released_horizon,
         standardize=options.standardize,
         ground_truth=ground_truth,
-        **physical,
+        metric_actions=metric_actions,
     )
 
 

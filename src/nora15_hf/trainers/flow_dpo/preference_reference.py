@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The reference's values of preference rows on disk, tied to what they were computed from."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from datasets import Dataset, Image, List
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ...repo_files.fingerprint import digest
+
 
 def rows_fingerprint(dataset: Dataset) -> str:
     """
@@ -21,14 +22,15 @@ def rows_fingerprint(dataset: Dataset) -> str:
     Args:
         dataset ([`~datasets.Dataset`]): preference rows.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for row in stored_images(dataset, ["images", "instruction", "chosen", "rejected"]):
-        for image in row["images"]:
-            digest.update(image)
-        digest.update(row["instruction"].encode())
-        for side in ("chosen", "rejected"):
-            digest.update(np.asarray(row[side], dtype=np.float32).tobytes())
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes]:
+        for row in stored_images(dataset, ["images", "instruction", "chosen", "rejected"]):
+            yield from row["images"]
+            yield row["instruction"].encode()
+            for side in ("chosen", "rejected"):
+                yield np.asarray(row[side], dtype=np.float32).tobytes()
+
+    return digest(parts())
 
 
 def stored_images(dataset: Dataset, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import ProcessorMixin
 
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
-from ...repo_files.fingerprint import fingerprint
+from ...repo_files.fingerprint import digest, fingerprint
 from ..cache_folder import open_cache_folder, save_whole
 from .preference_reference import stored_images
 
@@ -46,10 +46,10 @@ def name_prompts(dataset: Dataset, processor: ProcessorMixin) -> list[Prompt]:
         key = row["instruction"], len(row["images"])
         if key not in token_ids:
             token_ids[key] = processor.prompt_ids(*key)[0]
-        digest = hashlib.blake2b(json.dumps(token_ids[key]).encode(), digest_size=16)
-        for image in row["images"]:
-            digest.update(hashlib.blake2b(image).digest())
-        prompts.append(Prompt(digest.hexdigest(), len(token_ids[key])))
+        # Of each image a digest of its own: otherwise two images could be the same bytes as one.
+        images = (hashlib.blake2b(image).digest() for image in row["images"])
+        name = digest([json.dumps(token_ids[key]).encode(), *images])
+        prompts.append(Prompt(name, len(token_ids[key])))
     return prompts
 
 
