@@ -32,7 +32,7 @@ from nora15_hf.nora15.convert_nora15_to_hf import convert_nora15_to_hf as conver
 from nora15_hf.nora15.presets import tiny_tokenizer
 from nora15_hf.nora15.released_checkpoint import check_tensors, native_name
 from nora15_hf.nora15.released_checkpoint import released_config as released_layout_config
-from nora15_hf.repo_files.stored_tensors import read_checkpoint
+from nora15_hf.repo_files.checkpoint import Checkpoint
 
 EMBEDDING, HEAD = "vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"
 EXPERT = ("action_expert.", "action_in_", "action_out_", "action_time_")
@@ -183,7 +183,7 @@ class TestReleasedPolicy:
         with open(tmp_path / "model.safetensors", "wb") as file:
             file.write(len(encoded).to_bytes(8, "little") + encoded)
             file.truncate(8 + len(encoded) + end)
-        tensors = read_checkpoint(tmp_path)
+        tensors = Checkpoint(tmp_path).tensors
         config = released_layout_config(tensors)
         assert config.vlm_config.text_config.vocab_size == vocabulary
         expected = Nora15ForActionPrediction.expected_shapes(config)
@@ -500,7 +500,7 @@ class TestMemory:
         return int(run.stdout.split()[-1])
 
     def test_loading_takes_little_more_than_the_checkpoint(self, eighth):
-        assert len(read_checkpoint(eighth)) == 1265
+        assert len(Checkpoint(eighth).tensors) == 1265
         checkpoint = (eighth / "model.safetensors").stat().st_size
         peak = self.peak(f"model = Nora15ForActionPrediction.from_pretrained({str(eighth)!r}, config=config)")
         assert peak <= 1.15 * checkpoint, f"{peak / checkpoint:.3f}"

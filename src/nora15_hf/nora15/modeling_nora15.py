@@ -37,9 +37,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
+from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
-from ..repo_files.stored_tensors import HUB_OPTIONS, StoredTensor, find_weights, read_checkpoint
+from ..repo_files.stored_tensors import hub_options
+from ..repo_files.strict_loading import StrictLoadingMixin
 from ..repo_files.verified_download import verified
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_layer import Nora15BackboneLayer
@@ -297,7 +299,7 @@ class Nora15ExpertLayer(GradientCheckpointingLayer):
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
 
-class Nora15PreTrainedModel(OneCommitPushMixin, PreTrainedModel):
+class Nora15PreTrainedModel(StrictLoadingMixin, OneCommitPushMixin, PreTrainedModel):
     """Facts that transformers asks of every model class, and strict loading."""
 
     config_class = Nora15Config
@@ -311,27 +313,6 @@ class Nora15PreTrainedModel(OneCommitPushMixin, PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
-        """
-        `PreTrainedModel.from_pretrained`, except that an incomplete checkpoint is an error instead of a log line.
-
-        Raises:
-            ValueError: When the checkpoint lacks a parameter, has one too many or one of another shape.
-        """
-        # Otherwise transformers falls back to a pickle when there is no safetensors file.
-        kwargs["use_safetensors"] = True
-        find_weights(pretrained_model_name_or_path, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
-        if any(problems.values()):
-            found = "; ".join(f"{len(keys)} {name}: {keys[:5]}" for name, keys in problems.items() if keys)
-            raise ValueError(
-                f"The weights in {pretrained_model_name_or_path!r} are not those of {cls.__name__}: {found}. "
-                "Nothing was loaded by halves; check the checkpoint's version or convert it first."
-            )
-        return (model, info) if output_loading_info else model
 
 
 class Nora15ActionExpert(Nora15PreTrainedModel):
@@ -468,16 +449,15 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         """
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = backbone_quantization(kwargs["quantization_config"])
-        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        native = is_native(pretrained_model_name_or_path, **hub_options)
+        checkpoint = Checkpoint(pretrained_model_name_or_path, hub_options(kwargs))
+        native = is_native(checkpoint)
         if not native:
-            tensors = read_checkpoint(pretrained_model_name_or_path, **hub_options)
-            kwargs["config"] = cls._checked_config(pretrained_model_name_or_path, tensors, kwargs.get("config"))
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+            kwargs["config"] = cls._checked_config(checkpoint, kwargs.get("config"))
+        model, info = cls._load_strictly(checkpoint, *args, **kwargs)
         if native:
             model.scheduler = load_flow_scheduler(
                 pretrained_model_name_or_path,
-                **{key: value for key, value in hub_options.items() if key != "subfolder"},
+                **{key: value for key, value in checkpoint.hub_options.items() if key != "subfolder"},
             )
         model._check_values(pretrained_model_name_or_path)
         return (model, info) if output_loading_info else model
@@ -489,17 +469,18 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             return {name: tensor.shape for name, tensor in cls(config).state_dict().items()}
 
     @classmethod
-    def _checked_config(cls, source, tensors: dict[str, StoredTensor], config: Nora15Config | None) -> Nora15Config:
+    def _checked_config(cls, checkpoint: Checkpoint, config: Nora15Config | None) -> Nora15Config:
         """The configuration of a released checkpoint, after comparing all names and shapes with it."""
+        source, tensors = str(checkpoint.source), checkpoint.tensors
         if not has_expert(tensors):
             raise ValueError(
-                f"{str(source)!r} has no action expert, none of its {len(tensors)} tensors is called action_expert.*: it "
+                f"{source!r} has no action expert, none of its {len(tensors)} tensors is called action_expert.*: it "
                 "is a backbone or another model. To start a policy from a backbone, convert it: "
                 f"nora15 convert {source} --init-expert 0 --output my-policy"
             )
         config = released_config(tensors) if config is None else config
         found = {native_name(name): tensor.shape for name, tensor in tensors.items()}
-        check_tensors(found, cls.expected_shapes(config), str(source), config.tie_word_embeddings)
+        check_tensors(found, cls.expected_shapes(config), source, config.tie_word_embeddings)
         return config
 
     def _check_values(self, source) -> None:
