@@ -7,50 +7,17 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset, concatenate_datasets
 
+from helpers.preference_records import SETTINGS, make_record
 from nora15_hf.preferences.preference_record import (
-    PreferenceCounts,
     PreferenceRecord,
-    PreferenceSettings,
     preference_info,
     with_preference_info,
-)
-
-SETTINGS = PreferenceSettings(
-    policy="robots/policy",
-    policy_fingerprint="f0",
-    dataset_key="arm",
-    num_states=3,
-    states_fingerprint="f1",
-    num_candidates=4,
-    sampler={"type": "FlowSampler", "num_steps": 10},
-    num_noisy_negatives=1,
-    noise_std=0.5,
-    chunk_size=5,
-    action_dim=7,
-    reward={
-        "standardize": False,
-        "rewards": {
-            "world_model": {"weight": 1.0, "world_model": "robots/world-model"},
-            "ground_truth": {"weight": 0.5},
-        },
-    },
-    pairing="best_worst",
-    min_margin=0.0,
-    shard_size=2,
-    batch_size=2,
-    seed=0,
 )
 
 
 @pytest.fixture
 def record() -> PreferenceRecord:
-    shards = {
-        "train-00000-of-00002.parquet": PreferenceCounts(states=2, ties=1, pairs=1),
-        "train-00001-of-00002.parquet": PreferenceCounts(states=1, pairs=1),
-    }
-    return PreferenceRecord(
-        SETTINGS, {"packages": {"torch": "2"}}, [4, 7, 9], shards, sum(shards.values(), PreferenceCounts())
-    )
+    return make_record()
 
 
 @pytest.fixture

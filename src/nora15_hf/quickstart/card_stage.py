@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Cards of the artefacts of a quickstart run."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ..cards.cards import (
     write_preference_card,
     write_world_model_card,
 )
-from ..preferences.preference_dataset import PROVENANCE_FILE
+from ..preferences.preference_record import PreferenceRecord
 from ..preferences.rewards import REWARD_PRESETS
 from ..simulation.metaworld_tasks import get_task
 from ..trainers.world_model.world_model_card import held_out_measures
@@ -114,27 +113,27 @@ def _world_model_info(output: Path, config: QuickstartConfig, result: dict[str, 
 
 
 def _preference_info(output: Path, config: QuickstartConfig) -> PreferenceCardInfo:
-    record = json.loads((output / "preferences" / PROVENANCE_FILE).read_text())
-    settings, counts = record["settings"], record["counts"]
+    record = PreferenceRecord.read(output / "preferences")
+    settings, counts = record.settings, record.counts
     return PreferenceCardInfo(
         repo_id="preferences",
         name="Preferences over action chunks, Meta-World",
-        num_rows=counts["pairs"],
+        num_rows=counts.pairs,
         num_candidates=config.num_candidates,
-        chunk_size=settings["chunk_size"],
-        action_dim=settings["action_dim"],
+        chunk_size=settings.chunk_size,
+        action_dim=settings.action_dim,
         demonstrations="demonstrations",
         policy="policy-sft",
         world_model="world-model",
         rewards=REWARD_PRESETS[REWARD_PRESET],
         selection="best against worst of the candidates",
-        min_margin=settings["min_margin"],
-        num_dropped=counts["ties"] + counts["too_close"],
+        min_margin=settings.min_margin,
+        num_dropped=counts.ties + counts.too_close,
         provenance={
-            "solver steps": settings["sampler"]["num_steps"],
-            "seed": settings["seed"],
-            "policy fingerprint": settings["policy_fingerprint"],
-            "states": counts["states"],
+            "solver steps": settings.sampler["num_steps"],
+            "seed": settings.seed,
+            "policy fingerprint": settings.policy_fingerprint,
+            "states": counts.states,
         },
         limits=LIMITS,
     )

@@ -1,17 +1,19 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The card of a policy that flow DPO wrote, and the curves it shows."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
 from matplotlib.figure import Figure
 from peft import PeftModel
 
 from ...cards.card_info import PolicyCardInfo
 from ...cards.cards import write_policy_card
+from ...preferences.preference_record import PreferenceInfo
 from ...repo_files.fingerprint import artefact_name
 
 if TYPE_CHECKING:
@@ -96,8 +98,8 @@ def write_flow_dpo_card(trainer: "FlowDPOTrainer", name: str) -> Path:
     """
     Writes `README.md` and the curves into the output folder of a run.
 
-    The data and the rewards behind them are taken from the preference dataset's description, see
-    [`~nora15_hf.preferences.load_preferences`]; the meaning of the action dimensions from the processor's `conventions`.
+    The data and the rewards behind them are taken from the record of the preference dataset, where it is known, see
+    [`~nora15_hf.preferences.PreferenceInfo`]; the meaning of the action dimensions from the processor's `conventions`.
 
     Args:
         trainer ([`FlowDPOTrainer`]): at any step.
@@ -126,9 +128,7 @@ def _card_info(trainer: "FlowDPOTrainer", name: str) -> PolicyCardInfo:
     config = policy.config
     keys = tuple(processor.norm_stats)
     conventions = {field: value for key in keys for field, value in processor.conventions.get(key, {}).items()}
-    description = trainer.train_dataset.info.description
-    record: dict[str, Any] = json.loads(description) if description else {}
-    rewards = record["settings"]["reward"]["rewards"] if record else {}
+    known = trainer.preference_info
     base_model = artefact_name(config.name_or_path) if config.name_or_path else None
     repo_id = trainer.hub_model_id or name
     adapters = (
@@ -152,14 +152,14 @@ def _card_info(trainer: "FlowDPOTrainer", name: str) -> PolicyCardInfo:
         statistics_keys=keys,
         decoder=f"flow matching, {type(policy.scheduler).__name__}, {config.num_inference_steps} steps",
         example_instruction=instruction,
-        training=_training(trainer, record),
+        training=_training(trainer, known),
         base_model=base_model,
-        rewards={reward: settings["weight"] for reward, settings in rewards.items()},
+        rewards={} if known is None else known.record.settings.reward_weights,
         limits=(adapters,) if isinstance(model, PeftModel) else (),
     )
 
 
-def _training(trainer: "FlowDPOTrainer", record: dict[str, Any]) -> dict[str, Any]:
+def _training(trainer: "FlowDPOTrainer", known: PreferenceInfo | None) -> dict[str, Any]:
     args = trainer.args
     values = {setting: vars(args)[setting] for setting in _SETTINGS}
     values = {
@@ -170,16 +170,33 @@ def _training(trainer: "FlowDPOTrainer", record: dict[str, Any]) -> dict[str, An
     values["steps"] = trainer.state.global_step
     values["batch size"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     values["pairs"] = len(trainer.train_dataset)
-    if record:
-        settings = record["settings"]
-        for key in ("policy", "policy_fingerprint", "sampler", "num_candidates", "pairing", "min_margin"):
-            values[f"preferences: {key.replace('_', ' ')}"] = settings[key]
-        values["preferences: demonstrations"] = record["provenance"].get("demonstrations", _NOT_STATED)
-        values["preferences: counts"] = record["counts"]
-        values["preferences: standardised rewards"] = settings["reward"]["standardize"]
-        if "sampled_by_this_policy" in record:
-            values["candidates are the starting policy's own"] = record["sampled_by_this_policy"]
-    return values
+    return values | preference_facts(trainer.train_dataset, known)
+
+
+def preference_facts(rows: Dataset, known: PreferenceInfo | None) -> dict[str, Any]:
+    """
+    Rows of the card's table that tell how preferences came about: from their record, else what the rows show.
+
+    Args:
+        rows ([`~datasets.Dataset`]): What was trained on.
+        known ([`PreferenceInfo`], *optional*): Of the rows as the trainer got them.
+    """
+    if known is None:
+        shown = {"preferences": "from several sets, or without a record of how they were made"}
+        if "rewards" in rows.features:
+            shown["preferences: rewards"] = ", ".join(rows.features["rewards"])
+        return shown | {"preferences: dataset keys": ", ".join(sorted(rows.unique("dataset_key")))}
+    settings = vars(known.record.settings)
+    told = {
+        f"preferences: {key.replace('_', ' ')}": settings[key]
+        for key in ("policy", "policy_fingerprint", "sampler", "num_candidates", "pairing", "min_margin")
+    }
+    told["preferences: demonstrations"] = known.record.provenance.get("demonstrations", _NOT_STATED)
+    told["preferences: counts"] = asdict(known.record.counts)
+    told["preferences: standardised rewards"] = settings["reward"]["standardize"]
+    if known.sampled_by_policy is not None:
+        told["candidates are the starting policy's own"] = known.sampled_by_policy
+    return told
 
 
 __all__ = ["CURVES_FILE", "plot_preference_curves", "write_flow_dpo_card"]

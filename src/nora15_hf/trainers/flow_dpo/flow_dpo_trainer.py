@@ -25,6 +25,7 @@ from trl.trainer.utils import use_adapter
 from ...nora15.alternative_answers import answer_log_probs
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ...preferences.preference_dataset import check_preferences
+from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import fingerprint
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
 from ..optimizer_checks import check_optimizer
@@ -152,6 +153,8 @@ class FlowDPOTrainer(DPOTrainer):
                 check_preferences(dataset, policy.config, processing_class, name=name)
                 if args.objective != "flow":
                     check_action_tokens(dataset, processing_class, name=name)
+        # Kept here, because it is lost when the reference's values are added as columns.
+        self.preference_info = preference_info(train_dataset)
         if args.freeze_backbone:
             freeze_backbone(policy, ref_model, has_adapters)
         precompute = args.precompute_ref_log_probs
