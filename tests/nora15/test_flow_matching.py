@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
+from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.trainers.flow_dpo.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
 
 CONFIG = Nora15Config(chunk_size=3, action_dim=2)
 
@@ -42,22 +42,20 @@ def frozen_row_draws(config, rows, key, num_chunks, num_draws, antithetic):
     return torch.cat(noises), torch.cat(times)
 
 
-@pytest.mark.parametrize("leading", [(4,), (4, 5)])
-def test_draws_from_one_generator_are_the_historical_ones(leading):
-    model, _ = tiny_policy(seed=0)
-    found = model.draw_flow_samples(
-        torch.empty(4, model.config.chunk_size, model.config.action_dim),
-        *leading[1:],
-        generator=torch.Generator().manual_seed(3),
-    )
-    expected = frozen_batch_draws(model.config, leading, torch.Generator().manual_seed(3))
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
+@pytest.mark.parametrize("shape", [(4,), (4, 5)])
+def test_draws_from_one_generator_are_the_historical_ones(shape):
+    key = (3, 11)
+    [noise], [timestep] = draw_flow_samples(CONFIG, [key], shape)
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    expected = frozen_batch_draws(CONFIG, shape, torch.Generator().manual_seed(seed))
+    assert torch.equal(noise, expected[0])
+    assert torch.equal(timestep, expected[1])
 
 
 @pytest.mark.parametrize(("num_chunks", "antithetic"), [(1, False), (2, False), (2, True)])
 def test_draws_of_rows_are_the_historical_ones(num_chunks, antithetic):
-    found = sample_row_draws(CONFIG, [7, 2], (1, 0, 9), num_draws=4, num_chunks=num_chunks, antithetic=antithetic)
+    keys = [(1, 0, 9, row) for row in (7, 2)]
+    found = draw_flow_samples(CONFIG, keys, (num_chunks, 4), stratified=True, antithetic=antithetic)
     noise, timestep = frozen_row_draws(CONFIG, [7, 2], (1, 0, 9), num_chunks, 4, antithetic)
     assert torch.equal(found.noise, noise)
     assert torch.equal(found.timestep, timestep)
@@ -80,7 +78,7 @@ class TestLossAgainstAPlainLoop:
 
     def squared_errors(self, model, prefix, actions, noise, timestep):
         """`(batch, chunks, draws, chunk_size, action_dim)`, from one expert pass each."""
-        batch, chunks, draws = timestep.shape
+        chunks, draws = timestep.shape[1:]
         errors = torch.empty(noise.shape)
         for chunk in range(chunks):
             for draw in range(draws):
@@ -111,12 +109,19 @@ class TestLossAgainstAPlainLoop:
         model, generator = policy[0], torch.Generator().manual_seed(1)
         actions = torch.randn(2, 2, 5, 4, generator=generator)
         noise, timestep = frozen_row_draws(model.config, [0, 1], (5,), 1 if shared else 2, 3, False)
-        draws = FlowDraws(noise, timestep)
-        velocity = model(prefix=prefix, **flow_inputs(actions, draws)).velocity
-        found = flow_errors(velocity, actions, draws, action_mask=self.MASK, reduction=reduction)
+        found = model(
+            prefix=prefix,
+            actions=actions,
+            action_mask=self.MASK,
+            noise=noise,
+            timestep=timestep,
+            loss_reduction=f"chunk_{reduction}",
+        )
+        assert found.velocity.shape == (2, 2, 3, 5, 4)
+        assert found.loss is None
         errors = self.squared_errors(
             model, prefix, actions, noise.expand(2, 2, 3, 5, 4), timestep.expand(2, 2, 3)
         ).mean(2)
         errors = errors.masked_fill(~self.MASK[:, None, :, None], 0).sum((-2, -1))
         expected = errors / (self.MASK.sum(-1)[:, None] * 4) if reduction == "mean" else errors
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.flow_loss, expected, atol=1e-5, rtol=1e-5)

@@ -260,7 +260,7 @@ class Nora15ControlPolicy:
         inputs = self._process(images, instruction, state)
         watch.lap("preprocess")
         if self.decoder == "flow":
-            prefix = self.model.prefill(**inputs)
+            prefix = self.model.encode_prefix(**inputs)
             watch.lap("prefix")
             # Noise of an episode depends on its seed and the prediction's number only, as in closed-loop evaluation.
             shape = (self.model.config.chunk_size, self.model.config.action_dim)

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from ..actions.keyed_noise import NoiseKey, keyed_rng
-from ..nora15.modeling_nora15 import Nora15ForActionPrediction, multimodal_position_ids
+from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,9 @@ class EncodedPrompts:
 @torch.no_grad()
 def encode_prompts(policy: Nora15ForActionPrediction, inputs: Mapping[str, torch.Tensor]) -> EncodedPrompts:
     """One backbone pass over what the processor returned for B prompts."""
-    vlm_config = policy.config.vlm_config
     vision = {key: inputs[key] for key in ("pixel_values", "image_grid_thw")}
     hidden_states, keys, values = policy.run_backbone(inputs["input_ids"], inputs["attention_mask"], **vision)
-    positions = multimodal_position_ids(
-        inputs["input_ids"],
-        inputs["attention_mask"],
-        inputs["image_grid_thw"],
-        vlm_config.image_token_id,
-        vlm_config.vision_config.spatial_merge_size,
-    )
+    positions = policy.position_ids(inputs["input_ids"], inputs["attention_mask"], inputs["image_grid_thw"])
     return EncodedPrompts(keys, values, inputs["attention_mask"], hidden_states[:, -1], positions[:, :, -1:] + 1)
 
 
