@@ -78,10 +78,11 @@ class FlowDPOTrainer(DPOTrainer):
 
     `-log sigmoid(beta * [(error_ref(chosen) - error(chosen)) - (error_ref(rejected) - error(rejected))])`
 
-    with the velocity errors of [`~nora15_hf.nora15.flow_matching.flow_loss`] under the same noise and times for all four, which depend on `seed`, step and row alone. It is ln 2 at the first step. With `objective="fast"` the errors
-    are those of the FAST tokens, minus their log-likelihood; `"joint"` adds both losses. The reference is complete and
-    never changes: a frozen copy of the policy, the base model under freshly added adapters (`peft_config`), the adapters
-    as they came (a `PeftModel`), or values computed before training (`precompute_ref_log_probs`).
+    with the velocity errors of [`~nora15_hf.nora15.flow_matching.flow_loss`] under the same noise and times for all four,
+    which depend on `seed`, step and row alone. It is ln 2 at the first step. With `objective="fast"` the errors are those
+    of the FAST tokens, minus their log-likelihood; `"joint"` adds both losses. The reference is complete and never
+    changes: a frozen copy of the policy, the base model under freshly added adapters (`peft_config`), the adapters as they
+    came (a `PeftModel`), or values computed before training (`precompute_ref_log_probs`).
 
     Args:
         model ([`Nora15ForActionPrediction`] or [`~peft.PeftModel`]):
