@@ -4,7 +4,6 @@
 The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
 )
@@ -42,6 +39,7 @@ from .checkpoint_nora15 import PolicyCheckpointMixin
 from .configuration_nora15 import Nora15Config
 from .flow_matching import draw_times, flow_loss
 from .flow_schedulers import SAMPLING_PRESETS, flow_solver
+from .generation_nora15 import FastGenerationMixin
 
 if TYPE_CHECKING:
     from .inference.policy_inference import PolicyInference
@@ -304,7 +302,7 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
         return angle.cos(), angle.sin()
 
 
-class Nora15ForActionPrediction(PolicyCheckpointMixin, Nora15PreTrainedModel):
+class Nora15ForActionPrediction(PolicyCheckpointMixin, FastGenerationMixin, Nora15PreTrainedModel):
     """
     NORA-1.5: predicts a chunk of robot actions from images and an instruction, by FAST tokens or by flow matching.
 
@@ -857,75 +855,6 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, Nora15PreTrainedModel):
         return solver.integrate(velocity, noise.to(prefix.mask.device, torch.float32))
 
     @torch.no_grad()
-    def generate_actions(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        image_grid_thw: torch.LongTensor | None = None,
-        max_new_tokens: int | None = None,
-        state: torch.Tensor | None = None,
-        **generation_options,
-    ) -> list[list[int]]:
-        r"""
-        Actions as FAST tokens, autoregressively; `processor.decode_action_tokens` turns them into actions.
-
-        Args:
-            input_ids, attention_mask, pixel_values, image_grid_thw: What the processor returned, left-padded.
-            max_new_tokens (`int`, *optional*):
-                Longest sequence; default: one token for every entry of the chunk, more than FAST ever needs, and the
-                end marker.
-            state: What the processor returned; only the flow depends on it, FAST tokens do not.
-            generation_options:
-                Of transformers' `generate`, for example `do_sample=True, temperature=0.7`. Greedy decoding and sampling
-                with temperature, `top_k` and `top_p` take fewer operations, see `use_inference_path`; anything else is
-                left to `generate` itself.
-
-        Returns:
-            `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
-        """
-        if max_new_tokens is None:
-            max_new_tokens = self.config.chunk_size * self.config.action_dim + 1
-        if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens} must be an integer of at least 1.")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if not attention_mask[:, -1].all():
-            raise ValueError(
-                "attention_mask ends with padding in some rows, where generation has to begin: prompts must be "
-                "left-padded, as the processor returns them."
-            )
-        start, count = self.config.action_token_start_id, self.config.num_action_tokens
-        end_ids = self.generation_config.eos_token_id
-        if end_ids is None:
-            raise ValueError(
-                "The policy does not know where an answer ends: set generation_config.eos_token_id, or "
-                "vlm_config.text_config.eos_token_id before the model is made, to the id of <|im_end|>."
-            )
-        end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
-        config = copy.deepcopy(self.generation_config)
-        unknown = config.update(**generation_options)
-        inference = self._inference
-        if inference is not None and not unknown and inference.can_generate(self, config):
-            inputs = (input_ids, attention_mask, pixel_values, image_grid_thw)
-            rows = inference.generate_tokens(self, inputs, config, end_ids, max_new_tokens)
-            return [[token - start for token in row] for row in rows]
-        sequences = self.vlm.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid_thw,
-            # Without it transformers falls back to one-axis positions without a word.
-            mm_token_type_ids=(input_ids == self.config.vlm_config.image_token_id).int(),
-            max_new_tokens=max_new_tokens,
-            logits_processor=LogitsProcessorList([ActionTokensOnly(start, count, end_ids)]),
-            pad_token_id=self.config.get_text_config().pad_token_id,
-            **generation_options,
-        )
-        rows = sequences[:, input_ids.shape[1] :].tolist()
-        return [[token - start for token in row if start <= token < start + count] for row in rows]
-
-    @torch.no_grad()
     def warm_up(
         self,
         input_ids: torch.LongTensor,
@@ -973,19 +902,6 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, Nora15PreTrainedModel):
         else:
             run = partial(self.generate_actions, *inputs, max_new_tokens)
         inference.warm_up(input_ids.shape, run)
-
-
-class ActionTokensOnly(LogitsProcessor):
-    """Leaves only FAST tokens and the end markers to generate from."""
-
-    def __init__(self, start: int, count: int, end_ids: list[int]):
-        self.start, self.count, self.end_ids = start, count, end_ids
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        restricted = torch.full_like(scores, -torch.inf)
-        restricted[:, self.start : self.start + self.count] = scores[:, self.start : self.start + self.count]
-        restricted[:, self.end_ids] = scores[:, self.end_ids]
-        return restricted
 
 
 __all__ = [

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GenerationConfig
 
+from ..generation_nora15 import EncodedPrompt
 from .compiled_parts import CompiledParts
 from .denoising import Denoiser
-from .generation import ActionHead, generate_tokens, is_simple, pick_token
-from .layer_weights import are_tensors, can_be_read, read_layer
+from .generation import ReadActionHead, ReadDecoder
+from .layer_weights import are_tensors, can_be_read, read_layer, rms_norm
 from .prefill import encode_patches, encode_tokens, read_vision, vision_layout
 
 
-class EncodedPrompt(NamedTuple):
+class BackbonePass(NamedTuple):
     """
     What [`PolicyInference.run_backbone`] returns; `length` is that of the prompt with the padding that it added.
 
@@ -70,10 +70,6 @@ class PolicyInference:
             and can_be_read(expert, expert.layers, "input_layernorm")
         )
 
-    def can_generate(self, policy: nn.Module, config: GenerationConfig) -> bool:
-        """Whether FAST tokens can be generated as a configuration asks: greedily, or with temperature, top-k and top-p."""
-        return self.can_run_backbone(policy) and is_simple(config)
-
     def run_backbone(
         self,
         policy: nn.Module,
@@ -82,7 +78,7 @@ class PolicyInference:
         pixel_values: torch.Tensor | None,
         image_grid_thw: torch.LongTensor | None,
         last_output: bool = False,
-    ) -> EncodedPrompt:
+    ) -> BackbonePass:
         """
         The pass of `Nora15ForActionPrediction.run_backbone`; arguments as there.
 
@@ -108,7 +104,7 @@ class PolicyInference:
             run = self.compiled.find(encode_tokens, *shape, last_output, attention_mask.dtype, dtype, device)
         position_embeddings = language_model.rotary_emb(hidden_states, position_ids)
         outputs = run(layers, hidden_states, position_embeddings, attention_mask, last_output)
-        return EncodedPrompt(*outputs, position_ids, attention_mask)
+        return BackbonePass(*outputs, position_ids, attention_mask)
 
     def _embed_images(
         self, policy: nn.Module, pixel_values: torch.Tensor, image_grid_thw: torch.LongTensor
@@ -143,43 +139,32 @@ class PolicyInference:
         """
         return Denoiser(policy, prefix, time_embeddings, num_samples, state_embeds, self.compiled).velocity
 
-    def generate_tokens(
-        self,
-        policy: nn.Module,
-        inputs: tuple[torch.Tensor, ...],
-        config: GenerationConfig,
-        end_ids: list[int],
-        max_new_tokens: int,
-    ) -> list[list[int]]:
+    def start_generation(
+        self, policy: nn.Module, inputs: tuple[torch.Tensor, ...], end_ids: list[int], max_new_tokens: int
+    ) -> tuple[EncodedPrompt, ReadDecoder, ReadActionHead]:
         """
-        Continues prompts by FAST tokens.
+        What [`~nora15_hf.nora15.generation_nora15.generate_tokens`] needs.
 
         Args:
             policy ([`Nora15ForActionPrediction`]): The policy.
             inputs (`tuple[torch.Tensor, ...]`): The four tensors of `run_backbone`.
-            config (`GenerationConfig`): One that it [can generate][PolicyInference.can_generate] by.
             end_ids (`list[int]`): End markers.
             max_new_tokens (`int`): Longest answer, end marker included.
 
         Returns:
-            `list[list[int]]`: Vocabulary ids of each row, without the end marker.
+            The encoded prompts, the decoder behind them, and the head.
         """
-        prompt = self.run_backbone(policy, *inputs, last_output=True)
-        head = ActionHead(
-            policy.vlm.lm_head, policy.config.action_token_start_id, policy.config.num_action_tokens, end_ids
+        language_model, config = policy.vlm.model.language_model, policy.config
+        encoded = self.run_backbone(policy, *inputs, last_output=True)
+        prompt = EncodedPrompt(
+            rms_norm(language_model.norm, encoded.hidden_states),
+            encoded.keys,
+            encoded.values,
+            encoded.position_ids[:, :, -1:],
+            encoded.attention_mask,
         )
-        return generate_tokens(
-            policy.vlm.model.language_model,
-            head,
-            pick_token(config),
-            prompt.hidden_states,
-            prompt.keys,
-            prompt.values,
-            prompt.position_ids,
-            prompt.attention_mask,
-            max_new_tokens,
-            self.compiled,
-        )
+        head = ReadActionHead(policy.vlm.lm_head, config.action_token_start_id, config.num_action_tokens, end_ids)
+        return prompt, ReadDecoder(language_model, prompt, max_new_tokens - 1, self.compiled), head
 
     def warm_up(self, shape: torch.Size, run: Callable[[], object]) -> None:
         """
@@ -206,4 +191,4 @@ def _may_read_weights(policy: nn.Module) -> bool:
     )
 
 
-__all__ = ["EncodedPrompt", "PolicyInference"]
+__all__ = ["BackbonePass", "PolicyInference"]
