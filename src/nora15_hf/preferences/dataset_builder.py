@@ -15,11 +15,12 @@ from huggingface_hub import DatasetCardData
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
+from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
-from .candidates import FastSampler, FlowSampler, Sampler, noisy_negatives, sample_candidates, sampler_settings
+from .candidates import Sampler, noisy_negatives, sample_candidates, sampler_settings
 from .pairs import select_pairs
 from .preference_dataset import DATA_FILES, load_preferences, preference_features
 from .preference_record import PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
