@@ -17,7 +17,6 @@ from helpers.preference_demonstrations import write_demonstrations
 from nora15_hf.actions import FastActionTokenizer
 from nora15_hf.actions.normalization import ActionStatistics
 from nora15_hf.data import LeRobotDataset
-from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
     FastSampler,
@@ -30,7 +29,6 @@ from nora15_hf.preferences import (
     select_pairs,
     select_states,
 )
-from nora15_hf.preferences.token_sampling import encode_prompts, sample_action_tokens
 
 INSTRUCTIONS = ("open the faucet", "press the button")
 GROUND_TRUTH = WeightedReward({"ground_truth": (GroundTruthActionReward(), 1.0)})
@@ -99,8 +97,13 @@ def test_tokens_follow_the_policys_distribution(tiny, dataset):
     policy, processor = tiny
     sample = dataset[0]
     inputs = processor(images=[sample["images"]], text=[sample["instruction"]])
-    keys = [(number,) for number in range(400)]
-    drawn = sample_action_tokens(policy, encode_prompts(policy, inputs), [0] * 400, keys, temperature=2.0)
+    drawn = policy.generate_actions(
+        prompt=policy.encode_prompt(**inputs).select(torch.zeros(400, dtype=torch.long)),
+        noise_keys=[(number,) for number in range(400)],
+        do_sample=True,
+        temperature=2.0,
+        top_k=0,
+    )
     with torch.no_grad():
         logits = policy(**inputs, return_logits=True).logits[0, -1].double() / 2.0
     start, count = policy.config.action_token_start_id, policy.config.num_action_tokens
@@ -118,22 +121,19 @@ def test_greedy_tokens_equal_generate(speaking, dataset):
     policy, processor = speaking
     samples = [dataset[0], dataset[8]]
     inputs = processor(images=[s["images"] for s in samples], text=[s["instruction"] for s in samples])
-    drawn = sample_action_tokens(policy, encode_prompts(policy, inputs), [0, 1], [(0,), (1,)], temperature=1e-6)
+    drawn = policy.generate_actions(**inputs, noise_keys=[(0,), (1,)], do_sample=True, temperature=1e-6)
     assert drawn == policy.generate_actions(**inputs, do_sample=False)
 
 
-def test_fast_candidates_take_one_backbone_pass(speaking, dataset, monkeypatch):
-    passes = []
-    run = Nora15ForActionPrediction.run_backbone
-
-    def counting_run(self, input_ids, *args, **kwargs):
-        passes.append(len(input_ids))
-        return run(self, input_ids, *args, **kwargs)
-
-    monkeypatch.setattr(Nora15ForActionPrediction, "run_backbone", counting_run)
+def test_fast_candidates_take_one_backbone_pass(speaking, dataset):
+    policy, prompts = speaking[0], []
+    handle = policy.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: prompts.append(output.shape[:2]) if output.shape[1] > 1 else None
+    )
     samples = [dataset[0], dataset[8]]
     sample_candidates(*speaking, samples, num_candidates=4, sampler=FastSampler(max_attempts=5))
-    assert passes == [2]
+    handle.remove()
+    assert [batch for batch, _ in prompts] == [2]
 
 
 def test_tokens_that_spell_nothing_are_counted_and_their_states_dropped(tiny, dataset, tmp_path):

@@ -8,23 +8,18 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from transformers import BatchFeature
 
-from ..actions.keyed_noise import keyed_noise
 from ..actions.normalization import select_dataset_key
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..nora15.processing_nora15 import ImageLike, Nora15Processor
 from .chunk_buffer import ChunkBuffer
+from .chunk_prediction import predict_chunks, prepare_inputs
+from .chunk_samplers import FlowSampler, GreedyFastSampler, InvalidChunkError
 from .observation import check_observation
 from .timing import ControlTiming, Stopwatch, TimingSummary, summarize_timings
 
 # Enough for percentiles; a robot that runs for days must not fill the memory.
 REMEMBERED_TIMINGS = 10_000
-
-
-class InvalidChunkError(ValueError):
-    """The policy's output is not a chunk of actions: FAST tokens that spell none, or numbers that are not finite."""
 
 
 class Nora15ControlPolicy:
@@ -124,6 +119,7 @@ class Nora15ControlPolicy:
         self.on_invalid = on_invalid
         self.last_timing: ControlTiming | None = None
         self._timings: deque[ControlTiming] = deque(maxlen=REMEMBERED_TIMINGS)
+        self._sampler = FlowSampler(num_steps) if decoder == "flow" else GreedyFastSampler()
         self._buffer = ChunkBuffer(n_action_steps, temporal_ensemble_decay)
         self.reset()
 
@@ -213,12 +209,20 @@ class Nora15ControlPolicy:
                 Also compile the policy for such observations, with instructions as long as this one's or shorter; see
                 [`Nora15ForActionPrediction.warm_up`].
         """
-        inputs = self._check(observation)
+        images, instruction, state = self._check(observation)
         if compile:
-            self.model.warm_up(**self._process(*inputs), decoder=self.decoder)
+            inputs = prepare_inputs(
+                self.model,
+                self.processor,
+                [images],
+                [instruction],
+                states=None if state is None else [state],
+                dataset_key=self.dataset_key,
+            )
+            self.model.warm_up(**inputs, decoder=self.decoder)
         for _ in range(2):
             with contextlib.suppress(InvalidChunkError):
-                self._predict(*inputs, Stopwatch(self.model.device))
+                self._predict(images, instruction, state, Stopwatch(self.model.device))
 
     def timing_summary(self) -> TimingSummary:
         """Median and 95th percentile of the calls that predicted a chunk, of the last 10,000 calls."""
@@ -243,46 +247,34 @@ class Nora15ControlPolicy:
         finally:
             self._predictions += 1
 
-    def _process(self, images: list[ImageLike], instruction: str, state: np.ndarray | None) -> BatchFeature:
-        return self.processor(
-            images=[images],
-            text=[instruction],
-            state=None if state is None else state[None],
-            dataset_key=self.dataset_key,
-            device=self.model.device,
-        )
-
-    @torch.no_grad()
     def _predict(
         self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
     ) -> np.ndarray:
         """A chunk `(H, A)` in physical units."""
-        inputs = self._process(images, instruction, state)
-        watch.lap("preprocess")
-        if self.decoder == "flow":
-            prefix = self.model.prefill(**inputs)
-            watch.lap("prefix")
-            # Noise of an episode depends on its seed and the prediction's number only, as in closed-loop evaluation.
-            shape = (self.model.config.chunk_size, self.model.config.action_dim)
-            noise = keyed_noise([(self._episode_seed, self._predictions)], shape)
-            chunk = self.model.sample_actions(prefix=prefix, noise=noise, num_steps=self.num_steps)[0].cpu().numpy()
-            watch.lap("denoise")
-        else:
-            token_ids = self.model.generate_actions(**inputs, do_sample=False)
-            watch.lap("denoise")
-            try:
-                chunk = self.processor.decode_action_tokens(token_ids, on_invalid="raise")[0][0]
-            except ValueError as error:
-                raise InvalidChunkError(
-                    f"The policy's FAST tokens for {instruction!r} do not spell a chunk: {error} Use decoder='flow', or "
-                    "on_invalid='previous' to repeat the previous action."
-                ) from error
+        try:
+            chunk = predict_chunks(
+                self.model,
+                self.processor,
+                [images],
+                [instruction],
+                # As in closed-loop evaluation: the episode's seed and the prediction's number.
+                [(self._episode_seed, self._predictions)],
+                states=None if state is None else [state],
+                dataset_key=self.dataset_key,
+                sampler=self._sampler,
+                lap=watch.lap,
+            )[0]
+        except InvalidChunkError as error:
+            raise InvalidChunkError(
+                f"The policy's FAST tokens for {instruction!r} do not spell a chunk: {error} Use decoder='flow', or "
+                "on_invalid='previous' to repeat the previous action."
+            ) from error
         if not np.isfinite(chunk).all():
             raise InvalidChunkError(
                 f"The policy predicted NaN or infinity for {instruction!r}. Its weights or their dtype are damaged: "
                 "`nora15 doctor` tells which."
             )
-        return self.processor.unnormalize_actions(chunk, self.dataset_key, state)
+        return chunk
 
 
-__all__ = ["InvalidChunkError", "Nora15ControlPolicy"]
+__all__ = ["Nora15ControlPolicy"]

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..actions.keyed_noise import NoiseKey, keyed_noise
+from ..actions.keyed_noise import NoiseKey
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from .chunk_prediction import predict_chunks
+from .chunk_samplers import FlowSampler
 
 
 class FlowChunkPolicy:
@@ -50,11 +52,15 @@ class FlowChunkPolicy:
         Returns:
             `np.ndarray` of shape `(batch, chunk_size, action_dim)`, float32, physical units.
         """
-        shape = (self.model.config.chunk_size, self.model.config.action_dim)
-        noise = keyed_noise(noise_keys, shape)
-        inputs = self.processor(images=list(images), text=list(instructions), device=self.model.device)
-        actions = self.model.sample_actions(**inputs, noise=noise, num_steps=self.num_steps)
-        return self.processor.unnormalize_actions(actions, self.dataset_key).cpu().numpy()
+        return predict_chunks(
+            self.model,
+            self.processor,
+            images,
+            instructions,
+            noise_keys,
+            dataset_key=self.dataset_key,
+            sampler=FlowSampler(self.num_steps),
+        )
 
 
 __all__ = ["FlowChunkPolicy"]

@@ -7,7 +7,7 @@ The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter 
 import copy
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -37,6 +37,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
+from ..actions.keyed_noise import NoiseKey
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.stored_tensors import HUB_OPTIONS, StoredTensor, find_weights, read_checkpoint
@@ -48,8 +49,16 @@ from .flow_schedulers import SAMPLING_PRESETS, load_flow_scheduler
 from .flow_solver import flow_solver
 from .inference.compiled_parts import CompiledParts
 from .inference.denoising import Denoiser
-from .inference.generation import ActionHead, generate_tokens, is_simple, pick_token
-from .inference.layer_weights import are_tensors, can_be_read, read_layer
+from .inference.generation import (
+    ActionHead,
+    CalledDecoder,
+    EncodedPrompt,
+    ReadDecoder,
+    generate_tokens,
+    is_simple,
+    pick_token,
+)
+from .inference.layer_weights import are_tensors, can_be_read, read_layer, rms_norm
 from .inference.prefill import encode_patches, encode_tokens, read_vision, vision_layout
 from .quantization import backbone_quantization, refuse_repacked_weights
 from .released_checkpoint import check_tensors, has_expert, is_native, native_name, released_config
@@ -785,13 +794,7 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         encode: Callable[[torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.LongTensor]:
         """Tokens with pictures in their places, `(batch, length, hidden_size)`, and positions `(3, batch, length)`."""
-        position_ids = multimodal_position_ids(
-            input_ids,
-            attention_mask,
-            image_grid_thw,
-            self.config.vlm_config.image_token_id,
-            self.config.vlm_config.vision_config.spatial_merge_size,
-        )
+        position_ids = self._position_ids(input_ids, attention_mask, image_grid_thw)
         hidden_states = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
             image_embeds = encode(pixel_values)
@@ -799,6 +802,17 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
             is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
             hidden_states = hidden_states.masked_scatter(is_image, image_embeds.to(hidden_states.dtype))
         return hidden_states, position_ids
+
+    def _position_ids(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor, image_grid_thw: torch.LongTensor | None
+    ) -> torch.LongTensor:
+        return multimodal_position_ids(
+            input_ids,
+            attention_mask,
+            image_grid_thw,
+            self.config.vlm_config.image_token_id,
+            self.config.vlm_config.vision_config.spatial_merge_size,
+        )
 
     @torch.no_grad()
     def prefill(
@@ -1212,14 +1226,71 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         return lambda sample, evaluation: self.predict_velocity(sample, times[evaluation].expand(leading), prefix)
 
     @torch.no_grad()
-    def generate_actions(
+    def encode_prompt(
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.LongTensor | None = None,
+        state: torch.Tensor | None = None,
+    ) -> EncodedPrompt:
+        """
+        One backbone pass over the prompt, for any number of `generate_actions` calls.
+
+        Args:
+            input_ids, attention_mask, pixel_values, image_grid_thw: What the processor returned, left-padded.
+            state: What the processor returned; only the flow depends on it, FAST tokens do not.
+
+        Raises:
+            ValueError: A prompt ends with padding.
+        """
+        attention_mask = self._left_padded(input_ids, attention_mask)
+        batch, length = input_ids.shape
+        last = torch.arange(1, batch + 1, device=input_ids.device) * length - 1
+        hidden_states, keys, values = self.run_backbone(
+            input_ids, attention_mask, pixel_values, image_grid_thw, output_index=last
+        )
+        position_ids = self._position_ids(input_ids, attention_mask, image_grid_thw)
+        return EncodedPrompt(hidden_states[:, None], keys, values, position_ids[:, :, -1:], attention_mask)
+
+    def _read_prompt(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_grid_thw: torch.LongTensor | None,
+    ) -> EncodedPrompt:
+        """`encode_prompt` as `encode_tokens` does it."""
+        input_ids, attention_mask = self._pad_prompt(input_ids, attention_mask)
+        hidden_states, keys, values, position_ids = self._read_backbone(
+            input_ids, attention_mask, pixel_values, image_grid_thw, last_output=True
+        )
+        hidden_states = rms_norm(self.vlm.model.language_model.norm, hidden_states)
+        return EncodedPrompt(hidden_states, keys, values, position_ids[:, :, -1:], attention_mask)
+
+    @staticmethod
+    def _left_padded(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """The attention mask of prompts that end where generation has to begin."""
+        if attention_mask is None:
+            return torch.ones_like(input_ids)
+        if not attention_mask[:, -1].all():
+            raise ValueError(
+                "attention_mask ends with padding in some rows, where generation has to begin: prompts must be "
+                "left-padded, as the processor returns them."
+            )
+        return attention_mask
+
+    @torch.no_grad()
+    def generate_actions(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
         max_new_tokens: int | None = None,
         state: torch.Tensor | None = None,
+        prompt: EncodedPrompt | None = None,
+        noise_keys: Sequence[NoiseKey] | None = None,
         **generation_options,
     ) -> list[list[int]]:
         r"""
@@ -1231,6 +1302,10 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
                 Longest sequence; default: one token for every entry of the chunk, more than FAST ever needs, and the
                 end marker.
             state: What the processor returned; only the flow depends on it, FAST tokens do not.
+            prompt ([`EncodedPrompt`], *optional*): Of `encode_prompt`, instead of the processor's tensors.
+            noise_keys (`Sequence[tuple[int, ...]]`, *optional*):
+                With `do_sample=True`, what the random numbers of each row depend on: a row then gives the same tokens up to
+                rounding in any batch. By default all rows share the global generator.
             generation_options:
                 Of transformers' `generate`, for example `do_sample=True, temperature=0.7`. Greedy decoding and sampling
                 with temperature, `top_k` and `top_p` are fast; anything else is left to `generate` itself.
@@ -1238,17 +1313,12 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         Returns:
             `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
         """
+        if (input_ids is None) == (prompt is None):
+            raise ValueError("Give either the processor's tensors (input_ids, ...) or prompt=encode_prompt(...).")
         if max_new_tokens is None:
             max_new_tokens = self.config.chunk_size * self.config.action_dim + 1
         if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} must be an integer of at least 1.")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if not attention_mask[:, -1].all():
-            raise ValueError(
-                "attention_mask ends with padding in some rows, where generation has to begin: prompts must be "
-                "left-padded, as the processor returns them."
-            )
         start, count = self.config.action_token_start_id, self.config.num_action_tokens
         end_ids = self.generation_config.eos_token_id
         if end_ids is None:
@@ -1259,23 +1329,33 @@ class Nora15ForActionPrediction(Nora15PreTrainedModel):
         end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
         config = copy.deepcopy(self.generation_config)
         unknown = config.update(**generation_options)
-        if self._can_read_backbone() and is_simple(config) and not unknown:
-            input_ids, attention_mask = self._pad_prompt(input_ids, attention_mask)
-            last, keys, values, position_ids = self._read_backbone(
-                input_ids, attention_mask, pixel_values, image_grid_thw, last_output=True
+        is_ours = is_simple(config) and not unknown
+        if not is_ours and (prompt is not None or noise_keys is not None):
+            raise ValueError(
+                f"generation_options={generation_options} are left to transformers' `generate`, which knows neither prompt "
+                "nor noise_keys. Drop these two, or use do_sample, temperature, top_k and top_p only."
             )
-            rows = generate_tokens(
-                self.vlm.model.language_model,
-                ActionHead(self.vlm.lm_head, start, count, end_ids),
-                pick_token(config),
-                last,
-                keys,
-                values,
-                position_ids,
-                attention_mask,
-                max_new_tokens,
-                self._compiled,
+        num_rows = len(input_ids if prompt is None else prompt)
+        if noise_keys is not None and not (config.do_sample and len(noise_keys) == num_rows):
+            raise ValueError(
+                f"noise_keys has {len(noise_keys)} entries for {num_rows} rows and do_sample={config.do_sample}; expected "
+                "one key per row, and do_sample=True: greedy decoding draws nothing."
             )
+        language_model, decoder = self.vlm.model.language_model, None
+        if prompt is None:
+            attention_mask = self._left_padded(input_ids, attention_mask)
+            inputs = (input_ids, attention_mask, pixel_values, image_grid_thw)
+            # What a key gives must neither depend on a warm-up nor on whether weights can be read.
+            if noise_keys is not None:
+                prompt = self.encode_prompt(*inputs)
+            elif is_ours and self._can_read_backbone():
+                prompt = self._read_prompt(*inputs)
+                decoder = ReadDecoder(language_model, prompt, max_new_tokens - 1, self._compiled)
+        if prompt is not None:
+            head = ActionHead(self.vlm.lm_head, start, count, end_ids)
+            decoder = decoder or CalledDecoder(language_model, prompt)
+            pick = pick_token(config, head, noise_keys)
+            rows = generate_tokens(decoder, head, pick, prompt, max_new_tokens, self._compiled.is_warming_up)
             return [[token - start for token in row] for row in rows]
         sequences = self.vlm.generate(
             input_ids=input_ids,

@@ -4,7 +4,8 @@
 What needs a simulator lives in `simulator_reward` and `reached_states`, which are imported by their own names.
 """
 
-from .candidates import FastSampler, FlowSampler, candidate_noise, sample_candidates
+from ..control.chunk_samplers import FastSampler, FlowSampler
+from .candidates import candidate_noise, sample_candidates
 from .dataset_builder import build_preferences, regenerate_candidates
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import check_preferences, load_preferences, preference_features

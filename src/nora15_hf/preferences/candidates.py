@@ -2,7 +2,7 @@
 """Candidate chunks: several samples of one policy at one state, by its flow or by its FAST tokens."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,47 +10,14 @@ import torch
 from transformers import ProcessorMixin
 
 from ..actions.keyed_noise import keyed_noise
+from ..control.chunk_prediction import predict_chunks
+from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..data.lerobot_dataset import Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from .token_sampling import encode_prompts, sample_action_tokens
 
-# Second numbers of the keys that random numbers depend on, besides the set's seed and the state's row.
-NOISY_NEGATIVES, RANDOM_PAIRS, TOKENS = range(1, 4)
-
-
-@dataclass(frozen=True)
-class FlowSampler:
-    """
-    Candidates by flow matching from different noise.
-
-    Attributes:
-        num_steps (`int`, *optional*): solver steps; the policy's `num_inference_steps` by default.
-    """
-
-    num_steps: int | None = None
-
-
-@dataclass(frozen=True)
-class FastSampler:
-    """
-    Candidates as FAST tokens, drawn from the backbone's distribution over them.
-
-    Attributes:
-        temperature (`float`): divides the scores before sampling; 1 is the policy's own distribution.
-        max_attempts (`int`): draws for a candidate whose tokens spell no chunk, before its state is given up.
-    """
-
-    temperature: float = 1.0
-    max_attempts: int = 8
-
-    def __post_init__(self):
-        if not self.temperature > 0:
-            raise ValueError(
-                f"temperature={self.temperature} must be greater than 0: at 0 all candidates would be the same."
-            )
-        if self.max_attempts < 1:
-            raise ValueError(f"max_attempts={self.max_attempts} must be at least 1.")
-
+# What tells the random numbers of a state apart; they stand in their keys behind the set's seed and the state's row. 3 are
+# the TOKENS of control/chunk_samplers.py.
+NOISY_NEGATIVES, RANDOM_PAIRS = 1, 2
 
 Sampler = FlowSampler | FastSampler
 
@@ -78,7 +45,6 @@ def candidate_noise(seed: int, index: int, shape: tuple[int, ...]) -> np.ndarray
     return keyed_noise([(seed, index)], shape)[0].numpy()
 
 
-@torch.no_grad()
 def sample_candidates(
     policy: Nora15ForActionPrediction,
     processor: ProcessorMixin,
@@ -113,51 +79,19 @@ def sample_candidates(
         raise ValueError(f"num_candidates={num_candidates} must be at least 2: a pair needs two candidates.")
     was_training = policy.training
     policy.eval()
-    state = {}
-    if processor.needs_state:
-        state = {
-            "state": np.stack([sample["state"] for sample in samples]),
-            "dataset_key": [sample["dataset_key"] for sample in samples],
-        }
-    inputs = processor(
-        images=[sample["images"] for sample in samples],
-        text=[sample["instruction"] for sample in samples],
-        device=policy.device,
-        **state,
+    candidates = predict_chunks(
+        policy,
+        processor,
+        [sample["images"] for sample in samples],
+        [sample["instruction"] for sample in samples],
+        [(seed, sample["index"]) for sample in samples],
+        states=[sample["state"] for sample in samples],
+        dataset_key=[sample["dataset_key"] for sample in samples],
+        sampler=sampler,
+        num_candidates=num_candidates,
+        unnormalize=False,
     )
-    indices = [sample["index"] for sample in samples]
-    sampler = sampler or FlowSampler()
-    if isinstance(sampler, FlowSampler):
-        shape = (num_candidates, policy.config.chunk_size, policy.config.action_dim)
-        noise = keyed_noise([(seed, index) for index in indices], shape)
-        chunks = policy.sample_actions(**inputs, noise=noise, num_steps=sampler.num_steps, num_samples=num_candidates)
-        candidates = chunks.float().cpu()
-    else:
-        candidates = _sample_fast(policy, processor, inputs, indices, num_candidates, sampler, seed)
     policy.train(was_training)
-    return candidates
-
-
-def _sample_fast(
-    policy: Nora15ForActionPrediction,
-    processor: ProcessorMixin,
-    inputs: dict[str, torch.Tensor],
-    indices: list[int],
-    num_candidates: int,
-    sampler: FastSampler,
-    seed: int,
-) -> torch.Tensor:
-    shape = (len(indices), num_candidates, policy.config.chunk_size, policy.config.action_dim)
-    candidates = np.full(shape, np.nan, dtype=np.float32)
-    prompts = encode_prompts(policy, inputs)
-    for attempt in range(sampler.max_attempts):
-        rows, numbers = np.nonzero(np.isnan(candidates).any((2, 3)))
-        if len(rows) == 0:
-            break
-        keys = [(seed, indices[row], TOKENS, int(number), attempt) for row, number in zip(rows, numbers, strict=True)]
-        tokens = sample_action_tokens(policy, prompts, rows.tolist(), keys, temperature=sampler.temperature)
-        # What spells no chunk comes back as NaN.
-        candidates[rows, numbers], _ = processor.decode_action_tokens(tokens)
     return torch.from_numpy(candidates)
 
 
@@ -185,8 +119,6 @@ def noisy_negatives(
 __all__ = [
     "NOISY_NEGATIVES",
     "RANDOM_PAIRS",
-    "FastSampler",
-    "FlowSampler",
     "Sampler",
     "candidate_noise",
     "noisy_negatives",

@@ -17,12 +17,13 @@ from huggingface_hub import DatasetCardData
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
+from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..repo_files.written_whole import write_json, written_whole
-from .candidates import FastSampler, FlowSampler, Sampler, noisy_negatives, sample_candidates, sampler_settings
+from .candidates import Sampler, noisy_negatives, sample_candidates, sampler_settings
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import DATA_FILES, PROVENANCE_FILE, load_preferences, preference_features
 from .rewards import RewardBatch, WeightedReward

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset
 
-from ...actions.keyed_noise import keyed_noise
+from ...control.chunk_prediction import predict_chunks
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...nora15 import Nora15ForActionPrediction, Nora15Processor
@@ -74,10 +74,20 @@ def replay_episodes(
     for episode in range(min(num_episodes, dataset.num_episodes)):
         start, stop = int(episodes["from"][episode]), int(episodes["to"][episode])
         frames = range(start, stop, dataset.chunk_size)
-        chunks = [
-            _sample_chunks(model, processor, dataset, frames[first : first + batch_size], seed)
-            for first in range(0, len(frames), batch_size)
-        ]
+        chunks = []
+        for first in range(0, len(frames), batch_size):
+            samples = [dataset[frame] for frame in frames[first : first + batch_size]]
+            chunks.append(
+                predict_chunks(
+                    model,
+                    processor,
+                    [sample["images"] for sample in samples],
+                    [sample["instruction"] for sample in samples],
+                    [(seed, sample["index"]) for sample in samples],
+                    states=[sample["state"] for sample in samples],
+                    dataset_key=dataset.dataset_key,
+                )
+            )
         replays.append(
             Replay(
                 dataset_key=dataset.dataset_key,
@@ -88,24 +98,6 @@ def replay_episodes(
             )
         )
     return replays
-
-
-def _sample_chunks(
-    model: Nora15ForActionPrediction, processor: Nora15Processor, dataset: LeRobotDataset, frames: range, seed: int
-) -> np.ndarray:
-    """Chunks `(len(frames), H, A)` in physical units."""
-    samples = [dataset[frame] for frame in frames]
-    state = np.stack([sample["state"] for sample in samples]) if processor.needs_state else None
-    inputs = processor(
-        images=[sample["images"] for sample in samples],
-        text=[sample["instruction"] for sample in samples],
-        state=state,
-        dataset_key=dataset.dataset_key,
-    ).to(model.device)
-    shape = (model.config.chunk_size, model.config.action_dim)
-    noise = keyed_noise([(seed, sample["index"]) for sample in samples], shape)
-    actions = model.sample_actions(**inputs, noise=noise).cpu().numpy()
-    return processor.unnormalize_actions(actions, dataset.dataset_key, state)
 
 
 def action_errors(replays: list[Replay]) -> dict[str, float]:
