@@ -30,6 +30,9 @@ def preference_features(
     """
     The schema of a preference dataset.
 
+    All chunks are in the policy's normalised units (`processor.unnormalize_actions(chunk, dataset_key, state)` gives physical
+    ones); the state is in physical units, as recorded, since it is what delta actions are counted from.
+
     Args:
         num_candidates (`int`), chunk_size (`int`), action_dim (`int`): N, noise-injected negatives included, H and A.
         reward_names (`Sequence[str]`): fields of `rewards`.
@@ -37,10 +40,10 @@ def preference_features(
     Returns:
         [`~datasets.Features`] with `images` (list of images, one per camera), `instruction`, `actions` (demonstrated
         chunk `[H, A]`, normalised), `action_mask` (`[H]`, False where the demonstration had ended), `candidates`
-        (`[N, H, A]`), `rewards` (struct of `[N]`, higher is better), `reward` (`[N]`, what pairs were ranked by),
-        `chosen` and `rejected` (`[H, A]`), `margin`, `state` (`[S]`, physical units), `dataset_key`, `episode_index`,
-        `frame_index`; and what the random numbers of the candidates depend on: `seed`, `state_index` (row of the state
-        in its whole dataset) and `sampling_batch` (number of the batch in which it was sampled, see
+        (`[N, H, A]`, normalised), `rewards` (struct of `[N]`, higher is better), `reward` (`[N]`, what pairs were ranked
+        by), `chosen` and `rejected` (`[H, A]`, normalised), `margin`, `state` (`[S]`, physical units), `dataset_key`,
+        `episode_index`, `frame_index`; and what the random numbers of the candidates depend on: `seed`, `state_index`
+        (row of the state in its whole dataset) and `sampling_batch` (number of the batch in which it was sampled, see
         [`~nora15_hf.preferences.regenerate_candidates`]).
     """
     chunk = List(List(Value("float32"), length=action_dim), length=chunk_size)
