@@ -18,7 +18,7 @@ from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.stored_tensors import HUB_OPTIONS, find_weights
 from ..repo_files.verified_download import verified
 from .attention_vjepa2_ac import VJEPA2ACResidualLinear
-from .buffered_frames import FastFramePredictor, can_be_read, encode_frames, rows_at_once
+from .buffered_frames import BufferedFramePredictor, can_be_read, encode_frames, rows_at_once
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import FramePredictor, VJEPA2ACPredictor
@@ -406,7 +406,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             batch_size = rows_at_once(self.config.tokens_per_frame) if on_cpu else len(futures)
         if self._may_read_weights() and can_be_read(self.predictor):
             rows = min(batch_size, len(futures))
-            predict = FastFramePredictor(self.predictor, rows, num_context + num_steps)
+            predict = BufferedFramePredictor(self.predictor, rows, num_context + num_steps)
         else:
             predict = FramePredictor(self.predictor)
         state_of_future = torch.arange(len(latents), device=latents.device).repeat_interleave(num_candidates)
@@ -422,7 +422,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
 
     def _imagine(
         self,
-        predict: FramePredictor | FastFramePredictor,
+        predict: FramePredictor | BufferedFramePredictor,
         frame: torch.Tensor,
         actions: torch.Tensor,
         state: torch.Tensor,

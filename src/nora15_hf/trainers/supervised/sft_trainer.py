@@ -16,7 +16,6 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from ...actions.keyed_noise import keyed_torch_generator
 from ...cards.cards import write_policy_card
 from ...data.collator import PolicyCollator
 from ...data.image_augmentation import ImageAugmentation
@@ -25,6 +24,7 @@ from ...data.lerobot_mixture import LeRobotMixture
 from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ...data.policy_fit import check_dataset_fits
 from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from ...nora15.flow_matching import draw_flow_samples
 from ..complete_push import CompletePushCallback, write_policy_files
 from ..ema import EmaCallback
 from ..optimizer_checks import check_optimizer
@@ -226,15 +226,12 @@ class Nora15SFTTrainer(Trainer):
     ) -> dict[str, torch.Tensor]:
         """This process's rows of the noise and times of `num_batches` batches of all processes, in batch `number`."""
         num_processes = self.args.world_size
-        generator = keyed_torch_generator(key)
-        noise, timestep = self.policy.draw_flow_samples(
-            actions.new_empty(num_batches * num_processes * batch_size, *actions.shape[1:]),
-            self.policy.config.num_flow_samples,
-            generator,
-        )
+        config = self.policy.config
+        shape = (num_batches * num_processes * batch_size, config.num_flow_samples)
+        [noise], [timestep] = draw_flow_samples(config, [key], shape)
         first = (number * num_processes + self.args.process_index) * batch_size
         rows = slice(first, first + len(actions))
-        return {"noise": noise[rows], "timestep": timestep[rows]}
+        return {"noise": noise[rows].to(actions.device), "timestep": timestep[rows].to(actions.device)}
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Adds the loss parts collected since the last call."""
