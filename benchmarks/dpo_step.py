@@ -218,7 +218,7 @@ class OurStep(Step):
     def loss(self) -> torch.Tensor:
         loss = self.trainer.compute_loss(self.policy, self.read() if self.batch is None else self.batch)
         # The trainer collects metrics until it logs.
-        self.trainer._preference_metrics["train"].clear()
+        self.trainer._metrics["train"].clear()
         return loss
 
 
@@ -252,7 +252,7 @@ def make_step(
         disable_tqdm=True,
         **settings,
     )
-    return OurStep(FlowDPOTrainer(policy, config, rows, processor))
+    return OurStep(FlowDPOTrainer(policy, config, train_dataset=rows, processing_class=processor))
 
 
 def backbone_flops(function: Callable[[], object]) -> int:

@@ -4,7 +4,7 @@ Trains a world model's predictor on a LeRobot dataset: a tiny model from random 
 
     accelerate launch examples/world_model.py --config examples/configs/world_model_tiny.yaml
 
-Every option of `WorldModelConfig` can stand in the YAML file or on the command line. Called again after an interruption
+Every option of `WorldModelTrainingConfig` can stand in the YAML file or on the command line. Called again after an interruption
 it continues.
 """
 
@@ -22,8 +22,8 @@ from nora15_hf.data import LeRobotDataset
 from nora15_hf.trainers import (
     EncoderPretrainingConfig,
     EncoderPretrainingTrainer,
-    WorldModelConfig,
     WorldModelTrainer,
+    WorldModelTrainingConfig,
 )
 from nora15_hf.trainers.resume import find_checkpoint, is_finished
 from nora15_hf.vjepa2_ac import tiny_world_model
@@ -33,7 +33,7 @@ __all__ = ["WorldModelArguments", "main"]
 
 @dataclass
 class WorldModelArguments:
-    """What the script needs besides `WorldModelConfig`."""
+    """What the script needs besides `WorldModelTrainingConfig`."""
 
     dataset: str = field(metadata={"help": "Folder or repo of a LeRobot dataset."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that repo."})
@@ -91,7 +91,7 @@ def clip_conventions(
 
 def pretrain_encoder(
     options: WorldModelArguments,
-    config: WorldModelConfig,
+    config: WorldModelTrainingConfig,
     run: dict[str, object],
     model: VJEPA2ACModel,
     clips: EpisodeClips,
@@ -119,7 +119,7 @@ def pretrain_encoder(
     checkpoint = find_checkpoint(args, run)
     finished = Path(args.output_dir) / "world-model"
     if not finished.is_dir():
-        trainer = EncoderPretrainingTrainer(model, args, clips, processor)
+        trainer = EncoderPretrainingTrainer(model, args, train_dataset=clips, processing_class=processor)
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.is_world_process_zero():
             # Under another name until complete.
@@ -130,7 +130,7 @@ def pretrain_encoder(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options, config = TrlParser((WorldModelArguments, WorldModelConfig)).parse_args_and_config(arguments)
+    options, config = TrlParser((WorldModelArguments, WorldModelTrainingConfig)).parse_args_and_config(arguments)
     dataset = open_dataset(options)
     # Before anything is trained, encoder included.
     training, validation = dataset.split_by_episode(options.validation_share, options.split_seed)
@@ -157,9 +157,9 @@ def main(arguments: list[str] | None = None) -> None:
     trainer = WorldModelTrainer(
         model,
         config,
-        EpisodeClips(training, conventions, options.num_frames, options.stride),
-        processor,
+        train_dataset=EpisodeClips(training, conventions, options.num_frames, options.stride),
         eval_dataset=EpisodeClips(validation, conventions, options.num_frames, options.stride),
+        processing_class=processor,
     )
     if finished:
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))

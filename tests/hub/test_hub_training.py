@@ -18,8 +18,8 @@ from nora15_hf.trainers import (
     FlowDPOTrainer,
     Nora15SFTConfig,
     Nora15SFTTrainer,
-    WorldModelConfig,
     WorldModelTrainer,
+    WorldModelTrainingConfig,
 )
 
 
@@ -54,7 +54,11 @@ def supervised(folder, **changes) -> Nora15SFTTrainer:
 def preference(folder, **changes) -> FlowDPOTrainer:
     (model, processor), (reference, _) = (tiny_policy(("open the faucet",), image_size=56) for _ in range(2))
     return FlowDPOTrainer(
-        model, FlowDPOConfig(**arguments(folder, **changes)), make_rows(), processor, ref_model=reference
+        model,
+        FlowDPOConfig(**arguments(folder, **changes)),
+        ref_model=reference,
+        train_dataset=make_rows(),
+        processing_class=processor,
     )
 
 
@@ -62,7 +66,10 @@ def world_model(folder, **changes) -> WorldModelTrainer:
     model, processor = blob_model()
     clips, _ = blob_clips(write_blobs(folder / "blobs", 4), num_frames=3)
     return WorldModelTrainer(
-        model, WorldModelConfig(**arguments(folder, **changes), sensitivity_horizon=1), clips, processor
+        model,
+        WorldModelTrainingConfig(**arguments(folder, **changes), sensitivity_horizon=1),
+        train_dataset=clips,
+        processing_class=processor,
     )
 
 

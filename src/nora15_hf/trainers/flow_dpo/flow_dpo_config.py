@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import DPOConfig
 
-from ..hub_token import refuse_hub_token
+from ..argument_checks import refuse_hub_token
 
 _LOSS_TYPES = ("sigmoid", "ipo", "hinge", "robust")
 

@@ -26,12 +26,13 @@ from ...nora15.alternative_answers import answer_log_probs
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ...preferences.preference_dataset import check_preferences
 from ...repo_files.fingerprint import fingerprint
+from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
-from ..optimizer_checks import check_optimizer
+from ..mean_metrics import MeanMetricsMixin
+from ..saved_arguments import NoPickledArgumentsMixin
 from .flow_dpo_card import write_flow_dpo_card
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_setup import (
-    check_trainable_parameters,
     freeze_backbone,
     initial_reference,
     refuse_backbone_adapters,
@@ -68,7 +69,7 @@ class Surrogate:
     weight: float
 
 
-class FlowDPOTrainer(DPOTrainer):
+class FlowDPOTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
     r"""
     Trains a [`Nora15ForActionPrediction`] on preferences between action chunks (arXiv 2511.14659, Eq. 9).
 
@@ -89,13 +90,13 @@ class FlowDPOTrainer(DPOTrainer):
             The policy. All parameters that learn must be float32: at a learning rate of 5e-7 every bfloat16 step is
             rounded away. Set `bf16=True` to compute in bfloat16.
         args ([`FlowDPOConfig`]): The configuration.
+        ref_model ([`Nora15ForActionPrediction`], *optional*): Another reference than the policy at the start.
         train_dataset ([`~datasets.Dataset`]): Preference rows, see [`~nora15_hf.preferences.load_preferences`].
-        processing_class ([`Nora15Processor`]): The policy's processor.
         eval_dataset ([`~datasets.Dataset`] or `dict` of them, *optional*): Preference rows to evaluate on, under the
             same draws of noise and time at every evaluation.
-        ref_model ([`Nora15ForActionPrediction`], *optional*): Another reference than the policy at the start.
-        peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
+        processing_class ([`Nora15Processor`]): The policy's processor.
         callbacks, optimizers: As in [`~transformers.Trainer`].
+        peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
 
     Logged besides the loss and the gradient norm, as means over all processes since the last log (`eval_` in front in
     evaluation). For FAST tokens the first word is `token_rewards` and `token_error`, an error being minus the summed
@@ -131,13 +132,14 @@ class FlowDPOTrainer(DPOTrainer):
         self,
         model: Nora15ForActionPrediction | PeftModel,
         args: FlowDPOConfig,
-        train_dataset: Dataset,
-        processing_class: ProcessorMixin,
-        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        *,
         ref_model: Nora15ForActionPrediction | None = None,
-        peft_config: PeftConfig | None = None,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: ProcessorMixin,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        peft_config: PeftConfig | None = None,
     ):
         has_adapters = isinstance(model, PeftModel)
         policy = model.get_base_model() if has_adapters else model
@@ -184,11 +186,8 @@ class FlowDPOTrainer(DPOTrainer):
             refuse_backbone_adapters(policy)
         if hasattr(policy.config, "quantization_config"):
             restore_float32(self.model, adapters)
-        check_trainable_parameters(self.model)
-        check_optimizer(args, self.is_fsdp_enabled)
+        check_training(self)
         self._surrogates = _surrogates(args)
-        self._metric_key_prefix = "eval"
-        self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         if args.prefix_cache_dir is not None:
             settings = prefix_settings(policy, processing_class, self.accelerator.mixed_precision)
             with args.main_process_first(desc="opening the prefix cache"):
@@ -396,7 +395,11 @@ class FlowDPOTrainer(DPOTrainer):
         if "velocity" in values:
             difference = values["velocity"] - reference["velocity"].view_as(values["velocity"])
             metrics["reference_distance"] = difference.square().flatten(1).mean(1)
-        self._record("train" if model.training else "eval", metrics)
+        # One exchange between the processes for all of them, which leaves out the rows that fill up a last batch.
+        pairs = self.accelerator.gather_for_metrics(
+            torch.stack([value.detach().float() for value in metrics.values()], dim=1)
+        )
+        self._record(dict(zip(metrics, pairs.sum(0), strict=True)), weight=len(pairs))
         return (loss, values) if return_outputs else loss
 
     def _error(
@@ -445,14 +448,6 @@ class FlowDPOTrainer(DPOTrainer):
             metrics[f"{surrogate.rewards}/out_of_bounds"] = outside.float().mean(1)
         return metrics
 
-    @torch.no_grad()
-    def _record(self, mode: str, metrics: dict[str, torch.Tensor]):
-        # One exchange between the processes for all of them.
-        values = torch.stack([value.detach().float() for value in metrics.values()], dim=1)
-        gathered = self.accelerator.gather_for_metrics(values)
-        for name, column in zip(metrics, gathered.unbind(1), strict=True):
-            self._preference_metrics[mode][name].append(column)
-
     def evaluate(
         self,
         eval_dataset: Dataset | dict[str, Dataset] | str | None = None,
@@ -462,23 +457,17 @@ class FlowDPOTrainer(DPOTrainer):
         """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
         if isinstance(eval_dataset, Dataset):
             eval_dataset = self._prepare_rows(eval_dataset, metric_key_prefix)
-        self._metric_key_prefix = metric_key_prefix
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the metrics since the last log, and watches for collapse."""
-        mode = "train" if self.model.training else "eval"
-        metrics = {key: torch.cat(values).mean().item() for key, values in self._preference_metrics[mode].items()}
-        self._preference_metrics[mode].clear()
-        if mode == "train" and metrics:
-            self._guard_against_collapse(metrics)
-        # In place: the caller returns this dictionary as the result of an evaluation.
-        prefix = "" if mode == "train" else f"{self._metric_key_prefix}_"
-        logs.update({f"{prefix}{key}": value for key, value in metrics.items()})
+        """As in `Trainer`, with the means since the last log, and watches for collapse."""
         super().log(logs, start_time)
+        self._guard_against_collapse(logs)
 
     def _guard_against_collapse(self, metrics: dict[str, float]):
         for name in (surrogate.error for surrogate in self._surrogates):
+            if f"{name}/chosen" not in metrics:
+                continue
             chosen, reference = metrics[f"{name}/chosen"], metrics[f"{name}/reference_chosen"]
             if chosen > self.args.collapse_factor * reference:
                 logger.warning(

@@ -10,7 +10,7 @@ from ...cards.card_info import WorldModelCardInfo
 from ...cards.card_settings import Setting
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel
-from .world_model_config import WorldModelConfig
+from .world_model_training_config import WorldModelTrainingConfig
 
 # By the names of `world_model_metrics`.
 _MEASURES = {
@@ -28,7 +28,7 @@ _MEASURES = {
 
 def world_model_card_info(
     model: VJEPA2ACModel,
-    args: WorldModelConfig,
+    args: WorldModelTrainingConfig,
     clips: EpisodeClips,
     metrics: Mapping[str, float],
     steps: int,
@@ -37,7 +37,7 @@ def world_model_card_info(
 ) -> WorldModelCardInfo:
     """
     Args:
-        model ([`VJEPA2ACModel`]), args ([`WorldModelConfig`]), clips ([`EpisodeClips`]): Of the run.
+        model ([`VJEPA2ACModel`]), args ([`WorldModelTrainingConfig`]), clips ([`EpisodeClips`]): Of the run.
         metrics (`Mapping[str, float]`): Of the last evaluation; empty before one.
         steps (`int`): Optimiser steps done.
         name (`str`, *optional*): Title of the card; the output folder's name by default.
