@@ -2,6 +2,7 @@
 """Flow DPO: the surrogate, the losses, the trainer, and parity with the released loss."""
 
 import copy
+import dataclasses
 import json
 import logging
 import math
@@ -11,12 +12,14 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from transformers import TrainingArguments
+from trl import DPOConfig
 
 from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from helpers.paths import FIXTURES
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Output
-from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
+from nora15_hf.trainers.flow_dpo.flow_dpo_config import _INAPPLICABLE, FlowDPOConfig
 from nora15_hf.trainers.flow_dpo.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
 from nora15_hf.trainers.flow_dpo.preference_loss import preference_loss
 
@@ -360,6 +363,22 @@ def test_collapse_guard_warns_and_stops(policy, processor, tmp_path, caplog):
 def test_config_refuses(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         FlowDPOConfig(str(tmp_path), use_cpu=True, **options)
+
+
+def test_every_option_of_trl_is_used_or_refused():
+    """A new one is a decision to make: into the list here, or into `_INAPPLICABLE` with what to do instead."""
+    used = {
+        "activation_offloading", "beta", "disable_dropout", "label_smoothing", "loss_type", "precompute_ref_batch_size",
+        "precompute_ref_log_probs",
+    }  # fmt: skip
+    options, parents = ({field.name for field in dataclasses.fields(each)} for each in (DPOConfig, TrainingArguments))
+    assert options - parents - set(_INAPPLICABLE) == used
+    assert set(_INAPPLICABLE) <= options
+
+
+def test_an_option_that_trl_drops_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(_INAPPLICABLE, "dropped_option", "nothing")
+    FlowDPOConfig(str(tmp_path), use_cpu=True)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from datasets import Dataset, Image, List
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ...repo_files.written_whole import written_whole
+
 
 def rows_fingerprint(dataset: Dataset) -> str:
     """
@@ -73,9 +75,8 @@ def save_reference_values(path: Path, values: Mapping[str, torch.Tensor], finger
         fingerprints (`Mapping[str, str]`): of what they were computed from.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(dict(values), part, metadata={"fingerprints": json.dumps(dict(fingerprints))})
-    part.replace(path)
+    with written_whole(path) as part:
+        save_file(dict(values), part, metadata={"fingerprints": json.dumps(dict(fingerprints))})
 
 
 __all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values", "stored_images"]

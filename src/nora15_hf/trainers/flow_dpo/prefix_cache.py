@@ -10,11 +10,13 @@ from typing import NamedTuple
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers import ProcessorMixin
 
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ...repo_files.fingerprint import fingerprint
-from ..cache_folder import open_cache_folder, save_whole
+from ...repo_files.written_whole import written_whole
+from ..cache_folder import open_cache_folder
 from .preference_reference import stored_images
 
 KEY_VALUES = "prefix_key_values"
@@ -92,7 +94,8 @@ class PrefixStore:
         ]
         rows = torch.stack(layers, dim=1).cpu()
         for name, row, length in zip(names, rows, prefix.mask.sum(-1).tolist(), strict=True):
-            save_whole({"key_values": row[..., -length:, :].contiguous()}, self._file(name), process)
+            with written_whole(self._file(name), process=process) as part:
+                save_file({"key_values": row[..., -length:, :].contiguous()}, part)
 
     def read(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
         """
