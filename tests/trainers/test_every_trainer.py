@@ -14,6 +14,7 @@ from trl import DPOTrainer
 from helpers import encoder_pretraining_run
 from helpers.blobs import write_blobs
 from helpers.every_trainer import encoder_pretraining, preference, supervised, world_model
+from helpers.paths import TESTS
 from helpers.two_processes import accelerate_launch
 from nora15_hf import trainers
 from nora15_hf.trainers.argument_checks import check_training
@@ -83,7 +84,19 @@ def test_a_model_of_which_nothing_learns_is_refused(tmp_path):
 
 
 @every_trainer
-def test_no_folder_and_no_upload_holds_pickled_arguments(make, hub, tmp_path):
+def test_no_saved_folder_holds_pickled_arguments(make, tmp_path):
+    trainer = make(tmp_path)
+    trainer.train()
+    trainer.save_model()
+    saved = {path.parent.name for path in tmp_path.rglob("*.safetensors")}
+    assert {"checkpoint-1", "checkpoint-2", "training"} <= saved
+    assert not list(tmp_path.rglob("training_args.bin"))
+    # Other trainers in the same process still write theirs.
+    assert transformers.trainer.TRAINING_ARGS_NAME == "training_args.bin"
+
+
+@pytest.mark.parametrize("make", [supervised, preference, world_model], ids=lambda make: make.__name__)
+def test_no_upload_holds_pickled_arguments(make, hub, tmp_path):
     """Uploads at every save, with the state for continuing elsewhere, then the end of the training."""
     trainer = make(
         tmp_path,
@@ -98,17 +111,11 @@ def test_no_folder_and_no_upload_holds_pickled_arguments(make, hub, tmp_path):
     assert "model.safetensors" in files
     assert "last-checkpoint/optimizer.pt" in files
     assert not [file for file in files if file.endswith("training_args.bin")]
-    assert [path.name for path in sorted((tmp_path / "training").glob("checkpoint-*"))] == [
-        "checkpoint-1",
-        "checkpoint-2",
-    ]
-    assert not list(tmp_path.rglob("training_args.bin"))
-    # Other trainers in the same process still write theirs.
-    assert transformers.trainer.TRAINING_ARGS_NAME == "training_args.bin"
 
 
-def test_encoder_pretraining_logs_means_over_processes(tmp_path):
+def test_encoder_pretraining_logs_means_over_processes(tmp_path, monkeypatch):
     """Two processes see the batches that one accumulates, and log the same, each metric over both of them."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     write_blobs(tmp_path / "blobs", 4)
     runs = {}
     for processes in (1, 2):

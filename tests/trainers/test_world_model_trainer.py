@@ -300,6 +300,10 @@ def test_metric_convention_learns_from_poses(tmp_path):
             "is not used with precompute_latents=False",
         ),
         (lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, reconstruction_weight=0), "must be positive"),
+        (
+            lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, push_to_hub=True),
+            "push_to_hub=True does not",
+        ),
     ],
 )
 def test_configs_refuse(tmp_path, make, message):

@@ -33,6 +33,11 @@ class EncoderPretrainingConfig(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         refuse_hub_token(self)
+        if self.push_to_hub:
+            raise ValueError(
+                "push_to_hub=True does not apply: what this training saves is its own state, no model that loads. Call "
+                "save_pretrained of the world model afterwards, and push that folder with `nora15 push`."
+            )
         if self.reconstruction_weight <= 0:
             raise ValueError(
                 f"reconstruction_weight={self.reconstruction_weight} must be positive: without the pixel error the "
