@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
+from nora15_hf.commands.dispatcher import parse
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)

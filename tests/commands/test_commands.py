@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from nora15_hf.hub import AuthorFacts
 from nora15_hf.imagine import imagine
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
-TRAINING = ("sft", "world-model", "dpo")
+LOADING = {"sft", "world-model", "preferences", "dpo"}
 
 
 @pytest.fixture(scope="module")
@@ -96,24 +97,38 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("command", [None, *COMMANDS])
-def test_help_of_the_installed_script(installed, tmp_path, command):
-    """Without torch, except where the options are those of transformers' TrainingArguments."""
-    loads = command in (*TRAINING, "preferences")
-    arguments = ["--help"] if command is None else [command, "--help"]
-    done = run_installed(installed, tmp_path, "-c", SCRIPT.format(arguments=arguments, loads=loads))
+def shown_options(command: str) -> set[str]:
+    fields = [
+        field for arguments in MODULES[command].ARGUMENTS for field in dataclasses.fields(arguments) if field.init
+    ]
+    return {
+        field.name if "positional" in field.metadata else f"--{field.name.replace('_', '-')}" for field in fields
+    } | {"--config"}
+
+
+def test_help_of_the_installed_script_lists_all_commands(installed, tmp_path):
+    done = run_installed(installed, tmp_path, "-c", SCRIPT.format(arguments=["--help"], loads=False))
     assert done.returncode == 0, done.stderr
-    if command is None:
-        text = " ".join(done.stdout.split())
-        assert all(f"{name} {summary}" in text for name, summary in COMMANDS.items())
-    else:
-        assert f"usage: nora15 {command} " in done.stdout
-        assert "--config FILE" in done.stdout
-        for arguments_class in MODULES[command].ARGUMENTS:
-            for field in dataclasses.fields(arguments_class):
-                if field.init:
-                    name = field.name if "positional" in field.metadata else f"--{field.name.replace('_', '-')}"
-                    assert name in done.stdout
+    text = " ".join(done.stdout.split())
+    assert all(f"{name} {summary}" in text for name, summary in COMMANDS.items())
+
+
+@pytest.mark.parametrize("command", ["sft", *sorted(COMMANDS.keys() - LOADING)])
+def test_help_of_an_installed_command(installed, tmp_path, command):
+    """Loads torch only where options are those of transformers' TrainingArguments or choices the library's."""
+    code = SCRIPT.format(arguments=[command, "--help"], loads=command in LOADING)
+    done = run_installed(installed, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: nora15 {command} ")
+    assert shown_options(command) <= set(re.findall(r"[\w-]+", done.stdout))
+
+
+@pytest.mark.parametrize("command", sorted(LOADING))
+def test_help_of_commands_that_load_the_library(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert shown_options(command) <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
 
 
 def test_the_installed_script_runs_a_command(installed, tmp_path):
@@ -226,7 +241,7 @@ def test_keys_of_shipped_configurations_are_options(file):
         (["stats", "x", "--colour", "red"], 2, "nora15 stats: error: unrecognized arguments: --colour red"),
         (["stats", "x", "--config"], 2, "argument --config: expected one argument"),
         (["stats", "x", "--config", "no.yaml"], 2, "nora15 stats: --config no.yaml is neither a file nor one of"),
-        (["stats", "--config", "sft_tiny"], 2, "nora15 stats: sft_tiny has keys that are no options: datasets, "),
+        (["stats", "x", "--config", "sft_tiny"], 2, "nora15 stats: sft_tiny has keys that are no options: datasets, "),
         (["card", "x", "--stage", "bc"], 2, "argument --stage: invalid choice: 'bc'"),
         (["sft", "--config", "sft_tiny", "--max_steps", "x"], 2, "argument --max-steps: invalid int value: 'x'"),
     ],
