@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoProcessor
 import nora15_hf
 from helpers.paths import ROOT
 from nora15_hf import Nora15ForActionPrediction
-from nora15_hf.cli import main
+from nora15_hf.commands import main
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, write_card
 from nora15_hf.nora15.presets import tiny_policy

@@ -26,7 +26,7 @@ from helpers.released_repos import (
     write_tokenizer,
     write_weights,
 )
-from nora15_hf import cli
+from nora15_hf import commands
 from nora15_hf.nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.nora15.convert_nora15_to_hf import convert_nora15_to_hf as convert
 from nora15_hf.nora15.presets import tiny_tokenizer
@@ -338,11 +338,11 @@ class TestConversion:
     def test_command_and_push(self, hub, nora, codec, tmp_path, capsys):
         output = tmp_path / "out"
         command = f"convert {nora} --output {output} --push my-nora --init-expert 0 --action-codec {codec}"
-        assert cli.main(command.split()) == 0
+        assert commands.main(command.split()) == 0
         assert "NEWLY INITIALISED" in capsys.readouterr().out
         assert pushed_files(hub, "robots/my-nora") == written_files(output)
         assert hub.commit_titles("robots/my-nora") == ["initial commit", f"Convert {nora.name}"]
-        assert cli.main(command.split()) == 2
+        assert commands.main(command.split()) == 2
         assert "not an empty folder" in capsys.readouterr().err
 
 
