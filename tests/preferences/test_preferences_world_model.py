@@ -142,7 +142,7 @@ def test_states_of_another_dataset_are_refused(arm, policy, world_model, tmp_pat
         reward.score(batch_of(other, [2], torch.zeros(1, 2, 5, 7)))
 
 
-def test_the_example_script_takes_a_metric_world_model(arm, policy, poses, world_model, tmp_path):
+def test_the_example_script_takes_a_metric_world_model(arm, policy, poses, world_model, tmp_path, monkeypatch):
     for part in policy:
         part.save_pretrained(tmp_path / "policy")
     for part in world_model:
@@ -155,7 +155,17 @@ def test_the_example_script_takes_a_metric_world_model(arm, policy, poses, world
     with pytest.raises(ValueError, match=r"has no clips\.json"):
         main(options)
     ClipConventions.metric(poses).save_pretrained(tmp_path / "world-model")
-    main(options)
+    openings = []
+    read = LeRobotDataset._read
+
+    def counting_read(self, *args, **kwargs):
+        openings.append(self)
+        return read(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LeRobotDataset, "_read", counting_read)
+        main(options)
+    assert len(openings) == 1
     rows = load_preferences(tmp_path / "preferences")
     settings = json.loads((tmp_path / "preferences" / "preferences.json").read_text())["settings"]["reward"]
     assert settings["rewards"]["world_model"]["pose_key"] == "observation.pose"
