@@ -111,7 +111,7 @@ class ActionHead:
 @dataclass(frozen=True)
 class EncodedPrompt:
     r"""
-    What answers to B prompts are generated from; see [`FastGenerationMixin.encode_prompt`].
+    What answers to B prompts are generated from; see [`FastTokensMixin.encode_prompt`].
 
     Args:
         hidden_states (`torch.Tensor` of shape `(batch, 1, hidden_size)`): Of each prompt's last token, after the final norm.
@@ -231,7 +231,9 @@ class ActionTokensOnly(LogitsProcessor):
         return restricted
 
 
-class FastGenerationMixin:
+# Not "...GenerationMixin": by that part of a base's name transformers takes the model for one with `generate()`, and writes
+# a generation_config.json beside it.
+class FastTokensMixin:
     """`generate_actions` of [`Nora15ForActionPrediction`], and the prompt that several answers can share."""
 
     @torch.no_grad()
@@ -374,7 +376,7 @@ __all__ = [
     "ActionTokensOnly",
     "CalledDecoder",
     "EncodedPrompt",
-    "FastGenerationMixin",
+    "FastTokensMixin",
     "generate_tokens",
     "is_simple",
     "pick_token",

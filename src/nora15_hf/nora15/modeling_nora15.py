@@ -39,7 +39,7 @@ from .checkpoint_nora15 import PolicyCheckpointMixin
 from .configuration_nora15 import Nora15Config
 from .flow_matching import draw_times, flow_loss
 from .flow_schedulers import SAMPLING_PRESETS, flow_solver
-from .generation_nora15 import FastGenerationMixin
+from .generation_nora15 import FastTokensMixin
 
 if TYPE_CHECKING:
     from .inference.policy_inference import PolicyInference
@@ -281,7 +281,7 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
         return angle.cos(), angle.sin()
 
 
-class Nora15ForActionPrediction(PolicyCheckpointMixin, FastGenerationMixin, Nora15PreTrainedModel):
+class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15PreTrainedModel):
     """
     NORA-1.5: predicts a chunk of robot actions from images and an instruction, by FAST tokens or by flow matching.
 
