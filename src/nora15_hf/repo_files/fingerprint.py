@@ -4,9 +4,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def digest(parts: Iterable[bytes | np.ndarray], num_bytes: int = 16) -> str:
@@ -29,13 +32,16 @@ def file_digest(file: Path) -> bytes:
         return hashlib.file_digest(content, "blake2b").digest()
 
 
-def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+def fingerprint(tensors: Mapping[str, "torch.Tensor"]) -> str:
     """
     Hexadecimal digest of named tensors: equal names, types, shapes and bits, equal digest.
 
     Args:
         tensors (`Mapping[str, torch.Tensor]`): for example a model's `state_dict()`; on any device, in any dtype.
     """
+
+    # Imported here: digests of files and settings do without it, so that `nora15 quickstart --help` is quick.
+    import torch
 
     def parts() -> Iterator[bytes | np.ndarray]:
         for name, tensor in sorted(tensors.items()):
