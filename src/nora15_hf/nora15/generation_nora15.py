@@ -338,9 +338,7 @@ class FastTokensMixin:
                 f"noise_keys has {len(noise_keys)} entries for {num_rows} rows and do_sample={config.do_sample}; expected "
                 "one key per row, and do_sample=True: greedy decoding draws nothing."
             )
-        inference, decoder = self._inference, None
-        head = ActionHead(self.vlm.lm_head, start, count, end_ids)
-        ignore_end = False
+        inference, decoder, ignore_end = self._inference, None, False
         if prompt is None:
             attention_mask = self._left_padded(input_ids, attention_mask)
             inputs = (input_ids, attention_mask, pixel_values, image_grid_thw)
@@ -351,7 +349,9 @@ class FastTokensMixin:
                 prompt, decoder, head = inference.start_generation(self, inputs, end_ids, max_new_tokens)
                 ignore_end = inference.compiled.is_warming_up
         if prompt is not None:
-            decoder = decoder or CalledDecoder(self.vlm.model.language_model, prompt)
+            if decoder is None:
+                decoder = CalledDecoder(self.vlm.model.language_model, prompt)
+                head = ActionHead(self.vlm.lm_head, start, count, end_ids)
             pick = pick_token(config, head, noise_keys)
             rows = generate_tokens(decoder, head, pick, prompt, max_new_tokens, ignore_end)
             return [[token - start for token in row] for row in rows]
