@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
-from ..cards.card_info import ModelCardInfo, check_repo_id
+from ..cards.card_info import NOT_STATED, ModelCardInfo, check_repo_id
 from ..cards.card_settings import Setting
 from ..cards.cards import CARD_FILE, card_metadata, save_card
 from ..repo_files.fingerprint import artefact_name
@@ -72,11 +72,15 @@ def card_names(output_dir: str, hub_model_id: str | None, title: str | None) -> 
     return {"repo_id": hub_model_id or name, "name": name}
 
 
-def base_model_of(name_or_path: str | None) -> str | None:
-    """The repo that a training started from: a Hub id, or of a local folder its name. `None` if that is no repo id."""
+def origin(name_or_path: str | None) -> dict[str, str | None]:
+    """
+    What a policy card says of where a training started: a Hub id, or of a local folder its name. "Not stated" where that is
+    no repo id, and nothing without a name, as random weights have none.
+    """
     if not name_or_path:
-        return None
-    return known("the base model", lambda: check_repo_id("base_model", artefact_name(name_or_path)))
+        return {}
+    base_model = known("the base model", lambda: check_repo_id("base_model", artefact_name(name_or_path)))
+    return {"base_model": base_model, "started_from": NOT_STATED}
 
 
 def training_settings(args: TrainingArguments, names: Iterable[str], steps: int) -> dict[str, Setting]:
@@ -97,4 +101,4 @@ def training_settings(args: TrainingArguments, names: Iterable[str], steps: int)
     }
 
 
-__all__ = ["base_model_of", "card_names", "known", "save_training_card", "training_settings"]
+__all__ = ["card_names", "known", "origin", "save_training_card", "training_settings"]

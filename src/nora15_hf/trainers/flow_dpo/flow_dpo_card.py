@@ -12,7 +12,7 @@ from transformers import ProcessorMixin, TrainingArguments
 from ...cards.card_info import NOT_STATED, PolicyCardInfo
 from ...cards.policy_card import policy_card_info
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction
-from ..training_card import base_model_of, known, training_settings
+from ..training_card import known, origin, training_settings
 
 CURVES_FILE = "preference_curves.png"
 _SETTINGS = (
@@ -117,7 +117,7 @@ def flow_dpo_card_info(
         num_parameters=policy.num_parameters(),
         scheduler=type(policy.scheduler).__name__,
         training=training_settings(args, _SETTINGS, steps) | {"pairs": num_pairs} | of_preferences.pop("training", {}),
-        base_model=base_model_of(policy.config.name_or_path),
+        **origin(policy.config.name_or_path),
         **of_preferences,
         **facts,
     )

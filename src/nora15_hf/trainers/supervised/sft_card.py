@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from ...cards.card_info import PolicyCardInfo
 from ...cards.policy_card import policy_card_info
 from ...nora15 import Nora15ForActionPrediction, Nora15Processor
-from ..training_card import base_model_of, training_settings
+from ..training_card import origin, training_settings
 
 _SETTINGS = (
     "objective", "freeze", "knowledge_insulation", "image_augmentation", "ema_decay", "learning_rate",
@@ -47,7 +47,7 @@ def sft_card_info(
         num_parameters=policy.num_parameters(),
         scheduler=type(policy.scheduler).__name__,
         training=training_settings(args, _SETTINGS, steps) | measured,
-        base_model=base_model_of(policy.config.name_or_path),
+        **origin(policy.config.name_or_path),
         **facts,
     )
 

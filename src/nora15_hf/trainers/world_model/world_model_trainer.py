@@ -2,12 +2,14 @@
 """Training of the world model's predictor on transformers' Trainer."""
 
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import Trainer
 
+from ...cards.card_info import WorldModelCardInfo
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from ..complete_push import CompletePushCallback
@@ -198,17 +200,17 @@ class WorldModelTrainer(Trainer):
             self._write_card(Path(self.args.output_dir), model_name, **kwargs)
 
     def _write_card(self, folder: Path, title: str | None = None, **facts) -> None:
+        save_training_card(folder, partial(self._card_info, title, **facts))
+
+    def _card_info(self, title: str | None, **facts) -> WorldModelCardInfo:
         names = card_names(self.args.output_dir, self.hub_model_id, title)
-        save_training_card(
-            folder,
-            lambda: world_model_card_info(
-                self.model,
-                self.args,
-                self.train_dataset,
-                self._eval_metrics,
-                self.state.global_step,
-                **(names | facts),
-            ),
+        return world_model_card_info(
+            self.model,
+            self.args,
+            self.train_dataset,
+            self._eval_metrics,
+            self.state.global_step,
+            **(names | facts),
         )
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
