@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from ..cards.card_info import NOT_STATED, Conversion, WorldModelCardInfo
 from ..cards.cards import save_card
 from ..repo_files.one_commit import push_model_folder
