@@ -89,6 +89,8 @@ class CardInfo:
 
     template: ClassVar[str]
     tags: ClassVar[tuple[str, ...]]
+    # Field whose value is a tag, too.
+    tag_field: ClassVar[str | None] = None
     # Fields that name other repos: an id, several, or None.
     references: ClassVar[tuple[str, ...]] = ()
 
@@ -105,11 +107,6 @@ class CardInfo:
                 check_repo_id(reference, named)
             for index, repo_id in enumerate(() if isinstance(named, str | None) else named):
                 check_repo_id(f"{reference}[{index}]", repo_id)
-
-    @property
-    def all_tags(self) -> list[str]:
-        """Tags of the kind, and those of this artefact."""
-        return list(self.tags)
 
     def addressed(self, repo_id: str) -> Self:
         """The same under the name `repo_id`, `namespace/name`; bare names of other repos get its namespace."""
@@ -133,6 +130,7 @@ class ModelCardInfo(CardInfo):
         datasets (`tuple[str, ...]`): repos trained on.
         evaluation ([`Evaluation`], *optional*): closed-loop results, of a policy.
         conversion ([`Conversion`], *optional*): for weights that were not trained but converted.
+        is_adapter (`bool`): whether the repo holds adapters of `base_model` instead of a whole model.
         others: as in [`CardInfo`].
     """
 
@@ -145,11 +143,7 @@ class ModelCardInfo(CardInfo):
     datasets: tuple[str, ...] = ()
     evaluation: Evaluation | None = None
     conversion: Conversion | None = None
-
-    @property
-    def base_model_relation(self) -> str | None:
-        """How the Hub calls what was done to the base model."""
-        return None if self.base_model is None or self.conversion is not None else "finetune"
+    is_adapter: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +166,6 @@ class PolicyCardInfo(ModelCardInfo):
         started_from (`str`): what to say without a `base_model`.
         rewards (`Mapping[str, float]`): weight of each reward behind the preferences; empty without preferences.
         curves (`str`, *optional*): file in the repo with the curves of a preference training.
-        is_adapter (`bool`): whether the repo holds adapters of `base_model` instead of a whole policy.
         others: as in [`ModelCardInfo`].
 
     Raises:
@@ -181,6 +174,7 @@ class PolicyCardInfo(ModelCardInfo):
 
     template: ClassVar[str] = "policy.md"
     tags: ClassVar[tuple[str, ...]] = ("nora15", "nora15_hf", "robotics", "vision-language-action", "flow-matching")
+    tag_field: ClassVar[str] = "stage"
 
     stage: Stage
     image_size: int
@@ -197,7 +191,6 @@ class PolicyCardInfo(ModelCardInfo):
     started_from: str = "random weights"
     rewards: Mapping[str, float] = field(default_factory=dict)
     curves: str | None = None
-    is_adapter: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -205,14 +198,6 @@ class PolicyCardInfo(ModelCardInfo):
             raise ValueError(f"`stage` is {self.stage!r}; expected one of {', '.join(get_args(Stage))}.")
         if not self.statistics_keys:
             raise ValueError("`statistics_keys` is empty: pass the dataset keys of the processor's action statistics.")
-
-    @property
-    def all_tags(self) -> list[str]:
-        return [*self.tags] if self.stage == NOT_STATED else [*self.tags, self.stage]
-
-    @property
-    def base_model_relation(self) -> str | None:
-        return "adapter" if self.is_adapter and self.base_model is not None else super().base_model_relation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +216,8 @@ class AdapterCardInfo(ModelCardInfo):
     template: ClassVar[str] = "lora_adapter.md"
     tags: ClassVar[tuple[str, ...]] = ("nora15", "nora15_hf", "robotics", "vision-language-action", "lora")
     library: ClassVar[str] = "peft"
-    base_model_relation: ClassVar[str] = "adapter"
 
+    is_adapter: bool = True
     base_model: str = field()
     rank: int
     alpha: float
@@ -282,16 +267,13 @@ class DatasetCardInfo(CardInfo):
     Args:
         data_files (`str`): pattern of the parquet files, relative to the folder; `load_dataset` finds the rows by it.
         num_rows (`int`): rows of these files: frames, or preference pairs.
+        demonstrations (`str`, *optional*): repo that the observations come from, where that is another one.
         others: as in [`CardInfo`].
     """
 
     data_files: str
     num_rows: int
-
-    @property
-    def source_datasets(self) -> list[str] | None:
-        """Repos that the rows were made from."""
-        return None
+    demonstrations: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,8 +283,8 @@ class PreferenceCardInfo(DatasetCardInfo):
 
     Args:
         num_candidates (`int`), chunk_size (`int`), action_dim (`int`): shapes.
-        demonstrations (`str`), policy (`str`), world_model (`str`): repos the observations, candidates and imagined
-            futures come from; `None` where there is none, or where it is not known.
+        policy (`str`), world_model (`str`): repos that candidates and imagined futures come from; `None` where there is
+            none, or where it is not known.
         rewards (`Mapping[str, float]`): weight of each reward in the combination.
         selection (`str`): how chosen and rejected were picked, for example `"best against worst of the candidates"`.
         min_margin (`float`): pairs below this reward difference were dropped.
@@ -319,7 +301,6 @@ class PreferenceCardInfo(DatasetCardInfo):
     num_candidates: int
     chunk_size: int
     action_dim: int
-    demonstrations: str | None
     policy: str | None
     world_model: str | None
     rewards: Mapping[str, float]
@@ -328,10 +309,6 @@ class PreferenceCardInfo(DatasetCardInfo):
     num_dropped: int
     provenance: Mapping[str, Setting]
     figures: tuple[str, ...] = ()
-
-    @property
-    def source_datasets(self) -> list[str] | None:
-        return None if self.demonstrations is None else [self.demonstrations]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +329,7 @@ class DemonstrationCardInfo(DatasetCardInfo):
 
     template: ClassVar[str] = "demonstrations.md"
     tags: ClassVar[tuple[str, ...]] = ("LeRobot", "nora15_hf", "robotics")
+    tag_field: ClassVar[str] = "robot_type"
 
     source: str
     robot_type: str
@@ -363,10 +341,6 @@ class DemonstrationCardInfo(DatasetCardInfo):
     gripper: str
     conventions: Mapping[str, Setting]
     recording: Mapping[str, Setting]
-
-    @property
-    def all_tags(self) -> list[str]:
-        return [*self.tags, self.robot_type]
 
 
 _KINDS = {

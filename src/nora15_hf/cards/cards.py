@@ -81,20 +81,23 @@ def card_metadata(folder: str | Path, info: CardInfo) -> CardData:
     Raises:
         FileNotFoundError: the folder of a dataset holds no data yet.
     """
-    shared: dict[str, Any] = {"license": info.license, "tags": info.all_tags, INFO_KEY: info.to_dict()}
+    own_tag = NOT_STATED if info.tag_field is None else vars(info)[info.tag_field]
+    tags = [*info.tags] if own_tag == NOT_STATED else [*info.tags, own_tag]
+    shared: dict[str, Any] = {"license": info.license, "tags": tags, INFO_KEY: info.to_dict()}
     if isinstance(info, DatasetCardInfo):
         return DatasetCardData(
             configs=dataset_configs(folder, info.data_files),
             pretty_name=info.name,
             size_categories=next((name for limit, name in _SIZE_CATEGORIES if info.num_rows < limit), "n>1M"),
-            source_datasets=info.source_datasets,
+            source_datasets=None if info.demonstrations is None else [info.demonstrations],
             task_categories=["robotics"],
             **shared,
         )
+    relation = "adapter" if info.is_adapter else "finetune" if info.conversion is None else None
     evaluated = info.evaluation is not None
     return ModelCardData(
         base_model=info.base_model,
-        base_model_relation=info.base_model_relation,
+        base_model_relation=None if info.base_model is None else relation,
         datasets=list(info.datasets) or None,
         eval_results=_eval_results(info.evaluation) if evaluated else None,
         library_name=info.library,
