@@ -49,10 +49,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness import Timing, peak_memory, save_results, set_threads, table, time_contestants
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
+from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.preferences import load_preferences, preference_features
 from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, nf4_config, policy_lora_config
 from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import PRECOMPUTED
-from nora15_hf.trainers.flow_dpo.flow_surrogate import sample_row_draws
 from nora15_hf.trainers.flow_dpo.preference_collator import ROW_INDEX, PreferenceCollator
 from random_policy import random_policy_with_processor
 
@@ -168,7 +168,8 @@ class PlainStep(Step):
         self.prompt = {
             key: self.batch[key] for key in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
         }
-        self.draws = sample_row_draws(policy.config, range(len(rows)), (SEED, PRECOMPUTED, 0), num_draws=options.draws)
+        keys = [(SEED, PRECOMPUTED, 0, row) for row in range(len(rows))]
+        self.draws = draw_flow_samples(policy.config, keys, (1, options.draws), stratified=True)
         self.autocast = torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16")
 
     def error(self, model: torch.nn.Module, side: str, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -218,7 +219,7 @@ class OurStep(Step):
     def loss(self) -> torch.Tensor:
         loss = self.trainer.compute_loss(self.policy, self.read() if self.batch is None else self.batch)
         # The trainer collects metrics until it logs.
-        self.trainer._preference_metrics["train"].clear()
+        self.trainer._metrics["train"].clear()
         return loss
 
 
@@ -252,7 +253,7 @@ def make_step(
         disable_tqdm=True,
         **settings,
     )
-    return OurStep(FlowDPOTrainer(policy, config, rows, processor))
+    return OurStep(FlowDPOTrainer(policy, config, train_dataset=rows, processing_class=processor))
 
 
 def backbone_flops(function: Callable[[], object]) -> int:

@@ -73,6 +73,7 @@ def operator_times(function: Callable[[], object], device: str, count: int) -> l
     return [{"operator": name, "ms": ms, "part": ms / whole} for name, ms in longest]
 
 
+@torch.no_grad()
 def main(arguments: list[str] | None = None) -> dict:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=("tiny", "cpu", "released"), default="cpu", help="default cpu, 107 M")
@@ -92,10 +93,10 @@ def main(arguments: list[str] | None = None) -> dict:
     if not options.no_compile:
         model.warm_up(**observation)
         model.warm_up(**batch)
-    prefix = model.prefill(**observation)
+    prefix = model.encode_prefix(**observation)
     one = seconds_of(lambda: model.sample_actions(**observation, num_steps=options.steps), options.rounds)
     parts = {
-        "prompt": seconds_of(lambda: model.prefill(**observation), options.rounds),
+        "prompt": seconds_of(lambda: model.encode_prefix(**observation), options.rounds),
         "denoising": seconds_of(lambda: model.sample_actions(prefix=prefix, num_steps=options.steps), options.rounds),
     }
     many = seconds_of(lambda: model.sample_actions(**batch, num_steps=options.steps), max(1, options.rounds // 10))

@@ -20,15 +20,12 @@ from matplotlib.figure import Figure
 from dpo_step import BETA, load_rows
 from harness import save_results, table
 from nora15_hf import Nora15ForActionPrediction
-from nora15_hf.trainers.flow_dpo.flow_surrogate import flow_errors, flow_inputs, sample_row_draws
+from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.trainers.flow_dpo.preference_collator import ROW_INDEX, PreferenceCollator
 from observed_policy import load_policy
 
-KINDS = {
-    "independent": {"num_chunks": 2},
-    "shared": {"num_chunks": 1},
-    "shared, antithetic": {"num_chunks": 1, "antithetic": True},
-}
+# Sets of draws per pair, and whether they are antithetic.
+KINDS = {"independent": (2, False), "shared": (1, False), "shared, antithetic": (1, True)}
 
 
 def load_pair(options):
@@ -71,15 +68,18 @@ def main(arguments: list[str] | None = None) -> dict:
     with torch.no_grad():
         prefixes = [model.encode_prefix(**prompt) for model in (policy, reference)]
         for num_draws in options.draws:
-            for kind, settings in KINDS.items():
+            for kind, (num_chunks, antithetic) in KINDS.items():
                 margins = []
                 for repeat in range(options.repeats):
-                    draws = sample_row_draws(
-                        policy.config, range(len(rows)), (repeat,), num_draws=num_draws, **settings
+                    draws = draw_flow_samples(
+                        policy.config,
+                        [(repeat, row) for row in range(len(rows))],
+                        (num_chunks, num_draws),
+                        stratified=True,
+                        antithetic=antithetic,
                     )
-                    inputs = flow_inputs(chunks, draws)
                     error, reference_error = (
-                        flow_errors(model(prefix=prefix, **inputs).velocity, chunks, draws)
+                        model(prefix=prefix, actions=chunks, **draws._asdict(), loss_reduction="chunk_mean").flow_loss
                         for model, prefix in zip((policy, reference), prefixes, strict=True)
                     )
                     gain = reference_error - error

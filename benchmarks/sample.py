@@ -35,7 +35,9 @@ def sample_by_modules(
 ) -> torch.Tensor:
     """Our path as training runs it: every module called, Euler's loop around them."""
     with torch.no_grad():
+        model.use_inference_path = False
         prefix = model.encode_prefix(**inputs)
+        model.use_inference_path = True
         sample = noise
         for step in range(num_steps):
             time = torch.full(noise.shape[:-2], 1 - step / num_steps, device=noise.device)
@@ -84,7 +86,8 @@ def main(arguments: list[str] | None = None) -> dict:
     shape = (1, CANDIDATES, model.config.chunk_size, model.config.action_dim)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     steps = options.steps
-    prefix = model.prefill(**inputs)
+    with torch.no_grad():
+        prefix = model.encode_prefix(**inputs)
     text_tokens = PROMPT_TOKENS - (inputs["input_ids"] == model.config.vlm_config.image_token_id).sum().item()
     pi0 = {patch: matched_pi0(model.config, patch, options.device, dtype) for patch in (28, 14)}
     pi0_prompt = {patch: pi0_inputs(network, text_tokens, 1) for patch, network in pi0.items()}
@@ -119,8 +122,8 @@ def main(arguments: list[str] | None = None) -> dict:
         )
     contestants["prompt of one chunk"] = {
         "reference": torch.no_grad()(lambda: plain.prefill(inputs)),
-        "ours": lambda: model.prefill(**inputs),
-        "warmed up": lambda: compiled.prefill(**inputs),
+        "ours": torch.no_grad()(lambda: model.encode_prefix(**inputs)),
+        "warmed up": torch.no_grad()(lambda: compiled.encode_prefix(**inputs)),
     }
     contestants["denoising of one chunk"] = {
         "ours": lambda: model.sample_actions(prefix=prefix, noise=noise[:, 0], num_steps=steps),

@@ -1,83 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""
-Flow DPO of a policy on a preference dataset.
+"""`nora15 dpo` as a script: accelerate launch examples/dpo.py --config examples/configs/dpo_tiny.yaml"""
 
-    accelerate launch examples/dpo.py --config examples/configs/dpo_tiny.yaml
-
-Every option of `DPOArguments` and `FlowDPOConfig` can stand in the YAML file or on the command line. The same command
-continues a run that was interrupted.
-"""
-
-import dataclasses
-from dataclasses import dataclass, field
-
-import torch
-from trl import TrlParser
-
-from nora15_hf import Nora15ForActionPrediction, Nora15Processor
-from nora15_hf.preferences import load_preferences
-from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, nf4_config, policy_lora_config
-from nora15_hf.trainers.resume import find_checkpoint, is_finished
+from nora15_hf.commands.dpo import DPOArguments, main
 
 __all__ = ["DPOArguments", "main"]
-
-
-@dataclass
-class DPOArguments:
-    """What the script needs besides `FlowDPOConfig`."""
-
-    policy: str = field(metadata={"help": "Folder or Hub id of the policy that sampled the candidates."})
-    preferences: str = field(metadata={"help": "Folder or Hub id of the preference dataset."})
-    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
-    preferences_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
-    validation_fraction: float | None = field(
-        default=None, metadata={"help": "Share of the pairs that are held out for evaluation."}
-    )
-    lora_rank: int | None = field(
-        default=None,
-        metadata={"help": "Train adapters of this rank in the backbone, and the action expert whole."},
-    )
-    quantize_backbone: bool = field(
-        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options, config = TrlParser((DPOArguments, FlowDPOConfig)).parse_args_and_config(arguments)
-    if options.quantize_backbone and options.lora_rank is None:
-        raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
-    checkpoint = find_checkpoint(config, dataclasses.asdict(options))
-    if is_finished(checkpoint):
-        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
-        return
-    compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
-    # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
-    policy = Nora15ForActionPrediction.from_pretrained(
-        options.policy,
-        dtype=torch.float32,
-        quantization_config=nf4_config(compute_dtype) if options.quantize_backbone else None,
-        revision=options.policy_revision,
-    )
-    processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
-    rows = load_preferences(
-        options.preferences, revision=options.preferences_revision, policy=policy, processor=processor
-    )
-    eval_rows = None
-    if options.validation_fraction is not None:
-        split = rows.train_test_split(options.validation_fraction, seed=config.seed)
-        rows, eval_rows = split["train"], split["test"]
-    trainer = FlowDPOTrainer(
-        model=policy,
-        args=config,
-        train_dataset=rows,
-        eval_dataset=eval_rows,
-        processing_class=processor,
-        peft_config=None if options.lora_rank is None else policy_lora_config(policy.config, options.lora_rank),
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.create_model_card()
-
 
 if __name__ == "__main__":
     main()

@@ -1,61 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""
-Pushes every artefact of a quickstart, or of any folder of folders, to repos of one namespace, named after their folders.
+"""`nora15 push-all` as a script: python examples/push_to_hub.py --folder outputs/quickstart --namespace me --dry_run true"""
 
-    python examples/push_to_hub.py --folder outputs/quickstart --namespace me --dry_run true
-    python examples/push_to_hub.py --folder outputs/quickstart --namespace me --private true
+from nora15_hf.commands.push_all import PushAllArguments, main
 
-Log in with `hf auth login` first. Called again after an interruption it continues: what has arrived is not sent twice.
-"""
-
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from transformers import HfArgumentParser
-
-from nora15_hf.hub import find_artefact, plan_push, push_folder
-
-__all__ = ["PushArguments", "main"]
-
-
-@dataclass
-class PushArguments:
-    """What goes where."""
-
-    folder: str = field(metadata={"help": "Folder that holds one folder per artefact."})
-    namespace: str = field(metadata={"help": "User or organisation on the Hub."})
-    private: bool = field(default=False, metadata={"help": "Make new repos private."})
-    with_code: bool = field(
-        default=False, metadata={"help": "Add the code of policies and world models, for users without this package."}
-    )
-    dry_run: bool = field(default=False, metadata={"help": "List files and sizes, and send nothing."})
-
-
-def artefact_folders(folder: Path) -> list[Path]:
-    """The folders below `folder` that hold an artefact; others, such as reports and hidden ones, are passed over."""
-    found = []
-    for candidate in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
-        try:
-            find_artefact(candidate)
-        except ValueError:
-            continue
-        found.append(candidate)
-    if not found:
-        raise ValueError(f"`folder` {folder} holds no folder with an artefact. Run `nora15 quickstart` first.")
-    return found
-
-
-def main(arguments: list[str] | None = None) -> None:
-    (options,) = HfArgumentParser(PushArguments).parse_args_into_dataclasses(arguments)
-    for folder in artefact_folders(Path(options.folder)):
-        repo_id = f"{options.namespace}/{folder.name}"
-        with_code = options.with_code and (folder / "config.json").is_file()
-        plan = plan_push(folder, repo_id, with_code=with_code)
-        print(plan, end="\n\n")
-        if not options.dry_run:
-            commit = push_folder(folder, repo_id, private=options.private or None, with_code=with_code)
-            print(commit.commit_url, end="\n\n")
-
+__all__ = ["PushAllArguments", "main"]
 
 if __name__ == "__main__":
     main()

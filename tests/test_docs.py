@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from nora15_hf.cli import build_parser
+from nora15_hf.commands.dispatcher import parse
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -27,16 +27,27 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(code, page.name, "exec"), namespace)
 
 
-def shown_commands() -> list[str]:
-    lines = [line for page in PAGES for code in blocks(page, "bash") for line in code.splitlines()]
-    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("nora15 ")]
+def shown_commands() -> list[list[str]]:
+    """The words behind `nora15`, also of commands that `accelerate launch -m nora15_hf.commands.NAME` starts."""
+    found = []
+    for line in (line for page in PAGES for code in blocks(page, "bash") for line in code.splitlines()):
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        if words[:1] == ["nora15"]:
+            found.append(words[1:])
+        elif words[:2] == ["accelerate", "launch"]:
+            module = words.index("-m") + 1
+            name = words[module].removeprefix("nora15_hf.commands.").replace("_", "-")
+            # What a machine without a GPU refuses.
+            found.append([name, *words[module + 1 :], "--use-cpu", "true", "--bf16", "false"])
+    return found
 
 
 def test_shown_commands_parse():
     commands = shown_commands()
     assert commands
+    assert {"sft", "dpo", "push"} <= {command[0] for command in commands}
     for command in commands:
-        build_parser().parse_args(shlex.split(command, comments=True)[1:])
+        parse(command)
 
 
 def test_make_targets_of_the_readme_exist():

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nora15_hf.nora15.inference import joined_linear as fused_linear
+from nora15_hf.nora15.inference import joined_linear
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel
 from plain_policy import PlainPolicy
 from random_policy import random_policy, random_prompt
@@ -69,7 +69,7 @@ def flops(run) -> int:
 @pytest.fixture(autouse=True)
 def counted_products(monkeypatch):
     """PyTorch's counter does not know oneDNN's operator."""
-    monkeypatch.setattr(fused_linear, "ONEDNN_MIN_ROWS", 10**9)
+    monkeypatch.setattr(joined_linear, "ONEDNN_MIN_ROWS", 10**9)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,8 @@ def inputs(model):
 
 @pytest.fixture(scope="module")
 def prefix(model, inputs):
-    return model.prefill(**inputs)
+    with torch.no_grad():
+        return model.encode_prefix(**inputs)
 
 
 def noise(model, *leading):
@@ -128,7 +129,7 @@ def test_a_step_does_not_copy_the_prefix(model, prefix):
 
 
 def test_candidates_share_the_backbone(model, inputs):
-    one = flops(lambda: model.prefill(**inputs))
+    one = flops(lambda: model.encode_prefix(**inputs))
     single = flops(lambda: model.sample_actions(**inputs, noise=noise(model, 1), num_steps=STEPS))
     five = flops(lambda: model.sample_actions(**inputs, noise=noise(model, 1, 5), num_steps=STEPS, num_samples=5))
     assert five - one < 5.2 * (single - one)
@@ -144,14 +145,14 @@ def test_arithmetic_of_a_prompt(model, inputs):
     tokens = inputs["input_ids"].shape[1]
     head = 2 * tokens * text.hidden_size * text.vocab_size
     last_layer = 2 * tokens * (3 * text.hidden_size * text.intermediate_size + text.hidden_size**2)
-    saved = flops(lambda: plain.prefill(inputs)) - flops(lambda: model.prefill(**inputs))
+    saved = flops(lambda: plain.prefill(inputs)) - flops(lambda: model.encode_prefix(**inputs))
     assert 0.98 * (head + last_layer) <= saved <= 1.2 * (head + last_layer)
 
 
 def test_operators_of_a_prompt(model, inputs):
     config = model.config.vlm_config
     bound = 26 * config.text_config.num_hidden_layers + 36 * config.vision_config.depth + 80
-    assert operators(lambda: model.prefill(**inputs)).total() <= bound
+    assert operators(lambda: model.encode_prefix(**inputs)).total() <= bound
 
 
 def test_waits_for_the_device_do_not_grow_with_depth(inputs):

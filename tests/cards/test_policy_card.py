@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers.flow_dpo_runs import make_rows
 from nora15_hf.actions.normalization import ActionStatistics
 from nora15_hf.cards.card_info import NOT_STATED
 from nora15_hf.cards.cards import save_card
@@ -36,7 +37,7 @@ def by_the_supervised_trainer(folder: Path, model, processor) -> Path:
 
 def by_the_dpo_trainer(folder: Path, model, processor) -> Path:
     args = FlowDPOConfig(str(folder), use_cpu=True)
-    info = flow_dpo_card_info(model, processor, args, repo_id="arm", steps=3, num_pairs=2, record=None)
+    info = flow_dpo_card_info(model, processor, args, repo_id="arm", steps=3, rows=make_rows(2), preferences=None)
     return save_card(folder, info)
 
 

@@ -279,6 +279,37 @@ def test_keys_choose_cameras_state_and_action(v30):
         dataset.frame(0, "observation.image")
 
 
+def test_any_column_is_read_from_a_dataset_that_is_open(v30, monkeypatch):
+    dataset = LeRobotDataset(v30, state_key="observation.state", image_keys=[])
+    state = np.concatenate([frames["observation.state"] for frames in RECORDED])
+    # Opened with it or not, the same values.
+    other = LeRobotDataset(v30, state_key="action", action_key="action", image_keys=[], episodes=[1, 3])
+    np.testing.assert_array_equal(dataset.column("observation.state"), state)
+    np.testing.assert_array_equal(dataset.column("action"), dataset.all_actions())
+    train, validation = other.split_by_episode(0.5, seed=3)
+    for part in (other, train, validation):
+        of_part = [RECORDED[index]["observation.state"] for index in part.episodes["index"]]
+        column = part.column("observation.state")
+        assert column.dtype == np.float32
+        np.testing.assert_array_equal(column, np.concatenate(of_part))
+    column[:] = 0
+    assert validation.column("observation.state").any(), "a caller's copy, not the table"
+
+    def read_again(*args, **kwargs):
+        raise AssertionError("read twice")
+
+    monkeypatch.setattr(lerobot_dataset, "read_frame_table", read_again)
+    train.column("observation.state")
+
+
+def test_a_column_that_is_no_vector_is_refused(v30):
+    dataset = LeRobotDataset(v30)
+    with pytest.raises(ValueError, match=r"`key` 'velocity' is no feature .*Available: .*observation.state"):
+        dataset.column("velocity")
+    with pytest.raises(ValueError, match=r"`key` 'observation.image' has dtype 'image'"):
+        dataset.column("observation.image")
+
+
 def test_small_datasets_are_cached_by_default(v30, monkeypatch):
     size = 2 * HEIGHT * WIDTH * 3 * sum(LENGTHS)
     for limit, cached in ((size, True), (size - 1, False)):

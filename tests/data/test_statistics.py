@@ -21,7 +21,7 @@ from nora15_hf.actions.normalization import (
     deltas_to_actions,
     load_norm_stats,
 )
-from nora15_hf.cli import main
+from nora15_hf.commands import main
 from nora15_hf.data import LeRobotDataset, LeRobotWriter, PolicyCollator, compute_statistics
 from nora15_hf.data.statistics_table import dataset_statistics
 from nora15_hf.nora15.presets import tiny_policy

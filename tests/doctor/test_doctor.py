@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nora15_hf.actions import ActionStatistics
-from nora15_hf.cli import main
+from nora15_hf.commands import main
 from nora15_hf.data import LeRobotWriter
 from nora15_hf.doctor import examine_policy
 from nora15_hf.nora15.presets import tiny_policy

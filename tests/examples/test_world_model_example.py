@@ -14,7 +14,7 @@ from trl import TrlParser
 from helpers.blobs import blob_model, write_blobs
 from helpers.paths import EXAMPLES
 from helpers.two_processes import accelerate_launch
-from nora15_hf.trainers import WorldModelConfig
+from nora15_hf.trainers import WorldModelTrainingConfig
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ def test_two_processes_learn_as_one_does(example, blobs, tmp_path):
 
 
 def test_yaml_names_known_options(example):
-    parser = TrlParser((example.WorldModelArguments, WorldModelConfig))
+    parser = TrlParser((example.WorldModelArguments, WorldModelTrainingConfig))
     options, config = parser.parse_args_and_config(["--config", str(EXAMPLES / "configs" / "world_model_tiny.yaml")])
     assert options.action_key == "action.executed"
     assert config.max_steps == 1000

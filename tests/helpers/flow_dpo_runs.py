@@ -54,10 +54,10 @@ def make_trainer(
     return FlowDPOTrainer(
         policy,
         FlowDPOConfig(str(output), **{**defaults, **options}),
-        make_rows() if dataset is None else dataset,
-        processor,
-        eval_dataset=eval_dataset,
         ref_model=ref_model,
+        train_dataset=make_rows() if dataset is None else dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
         peft_config=peft_config,
     )
 

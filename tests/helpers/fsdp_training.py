@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.ema import EmaCallback
 from nora15_hf.trainers.supervised.loss_totals import add_parts, count_targets, weigh_parts
@@ -42,7 +43,7 @@ def train(objective: str, rank: int = 0, world_size: int = 1) -> tuple[torch.nn.
         "actions": random.uniform(-0.9, 0.9, (4, 5, 4)).astype(np.float32),
         "action_mask": np.array([[True] * 5, [True, True, False, False, False], [True] * 5, [True] * 5]),
     }
-    noise, timestep = model.draw_flow_samples(torch.empty(4, 5, 4), 2, torch.Generator().manual_seed(0))
+    noise, timestep = draw_flow_samples(model.config, [(row,) for row in range(4)], (2,))
     rows = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
     batch = processor(**{name: value[rows] for name, value in (data | targets).items()})
     batch |= {"noise": noise[rows], "timestep": timestep[rows]}

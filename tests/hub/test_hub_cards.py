@@ -13,8 +13,8 @@ from transformers import TrainingArguments
 
 from helpers.card_facts import DEMONSTRATIONS, POLICY, save_policy, save_world_model, write_demonstrations
 from nora15_hf.cards.cards import save_card
-from nora15_hf.cli import main
 from nora15_hf.clips import ClipConventions
+from nora15_hf.commands import main
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card

@@ -35,7 +35,7 @@ from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import push_folder
 from nora15_hf.preferences import load_preferences
 from nora15_hf.repo_files import verified_download
-from nora15_hf.repo_files.stored_tensors import read_checkpoint
+from nora15_hf.repo_files.checkpoint import Checkpoint
 from nora15_hf.repo_files.verified_download import load_verified
 from nora15_hf.trainers import load_merged_policy
 
@@ -98,7 +98,7 @@ def released(repo: str, author: Author) -> str:
 
 
 def tensors(repo: str, author: Author) -> str:
-    stored = read_checkpoint(repo)
+    stored = Checkpoint(repo).tensors
     return digest({name: [sha256(chunk).hexdigest() for chunk in stored[name].chunks()] for name in sorted(stored)})
 
 

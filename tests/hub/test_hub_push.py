@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi, snapshot_download
 
 from helpers.paths import EXAMPLES
-from nora15_hf.cli import main
+from nora15_hf.commands import main
 from nora15_hf.hub import Artefact, find_artefact, plan_push, push_folder
 
 WEIGHTS = b"\x02\0\0\0\0\0\0\0{}" + bytes(20_000)

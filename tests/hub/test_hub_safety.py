@@ -21,12 +21,17 @@ from transformers import AutoModel, AutoProcessor
 import nora15_hf
 from helpers.paths import ROOT
 from nora15_hf import Nora15ForActionPrediction
-from nora15_hf.cli import main
+from nora15_hf.commands import main
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.hub import AuthorFacts, push_folder, write_card
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.repo_files.stored_tensors import read_checkpoint
-from nora15_hf.trainers import FlowDPOConfig, Nora15SFTConfig, WorldModelConfig
+from nora15_hf.repo_files.checkpoint import Checkpoint
+from nora15_hf.trainers import (
+    EncoderPretrainingConfig,
+    FlowDPOConfig,
+    Nora15SFTConfig,
+    WorldModelTrainingConfig,
+)
 from nora15_hf.trainers.resume import find_checkpoint
 from nora15_hf.vjepa2_ac.presets import tiny_world_model
 
@@ -91,7 +96,7 @@ def test_shards_outside_of_the_folder_are_not_read(sharded, where):
         model_class.from_pretrained(folder)
     if model_class is Nora15ForActionPrediction:
         with pytest.raises(ValueError, match="lead out of its folder"):
-            read_checkpoint(folder)
+            len(Checkpoint(folder).tensors)
 
 
 def test_repos_with_paths_that_lead_out_write_nothing(hub, sharded, tmp_path):
@@ -156,7 +161,9 @@ def test_the_token_is_written_nowhere(hub, tmp_path, caplog, capfd):
     assert not any(hub.token.encode() in content for content in [*published, *written])
 
 
-@pytest.mark.parametrize("config", [Nora15SFTConfig, FlowDPOConfig, WorldModelConfig])
+@pytest.mark.parametrize(
+    "config", [Nora15SFTConfig, FlowDPOConfig, WorldModelTrainingConfig, EncoderPretrainingConfig]
+)
 def test_a_token_among_the_training_arguments_is_refused(tmp_path, config):
     with pytest.raises(ValueError, match="HF_TOKEN") as raised:
         config(output_dir=str(tmp_path), hub_token="hf_secret", use_cpu=True, bf16=False)

@@ -8,67 +8,21 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
-from helpers.blobs import blob_clips, blob_model, write_blobs
-from helpers.flow_dpo_runs import make_rows
-from helpers.small_demonstrations import write_demonstrations
-from nora15_hf.data import LeRobotDataset
-from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.trainers import (
-    FlowDPOConfig,
-    FlowDPOTrainer,
-    Nora15SFTConfig,
-    Nora15SFTTrainer,
-    WorldModelConfig,
-    WorldModelTrainer,
-)
+from helpers.every_trainer import preference, supervised, world_model
+from nora15_hf.trainers import WorldModelTrainer
 
-
-def arguments(folder, **changes) -> dict:
-    return {
-        "output_dir": str(folder / "training"),
-        "max_steps": 2,
-        "save_steps": 1,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-3,
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "disable_tqdm": True,
-        "push_to_hub": True,
-        "hub_model_id": "robots/training",
-        "hub_strategy": "every_save",
-        # Otherwise a push is left out while the one before is still going on.
-        "hub_always_push": True,
-        **changes,
-    }
-
-
-def supervised(folder, **changes) -> Nora15SFTTrainer:
-    model, processor = tiny_policy(("open the faucet",), image_size=56)
-    dataset = LeRobotDataset(write_demonstrations(folder / "demonstrations"), dataset_key="default")
-    return Nora15SFTTrainer(
-        model, Nora15SFTConfig(**arguments(folder, **changes)), train_dataset=dataset, processing_class=processor
-    )
-
-
-def preference(folder, **changes) -> FlowDPOTrainer:
-    (model, processor), (reference, _) = (tiny_policy(("open the faucet",), image_size=56) for _ in range(2))
-    return FlowDPOTrainer(
-        model, FlowDPOConfig(**arguments(folder, **changes)), make_rows(), processor, ref_model=reference
-    )
-
-
-def world_model(folder, **changes) -> WorldModelTrainer:
-    model, processor = blob_model()
-    clips, _ = blob_clips(write_blobs(folder / "blobs", 4), num_frames=3)
-    return WorldModelTrainer(
-        model, WorldModelConfig(**arguments(folder, **changes), sensitivity_horizon=1), clips, processor
-    )
+PUSH = {
+    "push_to_hub": True,
+    "hub_model_id": "robots/training",
+    "hub_strategy": "every_save",
+    # Otherwise a push is left out while the one before is still going on.
+    "hub_always_push": True,
+}
 
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model])
 def test_every_save_and_the_end_are_pushed(hub, tmp_path, make):
-    trainer = make(tmp_path)
+    trainer = make(tmp_path, **PUSH)
     # The first upload has looked at the files but not yet read them when the second step is saved.
     slow = hub.fail("preupload", delay=1.0)
     trainer.train()
@@ -113,7 +67,7 @@ class SecondSave(TrainerCallback):
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model])
 def test_an_upload_that_still_reads_the_folder_gets_no_files_of_the_next_save(hub, tmp_path, make):
-    trainer = make(tmp_path, hub_always_push=False)
+    trainer = make(tmp_path, **PUSH | {"hub_always_push": False})
     second_save = SecondSave()
     trainer.add_callback(second_save)
     held = hub.fail("preupload", until=second_save.done)
@@ -128,7 +82,7 @@ def test_an_upload_that_still_reads_the_folder_gets_no_files_of_the_next_save(hu
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_an_upload_that_failed_is_reported(hub, tmp_path, caplog, step):
-    trainer = supervised(tmp_path)
+    trainer = supervised(tmp_path, **PUSH)
     hub.fail("commit", status=403, skip=step - 1)
     with caplog.at_level("WARNING", logger="nora15_hf.trainers.complete_push"):
         trainer.train()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from helpers.blobs import blob_clips, blob_model, resized, write_blobs, write_poses
-from nora15_hf import cli
+from nora15_hf import commands
 from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.imagine.film_strip import film_strips
@@ -106,7 +106,7 @@ def test_command_writes_page_pictures_and_figures(artefacts, tmp_path, capsys):
         "--cases",
         "12",
     ]
-    assert cli.main([*map(str, command), "--device", "cpu"]) == 0
+    assert commands.main([*map(str, command), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "ranked above" in printed
     assert "2 episodes, none of them trained on" in printed
@@ -130,7 +130,7 @@ def test_command_writes_page_pictures_and_figures(artefacts, tmp_path, capsys):
     assert str(tmp_path.parent) not in page
 
     # Another call replaces the strips, and says what was trained on.
-    assert cli.main([*map(str, command), "--episodes", "0,5", "--strips", "1"]) == 0
+    assert commands.main([*map(str, command), "--episodes", "0,5", "--strips", "1"]) == 0
     assert "2 episodes, 1 of them trained on" in capsys.readouterr().out
     assert [path.name for path in tmp_path.glob("film-strip-*")] == ["film-strip-000000.png"]
     assert "was trained on 1 of these episodes" in (tmp_path / "index.html").read_text()
@@ -179,6 +179,6 @@ def test_ranking_counts_per_instruction_and_gives_ties_to_nobody():
 )
 def test_refusals(artefacts, tmp_path, capsys, options, message):
     command = ["imagine", "--model", artefacts[0], "--dataset", artefacts[1], "--output", tmp_path, *options]
-    assert cli.main([*map(str, command)]) == 2
+    assert commands.main([*map(str, command)]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not any(tmp_path.iterdir())

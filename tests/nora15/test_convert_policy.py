@@ -26,13 +26,13 @@ from helpers.released_repos import (
     write_tokenizer,
     write_weights,
 )
-from nora15_hf import cli
+from nora15_hf import commands
 from nora15_hf.nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.nora15.convert_nora15_to_hf import convert_nora15_to_hf as convert
 from nora15_hf.nora15.presets import tiny_tokenizer
 from nora15_hf.nora15.released_checkpoint import check_tensors, native_name
 from nora15_hf.nora15.released_checkpoint import released_config as released_layout_config
-from nora15_hf.repo_files.stored_tensors import read_checkpoint
+from nora15_hf.repo_files.checkpoint import Checkpoint
 
 EMBEDDING, HEAD = "vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"
 EXPERT = ("action_expert.", "action_in_", "action_out_", "action_time_")
@@ -183,7 +183,7 @@ class TestReleasedPolicy:
         with open(tmp_path / "model.safetensors", "wb") as file:
             file.write(len(encoded).to_bytes(8, "little") + encoded)
             file.truncate(8 + len(encoded) + end)
-        tensors = read_checkpoint(tmp_path)
+        tensors = Checkpoint(tmp_path).tensors
         config = released_layout_config(tensors)
         assert config.vlm_config.text_config.vocab_size == vocabulary
         expected = Nora15ForActionPrediction.expected_shapes(config)
@@ -338,11 +338,11 @@ class TestConversion:
     def test_command_and_push(self, hub, nora, codec, tmp_path, capsys):
         output = tmp_path / "out"
         command = f"convert {nora} --output {output} --push my-nora --init-expert 0 --action-codec {codec}"
-        assert cli.main(command.split()) == 0
+        assert commands.main(command.split()) == 0
         assert "NEWLY INITIALISED" in capsys.readouterr().out
         assert pushed_files(hub, "robots/my-nora") == written_files(output)
         assert hub.commit_titles("robots/my-nora") == ["initial commit", f"Convert {nora.name}"]
-        assert cli.main(command.split()) == 2
+        assert commands.main(command.split()) == 2
         assert "not an empty folder" in capsys.readouterr().err
 
 
@@ -500,7 +500,7 @@ class TestMemory:
         return int(run.stdout.split()[-1])
 
     def test_loading_takes_little_more_than_the_checkpoint(self, eighth):
-        assert len(read_checkpoint(eighth)) == 1265
+        assert len(Checkpoint(eighth).tensors) == 1265
         checkpoint = (eighth / "model.safetensors").stat().st_size
         peak = self.peak(f"model = Nora15ForActionPrediction.from_pretrained({str(eighth)!r}, config=config)")
         assert peak <= 1.15 * checkpoint, f"{peak / checkpoint:.3f}"

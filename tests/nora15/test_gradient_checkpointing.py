@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.nora15.presets import tiny_policy
 
 TEXTS = ["open the faucet", "close the faucet, please", "press the button"]
@@ -26,7 +27,7 @@ def batch():
         actions=rng.uniform(-0.9, 0.9, (3, 5, 4)).astype(np.float32),
         state=rng.uniform(-1, 1, (3, 2)),
     )
-    noise, timestep = model.draw_flow_samples(batch["actions"], 4, torch.Generator().manual_seed(0))
+    noise, timestep = draw_flow_samples(model.config, [(row,) for row in range(len(batch["actions"]))], (4,))
     return {**batch, "noise": noise, "timestep": timestep}
 
 

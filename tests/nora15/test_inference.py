@@ -3,6 +3,8 @@
 
 import copy
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,8 +15,7 @@ from torch import nn
 
 from helpers.inference_runs import CLOSE, draw, widen
 from nora15_hf.nora15 import Nora15ForActionPrediction
-from nora15_hf.nora15.flow_schedulers import FLOW_SCHEDULERS, set_flow_timesteps
-from nora15_hf.nora15.flow_solver import flow_solver
+from nora15_hf.nora15.flow_schedulers import FLOW_SCHEDULERS, flow_solver, set_flow_timesteps
 from nora15_hf.nora15.inference.joined_linear import ONEDNN_MIN_ROWS, joined_linear, linear
 from nora15_hf.nora15.inference.prefill import attend_windows
 from nora15_hf.nora15.presets import tiny_policy
@@ -37,9 +38,17 @@ def inputs(policy):
 
 
 @torch.no_grad()
+def prefix_by_modules(model, inputs, **extra):
+    model.use_inference_path = False
+    prefix = model.encode_prefix(**inputs, **extra)
+    model.use_inference_path = True
+    return prefix
+
+
+@torch.no_grad()
 def by_modules(model, inputs, noise, num_steps=4, **extra):
     """Sampling as training runs the policy."""
-    prefix = model.encode_prefix(**inputs, **extra)
+    prefix = prefix_by_modules(model, inputs, **extra)
     sample = noise
     for step in range(num_steps):
         time = torch.full(noise.shape[:-2], 1 - step / num_steps)
@@ -74,7 +83,7 @@ class TestSameNumbers:
     def test_prefix(self, policy, inputs):
         model, _ = policy
         with torch.no_grad():
-            expected, found = model.encode_prefix(**inputs), model.prefill(**inputs)
+            expected, found = prefix_by_modules(model, inputs), model.encode_prefix(**inputs)
         real = inputs["attention_mask"].bool()
         assert torch.equal(found.mask, expected.mask)
         for kind in ("keys", "values"):
@@ -102,7 +111,7 @@ class TestSameNumbers:
         prompt = {"input_ids": ids, "pixel_values": pixels, "image_grid_thw": grid}
         with torch.no_grad():
             expected = visual(pixels, grid_thw=grid)
-            prefix, by_module = model.prefill(**prompt), model.encode_prefix(**prompt)
+            prefix, by_module = model.encode_prefix(**prompt), prefix_by_modules(model, prompt)
         assert expected.pooler_output.abs().max() > 0.1
         torch.testing.assert_close(prefix.keys[-1], by_module.keys[-1], **CLOSE)
 
@@ -182,6 +191,53 @@ class TestWhatCannotBeRead:
         calls = ModuleCalls(model.action_expert.layers[0], monkeypatch)
         model.sample_actions(**inputs, num_steps=2)
         assert calls.count == 2 * len(model.action_expert.layers)
+
+
+class TestSwitch:
+    """`use_inference_path = False`: the modules alone, and none of the folder's code."""
+
+    def test_the_same_numbers_by_modules(self, policy, inputs, monkeypatch):
+        model, _ = policy
+        noise = draw(3, 2, 5, 4)
+        expected = model.sample_actions(**inputs, noise=noise, num_steps=4, num_samples=2)
+        tokens = model.generate_actions(**inputs, max_new_tokens=4)
+        prefix = ModuleCalls(model.vlm.model.language_model.layers[0], monkeypatch)
+        expert = ModuleCalls(model.action_expert.layers[0], monkeypatch)
+        model.use_inference_path = False
+        found = model.sample_actions(**inputs, noise=noise, num_steps=4, num_samples=2)
+        assert prefix.count == len(model.vlm.model.language_model.layers)
+        assert expert.count == 4 * len(model.action_expert.layers)
+        torch.testing.assert_close(found, expected, **CLOSE)
+        assert model.generate_actions(**inputs, max_new_tokens=4) == tokens
+        with pytest.raises(ValueError, match="use_inference_path=False"):
+            model.warm_up(**inputs)
+
+    def test_the_last_layer_is_not_finished_for_nobody(self, policy, inputs, monkeypatch):
+        model, _ = policy
+        model.use_inference_path = False
+        calls = ModuleCalls(model.vlm.model.language_model.layers[0].mlp, monkeypatch)
+        model.sample_actions(**inputs, num_steps=1)
+        assert calls.count == len(model.vlm.model.language_model.layers) - 1 + len(model.action_expert.layers)
+
+    def test_without_the_folder(self):
+        """Also a fresh import: nothing else in the package leans on it."""
+        code = """
+import sys
+sys.modules["nora15_hf.nora15.inference"] = None
+import numpy as np
+import nora15_hf
+from nora15_hf.nora15.presets import tiny_policy
+model, processor = tiny_policy(seed=0)
+inputs = processor(images=np.zeros((84, 84, 3), dtype=np.uint8), text="open the faucet")
+try:
+    model.sample_actions(**inputs)
+except ImportError:
+    print("missed")
+model.use_inference_path = False
+print(tuple(model.sample_actions(**inputs).shape), len(model.generate_actions(**inputs, max_new_tokens=2)))
+"""
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.stdout.splitlines() == ["missed", "(1, 5, 4) 1"], run.stderr
 
 
 class TestNothingGrowsOld:

@@ -22,8 +22,9 @@ from transformers import AutoModel, AutoProcessor, PreTrainedConfig
 
 from nora15_hf.data.collator import PolicyCollator
 from nora15_hf.nora15 import Nora15Config, Nora15ForActionPrediction
+from nora15_hf.nora15.backbone_parts import multimodal_position_ids
+from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.nora15.flow_schedulers import set_flow_timesteps
-from nora15_hf.nora15.modeling_nora15 import multimodal_position_ids
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.ema import EMA_FILE, EmaCallback
 from nora15_hf.trainers.supervised.sft_config import Nora15SFTConfig
@@ -151,8 +152,9 @@ class TestInvariances:
         assert not torch.allclose(again[:, 1], together[:, 1])
 
     @torch.no_grad()
-    def test_prefix_and_velocity_equal_forward(self, policy, images, chunks, noise):
+    def test_prefix_and_velocity_equal_forward(self, policy, images, chunks, noise, monkeypatch):
         model, processor = policy
+        monkeypatch.setattr(model, "use_inference_path", False)
         batch = processor(images=images, text=TEXTS, actions=chunks)
         times = torch.tensor([0.1, 0.5, 0.9])
         forward = model(**batch, noise=noise, timestep=times)
@@ -181,7 +183,7 @@ class TestInvariances:
     def test_draws_of_one_sample_share_the_mean(self, policy, images, chunks):
         model, processor = policy
         batch = processor(images=images, text=TEXTS, actions=chunks, action_tokens=False)
-        draws, times = model.draw_flow_samples(batch["actions"], 6, torch.Generator().manual_seed(0))
+        draws, times = draw_flow_samples(model.config, [(row,) for row in range(len(images))], (6,))
         assert draws.shape == (3, 6, 5, 4)
         assert times.shape == (3, 6)
         together = model(**batch, noise=draws, timestep=times).flow_loss
@@ -454,16 +456,16 @@ class TestSampling:
         model = copy.deepcopy(policy[0])
         released = model.sample_actions(**inputs, noise=noise)
         model.scheduler = SOLVERS["heun"]()
-        model.use_sampling_preset("fast")
-        fast = model.sample_actions(**inputs, noise=noise)
-        torch.testing.assert_close(fast, policy[0].sample_actions(**inputs, noise=noise, num_steps=5))
-        assert (fast - released).abs().max() > 1e-3
+        model.use_sampling_preset("few_steps")
+        few = model.sample_actions(**inputs, noise=noise)
+        torch.testing.assert_close(few, policy[0].sample_actions(**inputs, noise=noise, num_steps=5))
+        assert (few - released).abs().max() > 1e-3
         model.save_pretrained(tmp_path)
         again = Nora15ForActionPrediction.from_pretrained(tmp_path)
-        torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), fast)
+        torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), few)
         again.use_sampling_preset("released")
         torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), released)
-        with pytest.raises(ValueError, match=r"name='faster' is no sampling preset\. Known: released, fast"):
+        with pytest.raises(ValueError, match=r"name='faster' is no sampling preset\. Known: released, few_steps"):
             again.use_sampling_preset("faster")
 
     def test_generator_makes_it_reproducible(self, policy, inputs):
@@ -484,11 +486,9 @@ class TestSampling:
 
     def test_flow_times_follow_the_beta_distribution(self, policy):
         model, _ = policy
-        draws = [
-            model.draw_flow_samples(torch.zeros(4000, 5, 4), 5, torch.Generator().manual_seed(0)) for _ in range(2)
-        ]
+        draws = [draw_flow_samples(model.config, [(0,)], (4000, 5)) for _ in range(2)]
         assert all(torch.equal(first, second) for first, second in zip(*draws, strict=True))
-        noise, times = draws[0]
+        [noise], [times] = draws[0]
         assert noise.mean().item() == pytest.approx(0, abs=0.01)
         assert noise.std().item() == pytest.approx(1, abs=0.01)
         assert times.min() > 0.001
@@ -530,7 +530,9 @@ class TestSampling:
         [
             ({}, "nothing to compute"),
             ({"actions": torch.zeros(3, 4, 4)}, "actions has shape"),
-            ({"actions": torch.zeros(3, 5, 4), "noise": torch.zeros(3, 5, 4)}, "both or neither"),
+            ({"actions": torch.zeros(3, 5, 4), "noise": torch.zeros(3, 4, 4)}, "noise has shape"),
+            ({"actions": torch.zeros(3, 5, 4), "timestep": torch.zeros(2)}, "noise has shape"),
+            ({"actions": torch.zeros(3, 5, 4), "loss_reduction": "none"}, "loss_reduction='none' is unknown"),
         ],
     )
     def test_bad_training_arguments(self, policy, inputs, arguments, message):
@@ -979,8 +981,7 @@ def test_scores_of_supervised_tokens_alone_give_the_same_loss_and_gradients(poli
     chunks = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5, 4)).astype(np.float32)
     images = np.random.default_rng(1).integers(0, 256, (2, 84, 84, 3), dtype=np.uint8)
     batch = processor(images=list(images), text=["open the faucet", "push"], actions=chunks)
-    draws = torch.Generator().manual_seed(0)
-    noise, timestep = model.draw_flow_samples(batch["actions"], generator=draws)
+    noise, timestep = draw_flow_samples(model.config, [(0,), (1,)], ())
     results = []
     for return_logits in (True, False):
         model.zero_grad()

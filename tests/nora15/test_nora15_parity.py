@@ -21,9 +21,10 @@ from helpers.released_golden import (
     VELOCITY,
     released_config,
 )
-from nora15_hf.nora15 import Nora15ForActionPrediction, modeling_nora15
-from nora15_hf.nora15.flow_solver import flow_solver
-from nora15_hf.nora15.modeling_nora15 import multimodal_position_ids, sinusoidal_time_embedding
+from nora15_hf.nora15 import Nora15ForActionPrediction, backbone_parts, modeling_nora15
+from nora15_hf.nora15.backbone_parts import multimodal_position_ids
+from nora15_hf.nora15.flow_schedulers import flow_solver
+from nora15_hf.nora15.modeling_nora15 import sinusoidal_time_embedding
 
 
 def released_model(attention: str) -> Nora15ForActionPrediction:
@@ -106,12 +107,12 @@ def test_vision_tower_with_several_and_partial_windows(model, monkeypatch):
 @torch.no_grad()
 def test_equal_windows_in_one_call_equal_transformers_loop(model, monkeypatch):
     """The batched attention is ours; stock Qwen2.5-VL loops over the windows."""
-    stock = modeling_nora15.Qwen2_5_VLVisionAttention.forward
+    stock = backbone_parts.Qwen2_5_VLVisionAttention.forward
     grid = torch.tensor([[1, 16, 16], [1, 16, 16]])
     pixels = torch.randn(512, 1176, generator=torch.Generator().manual_seed(0))
     visual = model.vlm.model.visual
     batched = visual(pixels, grid_thw=grid).pooler_output
-    monkeypatch.setattr(modeling_nora15.Nora15VisionAttention, "forward", stock)
+    monkeypatch.setattr(backbone_parts.Nora15VisionAttention, "forward", stock)
     assert furthest(visual(pixels, grid_thw=grid).pooler_output, batched) < 1e-5
 
 

@@ -9,9 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers.inference_runs import CLOSE, draw, widen
-from nora15_hf.nora15 import Nora15ForActionPrediction, modeling_nora15
-from nora15_hf.nora15.inference import denoising as fast_denoising
-from nora15_hf.nora15.inference import generation as fast_generation
+from nora15_hf.nora15 import Nora15ForActionPrediction
+from nora15_hf.nora15.inference import denoising, generation, prefill
 from nora15_hf.nora15.presets import tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -46,10 +45,10 @@ def forbid(monkeypatch):
         raise AssertionError("ran uncompiled")
 
     for module, name in (
-        (modeling_nora15, "encode_patches"),
-        (modeling_nora15, "encode_tokens"),
-        (fast_denoising, "velocity_at"),
-        (fast_generation, "decode_token"),
+        (prefill, "encode_patches"),
+        (prefill, "encode_tokens"),
+        (denoising, "velocity_at"),
+        (generation, "decode_token"),
     ):
         # Compiled forms are found under the original function.
         monkeypatch.setattr(getattr(module, name), "__code__", fail.__code__)

@@ -33,6 +33,7 @@ from nora15_hf.preferences import (
     candidate_noise,
     dataset_builder,
     load_preferences,
+    preference_info,
     preset_reward,
     sample_candidates,
     select_pairs,
@@ -255,7 +256,8 @@ def test_rows_hold_what_they_promise(tiny, dataset, world_model, tmp_path):
     assert record["counts"] == {"states": 12, "undecodable": 0, "ties": 0, "too_close": 0, "pairs": 12}
     assert record["provenance"]["demonstrations"] == "owner/demonstrations"
     assert record["settings"]["reward"]["rewards"]["ground_truth"]["weight"] == 0.5
-    assert json.loads(rows.info.description)["settings"] == record["settings"]
+    assert preference_info(rows).record.to_json() == record
+    assert preference_info(rows).sampled_by_policy is None
 
 
 def test_a_fresh_process_reads_it_without_this_package(tiny, dataset, tmp_path):
@@ -402,11 +404,13 @@ def test_configurations_of_dpo(file):
 def test_load_refuses_another_policy(tiny, dataset, tmp_path, caplog):
     build(tmp_path / "p", tiny, dataset)
     policy, processor = copy.deepcopy(tiny)
-    load_preferences(tmp_path / "p", policy=policy, processor=processor)
+    rows = load_preferences(tmp_path / "p", policy=policy, processor=processor)
+    assert preference_info(rows).sampled_by_policy is True
     assert "other weights" not in caplog.text
     policy.action_out_proj.bias.data += 1
     with caplog.at_level(logging.WARNING):
-        load_preferences(tmp_path / "p", policy=policy, processor=processor)
+        rows = load_preferences(tmp_path / "p", policy=policy, processor=processor)
+    assert preference_info(rows).sampled_by_policy is False
     assert "other weights" in caplog.text
     processor.norm_stats = {"other": processor.norm_stats["default"]}
     with pytest.raises(ValueError, match=r"dataset_key \['default'\], but the policy knows \['other'\]"):

@@ -3,6 +3,7 @@
 
 import json
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from helpers.reward_batches import batch_of
 from nora15_hf.clips import ClipConventions
 from nora15_hf.data import LeRobotDataset, LeRobotWriter, compute_statistics
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import WorldModelGoalReward, load_preferences, preset_reward
+from nora15_hf.preferences import MetricActions, WorldModelGoalReward, load_preferences, preset_reward
 from nora15_hf.vjepa2_ac import integrate_pose, tiny_world_model
 
 SIZE, LENGTHS = 28, (12, 6)
@@ -75,6 +76,10 @@ def poses(arm):
     return opened(arm, state_key="observation.pose")
 
 
+def metric_actions(policy, dataset: LeRobotDataset) -> MetricActions:
+    return MetricActions(policy[1], dataset, "observation.pose")
+
+
 def listening(action_dim: int, convention: str):
     """A tiny world model whose random weights make it listen to actions and poses."""
     torch.manual_seed(0)
@@ -98,10 +103,10 @@ def test_metric_world_model_gets_physical_actions_and_poses(arm, policy, poses, 
     physical = torch.from_numpy(np.random.default_rng(1).normal(0, 0.05, (3, 4, 5, 7))).float()
     candidates = policy[1].normalize_actions(physical, "arm")
     assert (candidates - physical).abs().mean() > 0.1
-    reward = WorldModelGoalReward(
-        model, processor, released_horizon=released_horizon, policy_processor=policy[1], poses=poses
-    )
     dataset = opened(arm)
+    reward = WorldModelGoalReward(
+        model, processor, released_horizon=released_horizon, metric_actions=metric_actions(policy, dataset)
+    )
     scores = reward.score(batch_of(dataset, indices, candidates))
     steps = 4 if released_horizon else 5
     states = torch.from_numpy(poses.all_states()[indices])[:, None]
@@ -118,23 +123,22 @@ def test_metric_world_model_gets_physical_actions_and_poses(arm, policy, poses, 
     assert reward.settings["pose_key"] == "observation.pose"
 
 
-def test_poses_are_found_where_only_some_episodes_are_selected(arm, policy, poses, world_model):
+def test_poses_are_found_where_only_some_episodes_are_selected(arm, policy, world_model):
     candidates = torch.rand(1, 2, 5, 7, generator=torch.Generator().manual_seed(0))
-    part = opened(arm, episodes=[1])
-    units = {"policy_processor": policy[1]}
-    whole = WorldModelGoalReward(*world_model, **units, poses=poses)
-    alone = WorldModelGoalReward(*world_model, **units, poses=opened(arm, state_key="observation.pose", episodes=[1]))
-    expected = whole.score(batch_of(opened(arm), [14], candidates))
-    for reward in (whole, alone):
+    whole, part = opened(arm), opened(arm, episodes=[1])
+    rewards = [
+        WorldModelGoalReward(*world_model, metric_actions=metric_actions(policy, dataset)) for dataset in (whole, part)
+    ]
+    expected = rewards[0].score(batch_of(whole, [14], candidates))
+    for reward in rewards:
         assert torch.equal(reward.score(batch_of(part, [2], candidates)), expected)
-    with pytest.raises(ValueError, match="does not hold frame 3 of episode 0 with the action"):
-        alone.score(batch_of(opened(arm), [3], candidates))
+        assert torch.equal(reward.score(batch_of(whole, [14], candidates)), expected)
 
 
-def test_other_actions_than_those_of_the_states_are_refused(arm, policy, poses, world_model, tmp_path):
-    reward = WorldModelGoalReward(*world_model, policy_processor=policy[1], poses=poses)
+def test_states_of_another_dataset_are_refused(arm, policy, world_model, tmp_path):
+    reward = WorldModelGoalReward(*world_model, metric_actions=metric_actions(policy, opened(arm)))
     other = opened(write_arm(tmp_path / "other", units=1.1))
-    with pytest.raises(ValueError, match="does not hold frame 2 of episode 0 with the action"):
+    with pytest.raises(ValueError, match=r"The states come from .*other, but MetricActions was made for"):
         reward.score(batch_of(other, [2], torch.zeros(1, 2, 5, 7)))
 
 
@@ -159,7 +163,7 @@ def test_the_example_script_takes_a_metric_world_model(arm, policy, poses, world
 
     dataset = opened(arm)
     reward = WorldModelGoalReward(
-        *world_model, "released_end", released_horizon=True, policy_processor=policy[1], poses=poses
+        *world_model, "released_end", released_horizon=True, metric_actions=metric_actions(policy, dataset)
     )
     for row in rows:
         index = {0: 0, 1: LENGTHS[0]}[row["episode_index"]] + row["frame_index"]
@@ -168,7 +172,7 @@ def test_the_example_script_takes_a_metric_world_model(arm, policy, poses, world
 
 
 @pytest.mark.parametrize("lag", [0, 1, 2])
-def test_commands_that_the_arm_follows_late_are_accepted(policy, world_model, tmp_path, lag):
+def test_commands_that_the_arm_follows_late_are_accepted(policy, tmp_path, lag):
     """A command is not yet a motion: what the arm does a frame or two later is still its action."""
     random = np.random.default_rng(0)
     smooth = np.sin(np.arange(40)[:, None] / 6 + random.uniform(0, 6, 7)) * 0.05
@@ -190,7 +194,7 @@ def test_commands_that_the_arm_follows_late_are_accepted(policy, world_model, tm
     }
     writer.add_episode("reach", frames)
     dataset = LeRobotDataset(writer.finalize())
-    WorldModelGoalReward(*world_model, policy_processor=policy[1], poses=dataset)
+    MetricActions(policy[1], dataset, "observation.state")
 
 
 @pytest.mark.parametrize(
@@ -198,35 +202,35 @@ def test_commands_that_the_arm_follows_late_are_accepted(policy, world_model, tm
     [(100.0, "differences"), (0.1, "differences"), (1.0, "poses")],
     ids=["centimetres", "tenths", "absolute poses"],
 )
-def test_actions_that_are_no_pose_differences_are_refused(policy, world_model, tmp_path, units, kind):
-    dataset = opened(write_arm(tmp_path / "arm", units, kind), state_key="observation.pose")
+def test_actions_that_are_no_pose_differences_are_refused(policy, tmp_path, units, kind):
+    dataset = opened(write_arm(tmp_path / "arm", units, kind))
     with pytest.raises(ValueError, match=r"do not move its poses.* move the position by .*of_policy"):
-        WorldModelGoalReward(*world_model, policy_processor=policy[1], poses=dataset)
+        metric_actions(policy, dataset)
 
 
-def test_metric_world_model_refuses(arm, policy, poses, world_model, tmp_path):
-    def reward(model=world_model, **changes):
-        return WorldModelGoalReward(*model, **{"policy_processor": policy[1], "poses": poses} | changes)
-
-    with pytest.raises(ValueError, match="policy_processor must be given"):
-        reward(policy_processor=None)
-    with pytest.raises(ValueError, match="poses must be given"):
-        preset_reward("paper", *world_model, policy_processor=policy[1])
-    with pytest.raises(ValueError, match="policy_processor and poses must not be given"):
-        reward(listening(7, "normalized"))
-    with pytest.raises(ValueError, match=r"states of 0 dimensions \(state_key=None\).*needs poses of 7"):
-        reward(poses=opened(write_arm_without_state(tmp_path / "blind")))
+def test_metric_world_model_refuses(arm, policy, world_model, tmp_path):
+    dataset = opened(arm)
+    for make in (WorldModelGoalReward, partial(preset_reward, "paper")):
+        with pytest.raises(ValueError, match="metric_actions must be given"):
+            make(*world_model)
+        with pytest.raises(ValueError, match="metric_actions must not be given"):
+            make(*listening(7, "normalized"), metric_actions=metric_actions(policy, dataset))
+    with pytest.raises(ValueError, match=r"`key` 'observation\.pose' is no feature.* Available: .*observation\.image"):
+        metric_actions(policy, opened(write_arm_without_state(tmp_path / "blind")))
+    with pytest.raises(ValueError, match=r"`key` 'observation\.image' has dtype 'image'"):
+        MetricActions(policy[1], dataset, "observation.image")
     with pytest.raises(ValueError, match=r"states of 4 dimensions .*needs poses of 7"):
-        reward(poses=LeRobotDataset(write_demonstrations(tmp_path / "narrow")))
+        MetricActions(policy[1], LeRobotDataset(write_demonstrations(tmp_path / "narrow")), "observation.state")
     # Seven joints are as many numbers as a pose.
-    with pytest.raises(ValueError, match=r"do not move its poses \(state_key='observation\.state'\)"):
-        reward(poses=opened(arm))
+    with pytest.raises(ValueError, match=r"do not move its poses \(pose_key='observation\.state'\)"):
+        MetricActions(policy[1], dataset, "observation.state")
     with pytest.raises(ValueError, match="the policy's actions have 4 and those of the dataset 7"):
-        reward(policy_processor=tiny_policy(("open the faucet",), image_size=56, action_dim=4)[1])
+        metric_actions(tiny_policy(("open the faucet",), image_size=56, action_dim=4), dataset)
+    reward = WorldModelGoalReward(*world_model, metric_actions=metric_actions(policy, dataset))
     with pytest.raises(ValueError, match="takes 7 action dimensions, the candidates have 4"):
-        reward().score(batch_of(opened(arm), [0], torch.zeros(1, 2, 5, 4)))
+        reward.score(batch_of(dataset, [0], torch.zeros(1, 2, 5, 4)))
     with pytest.raises(ValueError, match="`actions` holds NaN"):
-        reward().score(batch_of(opened(arm), [0], torch.full((1, 2, 5, 7), torch.nan)))
+        reward.score(batch_of(dataset, [0], torch.full((1, 2, 5, 7), torch.nan)))
 
 
 def write_arm_without_state(root: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nora15_hf import cli
+from nora15_hf import commands
 from nora15_hf.evaluation.evaluate import check_conventions, swapped_instructions
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
@@ -23,7 +23,7 @@ ARTEFACTS = ("policy-sft", "policy-dpo", "world-model", "preferences", "demonstr
 
 
 def start_smoke(output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "nora15_hf.cli", "quickstart", "--smoke", "--output", str(output), *options]
+    command = [sys.executable, "-m", "nora15_hf.commands", "quickstart", "--smoke", "--output", str(output), *options]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -116,7 +116,7 @@ def test_resumes_after_a_kill_with_the_same_result(finished_run, tmp_path):
 
 def test_resuming_a_finished_run_shows_its_result(finished_run, capsys):
     before = successes(finished_run)
-    assert cli.main(["quickstart", "--smoke", "--resume", "--output", str(finished_run)]) == 0
+    assert commands.main(["quickstart", "--smoke", "--resume", "--output", str(finished_run)]) == 0
     assert capsys.readouterr().out.count("done before") == 11
     assert successes(finished_run) == before
 
@@ -130,28 +130,28 @@ def test_resuming_a_finished_run_shows_its_result(finished_run, capsys):
     ],
 )
 def test_refuses_bad_options(options, words, tmp_path, capsys):
-    assert cli.main(["quickstart", "--smoke", "--output", str(tmp_path / "run"), *options]) == 2
+    assert commands.main(["quickstart", "--smoke", "--output", str(tmp_path / "run"), *options]) == 2
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
 
 
 def test_refuses_an_output_folder_that_is_not_empty(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert cli.main(["quickstart", "--smoke", "--output", str(tmp_path)]) == 2
+    assert commands.main(["quickstart", "--smoke", "--output", str(tmp_path)]) == 2
     assert "--resume" in capsys.readouterr().err
     # --overwrite removes earlier runs, not other people's files.
-    assert cli.main(["quickstart", "--smoke", "--output", str(tmp_path), "--overwrite"]) == 2
+    assert commands.main(["quickstart", "--smoke", "--output", str(tmp_path), "--overwrite"]) == 2
     assert (tmp_path / "thesis.txt").exists()
 
 
 def test_refuses_to_resume_with_other_settings(finished_run, capsys):
-    assert cli.main(["quickstart", "--smoke", "--seed", "7", "--resume", "--output", str(finished_run)]) == 2
+    assert commands.main(["quickstart", "--smoke", "--seed", "7", "--resume", "--output", str(finished_run)]) == 2
     assert "other settings" in capsys.readouterr().err
 
 
 def test_missing_simulator_names_the_pip_command(tmp_path):
     code = (
-        "import sys; sys.modules['metaworld'] = None; from nora15_hf.cli import main; "
+        "import sys; sys.modules['metaworld'] = None; from nora15_hf.commands import main; "
         f"sys.exit(main(['quickstart', '--output', {str(tmp_path / 'run')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -2,6 +2,7 @@
 """Flow DPO: the surrogate, the losses, the trainer, and parity with the released loss."""
 
 import copy
+import dataclasses
 import json
 import logging
 import math
@@ -11,13 +12,15 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from transformers import TrainingArguments
+from trl import DPOConfig
 
 from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from helpers.paths import FIXTURES
 from nora15_hf.nora15.configuration_nora15 import Nora15Config
+from nora15_hf.nora15.flow_matching import FlowDraws, draw_flow_samples, draw_times, flow_loss
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Output
-from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
-from nora15_hf.trainers.flow_dpo.flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_flow_draws
+from nora15_hf.trainers.flow_dpo.flow_dpo_config import _INAPPLICABLE, FlowDPOConfig
 from nora15_hf.trainers.flow_dpo.preference_loss import preference_loss
 
 GOLDEN = FIXTURES / "nora15"
@@ -66,7 +69,9 @@ def golden():
 
 
 def errors_of(policy, prefix, chunks, draws, **options) -> torch.Tensor:
-    return flow_errors(policy(prefix=prefix, **flow_inputs(chunks, draws)).velocity, chunks, draws, **options)
+    return policy(
+        prefix=prefix, actions=chunks, **draws._asdict(), **{"loss_reduction": "chunk_mean", **options}
+    ).flow_loss
 
 
 def by_pair(tensor: torch.Tensor) -> torch.Tensor:
@@ -78,8 +83,8 @@ def test_released_loss(golden):
     policy, reference, prompt, tensors = golden
     chunks = by_pair(tensors["actions"])
     draws = FlowDraws(noise=by_pair(tensors["noise"])[:, :, None], timestep=by_pair(tensors["time"])[:, :, None])
-    velocity = policy(**prompt, **flow_inputs(chunks, draws)).velocity
-    errors = flow_errors(velocity, chunks, draws)
+    output = policy(**prompt, actions=chunks, **draws._asdict(), loss_reduction="chunk_mean")
+    velocity, errors = output.velocity[:, :, 0], output.flow_loss
     with torch.no_grad():
         reference_errors = errors_of(reference, reference.encode_prefix(**prompt), chunks, draws)
     for side, name in enumerate("wl"):
@@ -104,10 +109,10 @@ def test_released_loss(golden):
 
 def test_shared_draws_lower_the_variance_of_the_margin(golden):
     policy, reference, prompt, tensors = golden
-    repeats = 32
+    repeats = 1024
     chunks = by_pair(tensors["actions"]).repeat(1, repeats, 1, 1)
-    generator = torch.Generator().manual_seed(0)
-    independent = sample_flow_draws(policy.config, 3, num_chunks=2 * repeats, generator=generator)
+    [noise], [timestep] = draw_flow_samples(policy.config, [(0,)], (3, 2 * repeats, 1), stratified=True)
+    independent = FlowDraws(noise, timestep)
     shared = FlowDraws(
         noise=independent.noise[:, ::2].repeat_interleave(2, dim=1),
         timestep=independent.timestep[:, ::2].repeat_interleave(2, dim=1),
@@ -126,7 +131,7 @@ def test_shared_draws_lower_the_variance_of_the_margin(golden):
 
 def test_times_are_stratified_and_follow_the_configured_law():
     config = Nora15Config()
-    draws = sample_flow_draws(config, 512, num_draws=8, generator=torch.Generator().manual_seed(0))
+    draws = draw_flow_samples(config, [(row,) for row in range(512)], (1, 8), stratified=True)
     quantile = ((draws.timestep - config.time_sampling_offset) / config.time_sampling_scale) ** 1.5
     assert torch.equal((quantile * 8).floor().sort(-1).values, torch.arange(8.0).expand(512, 1, 8))
     # Mean and variance of Beta(1.5, 1): 0.6 and 1.5 / (2.5 ** 2 * 3.5).
@@ -139,27 +144,26 @@ def test_times_are_stratified_and_follow_the_configured_law():
 def test_draws_are_reproducible_and_antithetic():
     config = Nora15Config()
     first, second = (
-        sample_flow_draws(config, 2, num_draws=4, antithetic=True, generator=torch.Generator().manual_seed(1))
-        for _ in range(2)
+        draw_flow_samples(config, [(1,), (2,)], (1, 4), stratified=True, antithetic=True) for _ in range(2)
     )
     assert torch.equal(first.noise, second.noise)
     assert torch.equal(first.timestep, second.timestep)
     assert torch.equal(first.noise[:, :, 1::2], -first.noise[:, :, 0::2])
-    with pytest.raises(ValueError, match="num_draws=3 must be even"):
-        sample_flow_draws(config, 2, num_draws=3, antithetic=True)
+    with pytest.raises(ValueError, match=r"shape=\(1, 3\) must end with an even number"):
+        draw_flow_samples(config, [(1,)], (1, 3), antithetic=True)
     with pytest.raises(ValueError, match="time_sampling_beta_beta=2"):
-        sample_flow_draws(Nora15Config(time_sampling_beta_beta=2.0), 2)
+        draw_times(Nora15Config(time_sampling_beta_beta=2.0), (2, 1), stratified=True)
 
 
 def test_errors_equal_one_chunk_at_a_time(policy, processor):
     generator = torch.Generator().manual_seed(0)
     chunks = torch.randn(1, 2, 5, 4, generator=generator)
     mask = torch.tensor([[True, True, True, False, False]])
-    draws = sample_flow_draws(policy.config, 1, num_draws=3, generator=generator)
+    draws = draw_flow_samples(policy.config, [(0,)], (1, 3), stratified=True)
     with torch.no_grad():
         prefix = policy.encode_prefix(**prompt_of(processor))
         together = {
-            reduction: errors_of(policy, prefix, chunks, draws, action_mask=mask, reduction=reduction)
+            reduction: errors_of(policy, prefix, chunks, draws, action_mask=mask, loss_reduction=f"chunk_{reduction}")
             for reduction in ("mean", "sum")
         }
         for side in range(2):
@@ -180,9 +184,10 @@ class PointPolicy(torch.nn.Module):
         super().__init__()
         self.mean = torch.nn.Parameter(torch.zeros(()))
 
-    def forward(self, actions, noise, timestep, prefix):
+    def forward(self, actions, noise, timestep, prefix, loss_reduction):
         time = timestep[..., None, None]
-        return Nora15Output(velocity=(time * noise + (1 - time) * actions - self.mean) / time)
+        velocity = (time * noise + (1 - time) * actions[:, :, None] - self.mean) / time
+        return Nora15Output(flow_loss=flow_loss(velocity, actions, noise, reduction=loss_reduction))
 
 
 @pytest.mark.parametrize("chosen", [1.0, -1.0])
@@ -191,7 +196,7 @@ def test_gradient_moves_the_mean_towards_the_chosen_action(loss_type, chosen):
     config = Nora15Config(chunk_size=1, action_dim=1)
     policy = PointPolicy()
     chunks = torch.tensor([chosen, -chosen]).view(1, 2, 1, 1)
-    draws = sample_flow_draws(config, 1, num_draws=2, generator=torch.Generator().manual_seed(0))
+    draws = draw_flow_samples(config, [(0,)], (1, 2), stratified=True)
     error = errors_of(policy, None, chunks, draws)
     torch.testing.assert_close(error[0, 0], (1 / draws.timestep**2).mean(), rtol=1e-4, atol=0)
     logratio = (error.detach() - error)[0]
@@ -360,6 +365,22 @@ def test_collapse_guard_warns_and_stops(policy, processor, tmp_path, caplog):
 def test_config_refuses(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         FlowDPOConfig(str(tmp_path), use_cpu=True, **options)
+
+
+def test_every_option_of_trl_is_used_or_refused():
+    """A new one is a decision to make: into the list here, or into `_INAPPLICABLE` with what to do instead."""
+    used = {
+        "activation_offloading", "beta", "disable_dropout", "label_smoothing", "loss_type", "precompute_ref_batch_size",
+        "precompute_ref_log_probs",
+    }  # fmt: skip
+    options, parents = ({field.name for field in dataclasses.fields(each)} for each in (DPOConfig, TrainingArguments))
+    assert options - parents - set(_INAPPLICABLE) == used
+    assert set(_INAPPLICABLE) <= options
+
+
+def test_an_option_that_trl_drops_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(_INAPPLICABLE, "dropped_option", "nothing")
+    FlowDPOConfig(str(tmp_path), use_cpu=True)
 
 
 @pytest.mark.parametrize(

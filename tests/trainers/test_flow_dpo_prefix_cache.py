@@ -4,7 +4,6 @@
 import copy
 import json
 import math
-import os
 import shutil
 from collections import namedtuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import save_file
 
 from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.presets import tiny_policy
@@ -142,15 +142,14 @@ def test_an_interrupted_build_continues(policy, processor, tmp_path, backbone_pa
         "prefix_cache_dir": str(tmp_path / "prefixes"),
         "per_device_train_batch_size": 2,
     }
-    save = os.replace
 
-    def interrupted(source, target):
+    def interrupted(tensors, file):
+        save_file(tensors, file)
         if len(list((tmp_path / "prefixes").glob("*.safetensors"))) == 3:
             raise KeyboardInterrupt
-        save(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr("nora15_hf.trainers.cache_folder.os.replace", interrupted)
+        patched.setattr("nora15_hf.trainers.flow_dpo.prefix_cache.save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_trainer(copy.deepcopy(policy), processor, tmp_path, make_rows(8), **options)
     backbone_passes.clear()

@@ -66,7 +66,7 @@ def test_an_interrupted_build_continues(blobs, tmp_path, monkeypatch):
     # What a kill in the middle of writing leaves behind is not taken for an episode.
     cache = LatentCache(tmp_path, settings(clips))
     with monkeypatch.context() as patched:
-        patched.setattr("nora15_hf.trainers.cache_folder.save_file", half_written)
+        patched.setattr("nora15_hf.trainers.world_model.latent_cache.save_file", half_written)
         with pytest.raises(KeyboardInterrupt):
             cache.build(clips, CountingEncoder())
     encoder = CountingEncoder()

@@ -1,13 +1,29 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Which checkpoint a run continues from."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from nora15_hf.trainers.resume import RUN_FILE, find_checkpoint, is_finished
+from nora15_hf.trainers.resume import _FREE, RUN_FILE, find_checkpoint, is_finished
+
+# Arguments of transformers that change what is learnt, or which weights remain.
+DEFINING = {
+    "accelerator_config", "activation_checkpointing", "activation_checkpointing_kwargs", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "auto_find_batch_size", "average_tokens_across_devices", "bf16", "bf16_full_eval", "data_seed",
+    "dataloader_drop_last", "dataloader_in_order", "ddp_broadcast_buffers", "ddp_bucket_cap_mb",
+    "ddp_find_unused_parameters", "ddp_static_graph", "deepspeed", "fp16", "fp16_full_eval", "fsdp", "fsdp_config",
+    "full_determinism", "gradient_accumulation_steps", "gradient_checkpointing", "gradient_checkpointing_kwargs",
+    "greater_is_better", "ignore_data_skip", "label_names", "label_smoothing_factor", "learning_rate",
+    "length_column_name", "liger_kernel_config", "load_best_model_at_end", "lr_scheduler_kwargs", "lr_scheduler_type",
+    "max_grad_norm", "max_steps", "metric_for_best_model", "neftune_noise_alpha", "num_train_epochs", "optim",
+    "optim_args", "optim_target_modules", "parallelism_config", "per_device_train_batch_size", "remove_unused_columns",
+    "restore_callback_states_from_checkpoint", "seed", "tf32", "torch_compile", "torch_compile_backend",
+    "torch_compile_mode", "train_sampling_strategy", "use_cache", "use_liger_kernel", "warmup_steps", "weight_decay",
+}  # fmt: skip
 
 
 def arguments(folder, **changes):
@@ -33,7 +49,7 @@ def test_newest_checkpoint_of_the_same_run_is_found(tmp_path):
     # What was interrupted while it was written is no checkpoint.
     (tmp_path / "checkpoint-12").mkdir()
     # What is logged, saved or where it is pushed does not make another run.
-    again = arguments(tmp_path, logging_steps=3, save_steps=7, dataloader_num_workers=1)
+    again = arguments(tmp_path, logging_steps=3, save_steps=7, dataloader_num_workers=1, eval_strategy="steps")
     assert find_checkpoint(again, {"model": "a"}) == newest
 
 
@@ -57,6 +73,11 @@ def test_checkpoint_of_an_unknown_run_is_refused(tmp_path):
     checkpoint(tmp_path, 2)
     with pytest.raises(ValueError, match=RUN_FILE):
         find_checkpoint(arguments(tmp_path), {})
+
+
+def test_every_argument_of_transformers_is_known_to_define_a_run_or_not():
+    """A new one is a decision to make: into `_FREE`, or into the list above."""
+    assert {field.name for field in dataclasses.fields(TrainingArguments)} - _FREE == DEFINING
 
 
 def test_named_checkpoint_is_taken_as_it_is(tmp_path):

@@ -225,8 +225,7 @@ class TestCheckpoints:
         assert b"| steps | 3 |" in hub.files("robots/arm-policy")["README.md"]
         trainer.push_to_hub()
         files = hub.files("robots/arm-policy")
-        # transformers adds its arguments to the pushes between, whatever `save_model` does.
-        assert [file for file in files if file.endswith((".bin", ".pt", ".pth"))] == ["training_args.bin"]
+        assert not [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
         card = files["README.md"].decode()
         assert "# arm-policy" in card
         assert "| knowledge" not in card

@@ -1,21 +1,22 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """A card never ends a training: weights come first, what fails is logged and left out."""
 
-import json
+import dataclasses
 
 import jinja2
 import pytest
-from datasets import concatenate_datasets
 from huggingface_hub import ModelCard
 from torch.utils.data import Dataset
 
 from helpers.blobs import blob_clips, blob_model, write_blobs
 from helpers.flow_dpo_runs import make_rows, make_trainer
+from helpers.preference_records import SETTINGS, make_record
 from nora15_hf.data import PolicyCollator
+from nora15_hf.preferences.preference_record import with_preference_info
 from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer
 from nora15_hf.trainers.world_model import world_model_trainer
-from nora15_hf.trainers.world_model.world_model_config import WorldModelConfig
 from nora15_hf.trainers.world_model.world_model_trainer import WorldModelTrainer
+from nora15_hf.trainers.world_model.world_model_training_config import WorldModelTrainingConfig
 
 RUN = {
     "max_steps": 1,
@@ -26,19 +27,6 @@ RUN = {
     "use_cpu": True,
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
-}
-RECORD = {
-    "settings": {
-        "reward": {"rewards": {"distance": {"weight": 0.5}}, "standardize": False},
-        "policy": "owner/policy",
-        "policy_fingerprint": "0",
-        "sampler": {"num_steps": 1},
-        "num_candidates": 2,
-        "pairing": "best_worst",
-        "min_margin": 0.0,
-    },
-    "provenance": {},
-    "counts": {"pairs": 2},
 }
 
 
@@ -83,7 +71,8 @@ def sft(policy, processor, folder, **options):
 def world_model(policy, processor, folder, **options):
     model, frames = blob_model()
     clips, _ = blob_clips(write_blobs(folder.parent / "blobs", 3), 4)
-    return WorldModelTrainer(model, WorldModelConfig(str(folder), **(RUN | options)), clips, frames)
+    args = WorldModelTrainingConfig(str(folder), **(RUN | options))
+    return WorldModelTrainer(model=model, args=args, train_dataset=clips, processing_class=frames)
 
 
 TRAININGS = {"dpo": dpo, "sft": sft, "world model": world_model}
@@ -125,34 +114,23 @@ def test_a_builder_that_fails_leaves_no_card(training, policy, processor, tmp_pa
     assert "ZeroDivisionError" in caplog.text
 
 
-def described(rows, description):
-    rows.info.description = description
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("rows", "reason"),
-    [
-        (lambda: described(make_rows(2), "Preferences of a colleague."), "JSONDecodeError"),
-        (lambda: concatenate_datasets([described(make_rows(2), json.dumps(RECORD | {"n": n})) for n in "ab"]), "JSON"),
-        (lambda: described(make_rows(2), json.dumps({"settings": {}})), "KeyError: 'policy'"),
-        (lambda: described(make_rows(2), json.dumps([1])), "TypeError"),
-    ],
-    ids=["plain text", "concatenated", "another record", "no record"],
-)
-def test_preferences_of_unknown_making_are_trained_on(rows, reason, policy, processor, tmp_path, caplog):
-    card = card_of(dpo(policy, processor, tmp_path / "run", rows(), beta=50.0), tmp_path / "run")
-    assert reason in caplog.text
+def test_a_record_that_cannot_be_told_is_left_out(policy, processor, tmp_path, caplog):
+    record = make_record()
+    record.settings = dataclasses.replace(SETTINGS, reward={})
+    rows = with_preference_info(make_rows(2), record, sampled_by_policy=True)
+    card = card_of(dpo(policy, processor, tmp_path / "run", rows, beta=50.0), tmp_path / "run")
+    assert "without the rewards: KeyError: 'rewards'" in caplog.text
+    assert "without how the preferences came about: KeyError: 'standardize'" in caplog.text
     assert "preferences: " not in card.text
     assert "Preference pairs are" not in card.text
     assert "| beta | 50 |" in card.text
     assert 'text="open the faucet"' in card.text
 
 
-def test_preferences_of_known_making_are_told(policy, processor, tmp_path, caplog):
-    rows = described(make_rows(2), json.dumps(RECORD))
+def test_a_record_that_can_be_told_is_told(policy, processor, tmp_path, caplog):
+    rows = with_preference_info(make_rows(2), make_record(), sampled_by_policy=True)
     card = card_of(dpo(policy, processor, tmp_path / "run", rows), tmp_path / "run")
-    assert "| distance | 0.5 |" in card.text
+    assert "| ground_truth | 0.5 |" in card.text
     assert "| preferences: demonstrations | not stated |" in card.text
     assert "The card is written without" not in caplog.text
 

@@ -11,10 +11,11 @@ from helpers.blobs import blob_clips, blob_model, resized, write_blobs, write_po
 from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.clips.episode_clips import EpisodeClips
 from nora15_hf.data import LeRobotDataset
-from nora15_hf.trainers.world_model.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
-from nora15_hf.trainers.world_model.world_model_config import WorldModelConfig
+from nora15_hf.trainers.world_model.encoder_pretraining_config import EncoderPretrainingConfig
+from nora15_hf.trainers.world_model.encoder_pretraining_trainer import EncoderPretrainingTrainer
 from nora15_hf.trainers.world_model.world_model_metrics import ActionSensitivity, action_sensitivity, latent_statistics
 from nora15_hf.trainers.world_model.world_model_trainer import WorldModelTrainer
+from nora15_hf.trainers.world_model.world_model_training_config import WorldModelTrainingConfig
 from nora15_hf.vjepa2_ac import normalize_latents
 
 
@@ -44,7 +45,10 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     demonstrations = write_blobs(tmp_path / "blobs", 72)
     pairs, _ = blob_clips(demonstrations, num_frames=2, held_out=12)
     pretrainer = EncoderPretrainingTrainer(
-        model, EncoderPretrainingConfig(**arguments(tmp_path, max_steps=120)), train_dataset=pairs, processor=processor
+        model,
+        EncoderPretrainingConfig(**arguments(tmp_path, max_steps=120)),
+        train_dataset=pairs,
+        processing_class=processor,
     )
     pretrainer.train()
     assert logged(pretrainer, "reconstruction_loss")[-1] < 0.5 * logged(pretrainer, "reconstruction_loss")[0]
@@ -55,10 +59,10 @@ def test_pretraining_then_training_learns_what_actions_do(tmp_path):
     training, held_out = blob_clips(demonstrations, num_frames=5, held_out=12)
     trainer = WorldModelTrainer(
         model,
-        WorldModelConfig(**arguments(tmp_path, max_steps=160), auto_steps=3, sensitivity_horizon=3),
+        WorldModelTrainingConfig(**arguments(tmp_path, max_steps=160), auto_steps=3, sensitivity_horizon=3),
         train_dataset=training,
         eval_dataset=held_out,
-        processor=processor,
+        processing_class=processor,
     )
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
     before = trainer.evaluate()
@@ -133,7 +137,11 @@ def make_trainer(blobs, tmp_path, num_frames: int = 4, **changes) -> WorldModelT
     model, processor = blob_model()
     training, held_out = blob_clips(blobs, num_frames, held_out=2)
     return WorldModelTrainer(
-        model, WorldModelConfig(**arguments(tmp_path, **changes)), training, processor, eval_dataset=held_out
+        model,
+        WorldModelTrainingConfig(**arguments(tmp_path, **changes)),
+        train_dataset=training,
+        eval_dataset=held_out,
+        processing_class=processor,
     )
 
 
@@ -264,10 +272,15 @@ def test_metric_convention_learns_from_poses(tmp_path):
     clips = EpisodeClips(dataset, ClipConventions.metric(dataset), num_frames=4)
     model, processor = blob_model()
     with pytest.raises(ValueError, match=r"actions are metric, the model's config.action_convention is 'normalized'"):
-        WorldModelTrainer(resized(model, 7), WorldModelConfig(**arguments(tmp_path / "run")), clips, processor)
+        WorldModelTrainer(
+            resized(model, 7),
+            WorldModelTrainingConfig(**arguments(tmp_path / "run")),
+            train_dataset=clips,
+            processing_class=processor,
+        )
     model = resized(model, 7, action_convention="metric")
-    args = WorldModelConfig(**arguments(tmp_path / "run", max_steps=2), sensitivity_horizon=2)
-    trainer = WorldModelTrainer(model, args, clips, processor, eval_dataset=clips)
+    args = WorldModelTrainingConfig(**arguments(tmp_path / "run", max_steps=2), sensitivity_horizon=2)
+    trainer = WorldModelTrainer(model, args, train_dataset=clips, eval_dataset=clips, processing_class=processor)
     before = model.predictor.state_encoder.weight.detach().clone()
     trainer.train()
     assert not torch.equal(before, model.predictor.state_encoder.weight)
@@ -277,14 +290,20 @@ def test_metric_convention_learns_from_poses(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda d: WorldModelConfig(output_dir=d, use_cpu=True, auto_steps=0), "auto_steps=0"),
-        (lambda d: WorldModelConfig(output_dir=d, use_cpu=True, loss_exponent=0.5), "loss_exponent=0.5"),
-        (lambda d: WorldModelConfig(output_dir=d, use_cpu=True, latent_dtype="int4"), "latent_dtype='int4'"),
+        (lambda d: WorldModelTrainingConfig(output_dir=d, use_cpu=True, auto_steps=0), "auto_steps=0"),
+        (lambda d: WorldModelTrainingConfig(output_dir=d, use_cpu=True, loss_exponent=0.5), "loss_exponent=0.5"),
+        (lambda d: WorldModelTrainingConfig(output_dir=d, use_cpu=True, latent_dtype="int4"), "latent_dtype='int4'"),
         (
-            lambda d: WorldModelConfig(output_dir=d, use_cpu=True, latent_cache_dir=d, precompute_latents=False),
+            lambda d: WorldModelTrainingConfig(
+                output_dir=d, use_cpu=True, latent_cache_dir=d, precompute_latents=False
+            ),
             "is not used with precompute_latents=False",
         ),
         (lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, reconstruction_weight=0), "must be positive"),
+        (
+            lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, push_to_hub=True),
+            "push_to_hub=True does not",
+        ),
     ],
 )
 def test_configs_refuse(tmp_path, make, message):
@@ -294,15 +313,17 @@ def test_configs_refuse(tmp_path, make, message):
 
 def test_trainers_refuse_what_does_not_fit(blobs, tmp_path):
     model, processor = blob_model()
-    args = WorldModelConfig(**arguments(tmp_path / "run"))
+    args = WorldModelTrainingConfig(**arguments(tmp_path / "run"))
     clips, _ = blob_clips(blobs, num_frames=2)
     with pytest.raises(ValueError, match="auto_steps=2 needs clips"):
-        WorldModelTrainer(model, args, clips, processor)
+        WorldModelTrainer(model, args, train_dataset=clips, processing_class=processor)
     longer, _ = blob_clips(blobs, num_frames=4)
     with pytest.raises(ValueError, match=r"actions of 2 dimensions, the model's config.action_dim is 3"):
-        WorldModelTrainer(resized(model, 3), args, longer, processor)
+        WorldModelTrainer(resized(model, 3), args, train_dataset=longer, processing_class=processor)
     encoded = clips.with_latents([normalize_latents(torch.randn(16, 16, 48))] * 5)
     with pytest.raises(ValueError, match="holds latents"):
-        EncoderPretrainingTrainer(model, EncoderPretrainingConfig(**arguments(tmp_path)), encoded, processor)
+        EncoderPretrainingTrainer(
+            model, EncoderPretrainingConfig(**arguments(tmp_path)), train_dataset=encoded, processing_class=processor
+        )
     with pytest.raises(ValueError, match="small updates would be rounded"):
-        WorldModelTrainer(model.to(torch.bfloat16), args, longer, processor)
+        WorldModelTrainer(model.to(torch.bfloat16), args, train_dataset=longer, processing_class=processor)

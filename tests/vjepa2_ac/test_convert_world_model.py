@@ -18,7 +18,7 @@ from helpers.paths import TESTS
 from helpers.pushed_files import pushed_files, written_files
 from helpers.released_world_model_size import QUARTER
 from helpers.small_world_models import GOLDEN, PARITY, fixture, small_config
-from nora15_hf import cli
+from nora15_hf import commands
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel
 from nora15_hf.vjepa2_ac.convert_vjepa2_ac_to_hf import convert_vjepa2_ac_to_hf as convert
 
@@ -300,9 +300,9 @@ class TestCommand:
 
     def test_conventions_follow_the_source(self, released, predictor, tmp_path, capsys):
         whole, alone = tmp_path / "whole", tmp_path / "alone"
-        assert cli.main(["convert", str(released), "--output", str(whole)]) == 0
+        assert commands.main(["convert", str(released), "--output", str(whole)]) == 0
         assert "'metric' convention" in capsys.readouterr().out
-        assert cli.main(["convert", str(predictor), "--output", str(alone), "--encoder", str(whole)]) == 0
+        assert commands.main(["convert", str(predictor), "--output", str(alone), "--encoder", str(whole)]) == 0
         assert "'normalized' convention" in capsys.readouterr().out
         weights = [AutoModel.from_pretrained(folder).state_dict() for folder in (whole, alone)]
         assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
@@ -318,15 +318,15 @@ class TestCommand:
             "--tokenizer",
             "x",
         ]
-        assert cli.main(command) == 2
+        assert commands.main(command) == 2
         assert "--chunk-size, --tokenizer: for policies only" in capsys.readouterr().err
         command = ["convert", str(released.parent), "--output", str(tmp_path / "out"), "--encoder", "x"]
-        assert cli.main(command) == 2
+        assert commands.main(command) == 2
         assert "--encoder is for a world model's predictor" in capsys.readouterr().err
 
     def test_push(self, hub, released, tmp_path):
         output = tmp_path / "out"
-        assert cli.main(["convert", str(released), "--output", str(output), "--push", "my-world-model"]) == 0
+        assert commands.main(["convert", str(released), "--output", str(output), "--push", "my-world-model"]) == 0
         assert pushed_files(hub, "robots/my-world-model") == written_files(output)
 
 

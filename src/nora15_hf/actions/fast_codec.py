@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, trainers
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils import cached_file
 
 from ..repo_files.verified_download import verified
@@ -74,7 +75,7 @@ class FastActionTokenizer:
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError(f"`tokenizer` has {len(vocabulary)} tokens whose ids are not 0 to {len(vocabulary) - 1}.")
         tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-        byte_of_character = {character: byte for byte, character in enumerate(_byte_characters())}
+        byte_of_character = {character: byte for byte, character in bytes_to_unicode().items()}
         self._token_bytes = [
             bytes(byte_of_character[character] for character in token)
             # The published `fit` also puts raw characters into its vocabularies; they stand for themselves.
@@ -100,7 +101,7 @@ class FastActionTokenizer:
         last = max([-2 * self.min_token, *(ord(character) for text in complete for character in text)])
         if last >= 0xD800:
             raise ValueError(f"`min_token` is {self.min_token}; its code points run into Unicode's surrogates.")
-        byte_characters = _byte_characters()
+        byte_characters = bytes_to_unicode()
         spelled = (all(byte_characters[byte] in vocabulary for byte in chr(code).encode()) for code in range(last + 1))
         return 0, np.fromiter(spelled, dtype=bool)
 
@@ -423,13 +424,6 @@ def _is_byte_level(tokenizer: Tokenizer) -> bool:
             "a FAST codec is BPE with the ByteLevel pre-tokenizer or none, and no normalizer."
         )
     return kind == "ByteLevel"
-
-
-def _byte_characters() -> list[str]:
-    """The printable character that stands for each of the 256 bytes in byte-level BPE (GPT-2)."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    stand_ins = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(stand_ins)) for byte in range(256)]
 
 
 def _dct_matrix(length: int) -> np.ndarray:

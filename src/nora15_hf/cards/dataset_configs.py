@@ -1,8 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The front matter that lets plain `load_dataset(folder)` find a dataset's rows, and only those."""
 
-import hashlib
 from pathlib import Path
+
+from ..repo_files.fingerprint import digest, file_digest
 
 
 def dataset_configs(folder: str | Path, data_files: str) -> list[dict]:
@@ -26,11 +27,8 @@ def dataset_configs(folder: str | Path, data_files: str) -> list[dict]:
             f"`folder` is {str(folder)!r}, where no file matches {data_files!r}: `load_dataset` would find nothing. Write "
             "the data first."
         )
-    digest = hashlib.blake2b(digest_size=4)
-    for file in files:
-        with open(file, "rb") as content:
-            digest.update(hashlib.file_digest(content, "blake2b").digest())
-    return [{"config_name": f"data-{digest.hexdigest()}", "data_files": [{"split": "train", "path": data_files}]}]
+    name = f"data-{digest(map(file_digest, files), num_bytes=4)}"
+    return [{"config_name": name, "data_files": [{"split": "train", "path": data_files}]}]
 
 
 __all__ = ["dataset_configs"]

@@ -142,7 +142,7 @@ class ClipConventions:
         Raises:
             ValueError: States that are no such poses.
         """
-        check_poses(dataset)
+        check_poses(dataset.state_dim, dataset.state_key)
         return cls(
             **_identity(dataset),
             action_key=None,
@@ -241,12 +241,12 @@ class ClipConventions:
             ) from error
 
 
-def check_poses(dataset: LeRobotDataset) -> None:
-    """Refuses a dataset whose states cannot be the poses of the metric convention."""
-    if dataset.state_dim != POSE_DIM:
+def check_poses(width: int, key: str | None) -> None:
+    """Refuses a column (state_key) that cannot hold the poses of the metric convention."""
+    if width != POSE_DIM:
         raise ValueError(
-            f"The dataset has states of {dataset.state_dim} dimensions (state_key={dataset.state_key!r}); the metric "
-            f"convention needs poses of {POSE_DIM}: position, Euler angles, gripper. Name their column as state_key."
+            f"The dataset has states of {width} dimensions (state_key={key!r}); the metric convention needs poses of "
+            f"{POSE_DIM}: position, Euler angles, gripper. Name their column."
         )
 
 

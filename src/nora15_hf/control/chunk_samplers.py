@@ -47,7 +47,8 @@ class FlowSampler:
         Returns:
             `np.ndarray` of shape `(B, num_candidates, H, A)`, float32, normalised.
         """
-        prefix = policy.prefill(**inputs)
+        with torch.no_grad():
+            prefix = policy.encode_prefix(**inputs)
         lap("prefix")
         shape = (num_candidates, policy.config.chunk_size, policy.config.action_dim)
         noise = keyed_noise(noise_keys, shape)

@@ -1,10 +1,10 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What tells whether two LeRobot datasets are the same one."""
 
-import hashlib
 from functools import cache
 from pathlib import Path
 
+from ..repo_files.fingerprint import digest, file_digest
 from .lerobot_dataset import LeRobotDataset
 
 # Everything but the card, which may be rewritten at any time.
@@ -21,20 +21,27 @@ def dataset_fingerprint(dataset: LeRobotDataset) -> str:
     if dataset.revision is not None:
         return dataset.revision
     root = dataset.root.resolve()
-    digest = hashlib.blake2b(digest_size=16)
-    for folder in CONTENT_FOLDERS:
-        for file in sorted(path for path in (root / folder).rglob("*") if path.is_file()):
-            status = file.stat()
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(_file_digest(file, status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()
+    files = [
+        file
+        for folder in CONTENT_FOLDERS
+        for file in sorted(path for path in (root / folder).rglob("*") if path.is_file())
+    ]
+    return digest(
+        part
+        for file in files
+        for part in (file.relative_to(root).as_posix().encode(), _file_digest(file, *_state(file)))
+    )
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @cache
 def _file_digest(file: Path, size: int, modified_ns: int) -> bytes:
     """Digest of a file's content, read again when its size or its time of change is another."""
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "blake2b").digest()
+    return file_digest(file)
 
 
 __all__ = ["dataset_fingerprint"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .camera_frames import CameraFrames
-from .lerobot_source import LeRobotReader, LeRobotSource, Sample, open_source, split_positions
+from .lerobot_source import LeRobotReader, LeRobotSource, Sample, check_vector_feature, open_source, split_positions
 from .lerobot_table import read_frame_table
 from .parquet_images import ParquetImages
 from .video_decoder import VideoDecoders
@@ -103,6 +103,10 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         self._table = read_frame_table(
             source.metadata, positions, source.action_key, source.state_key, skip_bad_episodes
         )
+        # By key, in the rows of the table; shared with the parts of a split.
+        self._columns = {source.action_key: self._table.actions}
+        if source.state_key is not None:
+            self._columns[source.state_key] = self._table.states
         if cache_images is None:
             pixels = sum(height * width for height, width in source.image_sizes.values())
             cache_images = 3 * pixels * len(self._table.episode) <= CACHED_BYTES
@@ -244,6 +248,30 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
     def all_states(self) -> np.ndarray:
         """Every state once, float32 `(N, S)`."""
         return self._table.states[self._rows]
+
+    def column(self, key: str) -> np.ndarray:
+        """
+        Every value of a vector feature once, whether or not the dataset was opened with it; read when first asked for.
+
+        Args:
+            key (`str`): A numeric feature of shape `(W,)`, as `"action.executed"`.
+
+        Returns:
+            `np.ndarray`: float32 `(N, W)`, one row per frame of this dataset.
+
+        Raises:
+            ValueError: An unknown key, one that is no such feature, or a value that is not finite.
+        """
+        if key not in self._columns:
+            check_vector_feature(self._source.metadata, key, "key")
+            present = np.unique(self._table.episode)
+            table = read_frame_table(
+                self._source.metadata, present, key, None, skip_bad_episodes=bool(self._skipped_episodes)
+            )
+            for defect in table.skipped.values():
+                raise ValueError(defect)
+            self._columns[key] = table.actions
+        return self._columns[key][self._rows]
 
     def split_by_episode(self, validation_fraction: float, seed: int) -> tuple["LeRobotDataset", "LeRobotDataset"]:
         """Two datasets that share no episode; columns and decoded frames stay shared in memory.

@@ -167,9 +167,9 @@ def open_source(
         state_key = DEFAULT_STATE_KEY
     if action_key is None:
         action_key = DEFAULT_ACTION_KEY
-    _check_vector_feature(metadata, action_key, "action_key")
+    check_vector_feature(metadata, action_key, "action_key")
     if state_key is not None:
-        _check_vector_feature(metadata, state_key, "state_key")
+        check_vector_feature(metadata, state_key, "state_key")
     return LeRobotSource(
         files=files,
         metadata=metadata,
@@ -208,7 +208,8 @@ def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
     return (shape[0], shape[1]) if shape[2] == 3 else (shape[1], shape[2])
 
 
-def _check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> None:
+def check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> None:
+    """Refuses a feature that is no numeric vector; `argument` is what named it."""
     feature = metadata.feature(key, argument, "a vector feature")
     if len(feature["shape"]) != 1 or feature["dtype"] in ("image", "video", "string"):
         raise ValueError(
@@ -217,4 +218,4 @@ def _check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) ->
         )
 
 
-__all__ = ["LeRobotReader", "LeRobotSource", "Sample", "open_source", "split_positions"]
+__all__ = ["LeRobotReader", "LeRobotSource", "Sample", "check_vector_feature", "open_source", "split_positions"]

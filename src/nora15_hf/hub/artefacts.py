@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..data.lerobot_layout import INFO_PATH
 from ..nora15.configuration_nora15 import Nora15Config
-from ..preferences.preference_dataset import PROVENANCE_FILE
+from ..preferences.preference_record import PROVENANCE_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 
 __all__ = ["Artefact", "find_artefact", "read_json"]

@@ -32,8 +32,8 @@ from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..preferences.pairs import PAIRINGS
 from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
-from ..preferences.preference_dataset import PROVENANCE_FILE
 from ..preferences.preference_figures import FIGURES_FOLDER
+from ..preferences.preference_record import PreferenceRecord
 from ..repo_files.stored_tensors import read_header
 from ..trainers.resume import RUN_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
@@ -205,35 +205,32 @@ def _world_model(folder: Path, facts: AuthorFacts) -> WorldModelCardInfo:
 
 
 def _preferences(folder: Path, facts: AuthorFacts) -> PreferenceCardInfo:
-    record = read_json(folder / PROVENANCE_FILE)
-    if "counts" not in record:
-        raise FileNotFoundError(f"The preference set in {folder} is unfinished: call build_preferences again.")
-    settings, counts = record["settings"], record["counts"]
-    rewards = settings["reward"]["rewards"]
+    record = PreferenceRecord.read(folder)
+    settings, counts = record.settings, record.counts
     told = {
-        "sampler": settings["sampler"],
-        "noise-injected negatives": settings["num_noisy_negatives"],
-        "seed": settings["seed"],
-        "dataset key": settings["dataset_key"],
-        "policy fingerprint": settings["policy_fingerprint"],
-        "states": counts["states"],
+        "sampler": settings.sampler,
+        "noise-injected negatives": settings.num_noisy_negatives,
+        "seed": settings.seed,
+        "dataset key": settings.dataset_key,
+        "policy fingerprint": settings.policy_fingerprint,
+        "states": counts.states,
     }
-    provenance = {name: value for name, value in record["provenance"].items() if name != "packages"}
+    provenance = {name: value for name, value in record.provenance.items() if name != "packages"}
     return PreferenceCardInfo(
         repo_id=folder.name,
         name=folder.name,
         data_files=PREFERENCE_DATA_FILES,
-        num_rows=counts["pairs"],
-        num_candidates=settings["num_candidates"] + settings["num_noisy_negatives"],
-        chunk_size=settings["chunk_size"],
-        action_dim=settings["action_dim"],
+        num_rows=counts.pairs,
+        num_candidates=settings.chunks_per_state,
+        chunk_size=settings.chunk_size,
+        action_dim=settings.action_dim,
         demonstrations=facts.datasets[0] if facts.datasets else None,
-        policy=facts.base_model or settings["policy"] or None,
-        world_model=rewards.get("world_model", {}).get("world_model") or None,
-        rewards={name: reward["weight"] for name, reward in rewards.items()},
-        selection=PAIRINGS[settings["pairing"]],
-        min_margin=settings["min_margin"],
-        num_dropped=counts["ties"] + counts["too_close"],
+        policy=facts.base_model or settings.policy or None,
+        world_model=settings.world_model,
+        rewards=settings.reward_weights,
+        selection=PAIRINGS[settings.pairing],
+        min_margin=settings.min_margin,
+        num_dropped=counts.ties + counts.too_close,
         provenance=told | provenance,
         figures=tuple(sorted(f"{FIGURES_FOLDER}/{file.name}" for file in (folder / FIGURES_FOLDER).glob("*.png"))),
     )

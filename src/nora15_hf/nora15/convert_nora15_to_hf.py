@@ -14,10 +14,11 @@ from ..actions.normalization import ActionStatistics
 from ..cards.card_info import Conversion, PolicyCardInfo
 from ..cards.cards import save_card
 from ..cards.policy_card import policy_card_info, raw_dimensions
+from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.fingerprint import artefact_name
 from ..repo_files.one_commit import push_model_folder
 from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
-from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor, find_file, read_checkpoint
+from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor
 from ..repo_files.written_whole import written_whole
 from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction
@@ -31,7 +32,7 @@ from .released_checkpoint import (
     native_name,
     released_config,
 )
-from .released_processor import ProcessorSources, find_processor_sources
+from .released_processor import ProcessorSources, find_processor_sources, load_processor_parts
 
 # What a backbone does not have.
 _EXPERT_MODULES = ("action_expert", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")
@@ -136,27 +137,22 @@ def convert_nora15_to_hf(
     source, output = os.fspath(source), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists and is not an empty folder: choose another output or remove it first.")
-    if is_native(source, **hub_options):
+    checkpoint = Checkpoint(source, hub_options)
+    if is_native(checkpoint):
         raise ValueError(f"{source!r} is a native repo already: AutoModel.from_pretrained loads it as it is.")
-    stored = read_checkpoint(source, **hub_options)
+    stored = checkpoint.tensors
     _check_expert_request(source, has_expert(stored), init_expert)
     # A copy: chunk length and dtype are about to be set, and the caller may go on using his.
     config = copy.deepcopy(config)
     if config is None:
-        config = released_config(stored) if init_expert is None else _config_of_backbone(source, stored, **hub_options)
+        config = released_config(stored) if init_expert is None else _config_of_backbone(checkpoint)
     if chunk_size is not None:
         config.chunk_size = chunk_size
     tensors, dropped, model = _plan(source, stored, config, init_expert)
     # The processor comes first: what is wrong with it shows in a second, the weights take minutes.
-    sources = find_processor_sources(source, tokenizer_source, action_codec_source, norm_stats_source, **hub_options)
-    processor = Nora15Processor.from_pretrained(
-        source,
-        tokenizer_source=sources.tokenizer,
-        action_codec_source=sources.action_codec,
-        norm_stats_source=sources.norm_stats,
-        chunk_size=config.chunk_size,
-        action_dim=config.action_dim,
-        **hub_options,
+    sources = find_processor_sources(checkpoint, tokenizer_source, action_codec_source, norm_stats_source)
+    processor = Nora15Processor(
+        *load_processor_parts(checkpoint, sources), chunk_size=config.chunk_size, action_dim=config.action_dim
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(output) as folder:
@@ -211,11 +207,11 @@ def _check_expert_request(source: str, expert: bool, init_expert: int | None) ->
         )
 
 
-def _config_of_backbone(source: str, stored: dict[str, StoredTensor], **hub_options) -> Nora15Config:
+def _config_of_backbone(checkpoint: Checkpoint) -> Nora15Config:
     """The backbone's own configuration with an expert of 3/8 of its width, the ratio of the released policy."""
-    if find_file(source, "config.json", **hub_options) is None:
-        return released_config(stored)
-    vlm_config = Qwen2_5_VLConfig.from_pretrained(source, **hub_options)
+    if not checkpoint.settings:
+        return released_config(checkpoint.tensors)
+    vlm_config = Qwen2_5_VLConfig.from_pretrained(checkpoint.source, **checkpoint.hub_options)
     text = vlm_config.text_config
     heads = max(3 * text.num_attention_heads // 8, text.num_key_value_heads)
     hidden_size = heads * (text.hidden_size // text.num_attention_heads)

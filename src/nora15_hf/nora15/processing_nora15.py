@@ -24,9 +24,10 @@ from ..actions.normalization import (
     select_dataset_key,
     unnormalize,
 )
+from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
-from ..repo_files.stored_tensors import HUB_OPTIONS, stored_settings
+from ..repo_files.stored_tensors import hub_options, stored_settings
 from ..repo_files.verified_download import verified
 from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
 from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts
@@ -538,17 +539,17 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             ValueError: A part is damaged, statistics have another length than `action_dim`, the tokenizer is not NORA's,
                 or a source was given for a repo that has its own processor.
         """
-        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
-        settings = stored_settings(pretrained_model_name_or_path, "processor_config.json", **hub_options)
+        options = hub_options(kwargs)
+        settings = stored_settings(pretrained_model_name_or_path, "processor_config.json", **options)
         sources = {
             "tokenizer_source": tokenizer_source,
             "action_codec_source": action_codec_source,
             "norm_stats_source": norm_stats_source,
         }
         if settings.get("processor_class") != cls.__name__:
-            found = find_processor_sources(pretrained_model_name_or_path, **sources, **hub_options)
-            parts = load_processor_parts(pretrained_model_name_or_path, found, **hub_options)
-            return cls(*parts, **{key: value for key, value in kwargs.items() if key not in hub_options})
+            checkpoint = Checkpoint(pretrained_model_name_or_path, options)
+            parts = load_processor_parts(checkpoint, find_processor_sources(checkpoint, **sources))
+            return cls(*parts, **{key: value for key, value in kwargs.items() if key not in options})
         given = [name for name, source in sources.items() if source is not None]
         if given:
             raise ValueError(
@@ -557,10 +558,10 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             )
         codec = FastActionTokenizer.from_pretrained(
             pretrained_model_name_or_path,
-            **{key: value for key, value in hub_options.items() if key not in ("force_download", "subfolder")},
+            **{key: value for key, value in options.items() if key not in ("force_download", "subfolder")},
             subfolder=ACTION_CODEC_FOLDER,
         )
-        stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **hub_options)
+        stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **options)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         # Not as arguments: ProcessorMixin would hand them on to the tokenizer, which then cannot be saved.
         processor.action_codec = codec

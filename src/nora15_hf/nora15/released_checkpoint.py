@@ -5,11 +5,11 @@
 `declare-lab/nora` and `nora-long` are the backbone alone, in the layout of `Qwen2_5_VLForConditionalGeneration`.
 """
 
-import os
 import re
 from collections.abc import Mapping
 
-from ..repo_files.stored_tensors import StoredTensor, stored_settings
+from ..repo_files.checkpoint import Checkpoint
+from ..repo_files.stored_tensors import StoredTensor
 from .configuration_nora15 import Nora15Config
 
 EMBEDDING = "vlm.model.language_model.embed_tokens.weight"
@@ -46,10 +46,9 @@ _DEPTHS = {
 }
 
 
-def is_native(repo_or_folder: str | os.PathLike, **hub_options) -> bool:
-    """Whether the repo was written by this package: its `config.json` names the model type."""
-    settings = stored_settings(repo_or_folder, "config.json", **hub_options)
-    return settings.get("model_type") == Nora15Config.model_type
+def is_native(checkpoint: Checkpoint) -> bool:
+    """Whether this package wrote the checkpoint: its `config.json` names the model type."""
+    return checkpoint.settings.get("model_type") == Nora15Config.model_type
 
 
 def native_name(name: str) -> str:

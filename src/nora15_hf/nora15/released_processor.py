@@ -11,6 +11,7 @@ from transformers.utils import cached_file, logging
 
 from ..actions.fast_codec import FastActionTokenizer
 from ..actions.normalization import ActionStatistics, load_norm_stats
+from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.stored_tensors import find_file, stored_settings
 from ..repo_files.verified_download import load_verified
 from .released_checkpoint import is_native
@@ -33,27 +34,25 @@ class ProcessorSources:
 
 
 def find_processor_sources(
-    repo_or_folder: str | os.PathLike,
+    checkpoint: Checkpoint,
     tokenizer_source: str | os.PathLike | None = None,
     action_codec_source: str | os.PathLike | None = None,
     norm_stats_source: str | os.PathLike | None = None,
-    **hub_options,
 ) -> ProcessorSources:
     """
     Decides for each part: the source that was asked for, else the repo when it has the part, else the released source.
 
     Args:
-        repo_or_folder (`str` or `os.PathLike`): With released weights.
+        checkpoint ([`Checkpoint`]): With released weights; its `revision` counts for its own repo only.
         tokenizer_source, action_codec_source, norm_stats_source (`str` or `os.PathLike`, *optional*):
             Repo or folder to take that part from; the statistics may also be a JSON file.
-        hub_options: `revision` (of `repo_or_folder` only), `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Raises:
-        OSError: `repo_or_folder` is a checkpoint of this package that was saved without its processor, or holds no
+        OSError: `checkpoint` is a checkpoint of this package that was saved without its processor, or holds no
             weights at all: parts from elsewhere would hide a mistake.
     """
-    repo = os.fspath(repo_or_folder)
-    if is_native(repo, **hub_options):
+    repo, hub_options = os.fspath(checkpoint.source), checkpoint.hub_options
+    if is_native(checkpoint):
         raise OSError(
             f"{repo!r} has a NORA-1.5 model, but no processor_config.json of its processor: save it there with "
             "processor.save_pretrained(folder)."
@@ -76,7 +75,7 @@ def find_processor_sources(
 
 
 def load_processor_parts(
-    repo_or_folder: str | os.PathLike, sources: ProcessorSources, **hub_options
+    checkpoint: Checkpoint, sources: ProcessorSources
 ) -> tuple[PreTrainedTokenizerBase, FastActionTokenizer, dict[str, ActionStatistics]]:
     """
     Loads tokenizer, FAST codec and statistics, and checks that tokenizer and codec belong together.
@@ -85,14 +84,15 @@ def load_processor_parts(
         OSError: A source or its file is not there.
         ValueError: A part is damaged, or the `<robot_action_i>` tokens are not those of the released vocabulary.
     """
+    repo, hub_options = os.fspath(checkpoint.source), checkpoint.hub_options
     logger.warning(
-        f"{str(repo_or_folder)!r} has no processor of its own. Tokenizer: {sources.tokenizer!r}; FAST codec: "
+        f"{repo!r} has no processor of its own. Tokenizer: {sources.tokenizer!r}; FAST codec: "
         f"{sources.action_codec!r}; action statistics: {sources.norm_stats!r}."
     )
 
     def options_of(source: str, *leave_out: str) -> dict:
         # A revision or sub-folder of the weights means nothing in another repo.
-        own = source == os.fspath(repo_or_folder)
+        own = source == repo
         foreign = () if own else ("revision", "subfolder")
         return {key: value for key, value in hub_options.items() if key not in (*foreign, *leave_out)}
 

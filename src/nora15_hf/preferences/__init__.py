@@ -7,8 +7,10 @@ What needs a simulator lives in `simulator_reward` and `reached_states`, which a
 from ..control.chunk_samplers import FastSampler, FlowSampler
 from .candidates import candidate_noise, sample_candidates
 from .dataset_builder import build_preferences, regenerate_candidates
+from .metric_actions import MetricActions
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import check_preferences, load_preferences, preference_features
+from .preference_record import PreferenceInfo, PreferenceRecord, preference_info
 from .rewards import (
     REWARD_PRESETS,
     GroundTruthActionReward,
@@ -25,7 +27,10 @@ __all__ = [
     "FastSampler",
     "FlowSampler",
     "GroundTruthActionReward",
+    "MetricActions",
     "PairSelection",
+    "PreferenceInfo",
+    "PreferenceRecord",
     "Reward",
     "RewardBatch",
     "WeightedReward",
@@ -35,6 +40,7 @@ __all__ = [
     "check_preferences",
     "load_preferences",
     "preference_features",
+    "preference_info",
     "preset_reward",
     "regenerate_candidates",
     "sample_candidates",

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Candidate chunks: several samples of one policy at one state, by its flow or by its FAST tokens."""
+"""Candidates: several chunks of one policy for one state, by its flow or by its FAST tokens."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -55,7 +55,7 @@ def sample_candidates(
     seed: int = 0,
 ) -> torch.Tensor:
     """
-    Samples chunks of a policy at some states, with one backbone pass for all of them.
+    Chunks of a policy at some states, the candidates of each, with one backbone pass for all of them.
 
     Any state can be sampled again alone and gives the same candidates up to rounding, because random numbers are drawn
     per state; in the same batch it gives the same bits.

@@ -1,18 +1,16 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Making a preference dataset: candidates, rewards and pairs, shard by shard, and making its candidates again."""
 
-import json
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
-import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, Features
+from datasets import Dataset
 from huggingface_hub import DatasetCardData
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
@@ -22,13 +20,12 @@ from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
-from ..repo_files.written_whole import write_json, written_whole
 from .candidates import Sampler, noisy_negatives, sample_candidates, sampler_settings
-from .pairs import PairSelection, select_pairs
-from .preference_dataset import DATA_FILES, PROVENANCE_FILE, load_preferences, preference_features
+from .pairs import select_pairs
+from .preference_dataset import DATA_FILES, load_preferences, preference_features
+from .preference_record import PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
+from .preference_rows import preference_rows, write_rows
 from .rewards import RewardBatch, WeightedReward
-
-_COUNTS = ("states", "undecodable", "ties", "too_close", "pairs")
 
 
 def build_preferences(
@@ -89,100 +86,60 @@ def build_preferences(
         ValueError: no states, another chunk size or action dimension, or no pair left.
     """
     folder = Path(folder)
-    if len(indices) == 0:
-        raise ValueError("indices is empty. Name at least one position of the dataset.")
-    chunk_shape = (policy.config.chunk_size, policy.config.action_dim)
-    if (dataset.chunk_size, dataset.action_dim) != chunk_shape:
-        raise ValueError(
-            f"dataset has chunks of (chunk_size, action_dim) = {(dataset.chunk_size, dataset.action_dim)}, the policy "
-            f"of {chunk_shape}. Open the dataset with chunk_size={chunk_shape[0]}, or use the policy's own dataset."
-        )
-    if num_noisy_negatives < 0 or (num_noisy_negatives and not noise_std > 0):
-        raise ValueError(
-            f"num_noisy_negatives={num_noisy_negatives} must not be negative, and with any of them "
-            f"noise_std={noise_std} must be greater than 0."
-        )
     sampler = sampler or FlowSampler()
-    settings = {
-        "policy": artefact_name(policy.config.name_or_path),
-        "policy_fingerprint": fingerprint(policy.state_dict()),
-        "dataset_key": dataset.dataset_key,
-        "num_states": len(indices),
-        "states_fingerprint": fingerprint(
+    _check_arguments(policy, dataset, indices, num_noisy_negatives, noise_std)
+    settings = PreferenceSettings(
+        policy=artefact_name(policy.config.name_or_path),
+        policy_fingerprint=fingerprint(policy.state_dict()),
+        dataset_key=dataset.dataset_key,
+        num_states=len(indices),
+        states_fingerprint=fingerprint(
             {"indices": torch.tensor(indices), "actions": torch.from_numpy(dataset.all_actions())}
         ),
-        "num_candidates": num_candidates,
-        "sampler": sampler_settings(sampler, policy),
-        "num_noisy_negatives": num_noisy_negatives,
-        "noise_std": noise_std if num_noisy_negatives else None,
-        "chunk_size": chunk_shape[0],
-        "action_dim": chunk_shape[1],
-        "reward": reward.settings,
-        "pairing": pairing,
-        "min_margin": min_margin,
-        "shard_size": shard_size,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
+        num_candidates=num_candidates,
+        sampler=sampler_settings(sampler, policy),
+        num_noisy_negatives=num_noisy_negatives,
+        noise_std=noise_std if num_noisy_negatives else None,
+        chunk_size=policy.config.chunk_size,
+        action_dim=policy.config.action_dim,
+        reward=reward.settings,
+        pairing=pairing,
+        min_margin=min_margin,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        seed=seed,
+    )
     record = _open_record(folder, settings, list(indices), provenance or {})
-    features = preference_features(num_candidates + num_noisy_negatives, *chunk_shape, list(reward.rewards))
-    batches = _batches(record)
-    batches_per_shard = -(-shard_size // batch_size)
-    num_shards = -(-len(indices) // shard_size)
+    labelling = _Labelling(policy, processor, dataset, reward, sampler, settings)
+    features = preference_features(
+        settings.chunks_per_state, settings.chunk_size, settings.action_dim, list(reward.rewards)
+    )
+    shards = _shards(record)
     with tqdm(total=len(indices), desc="Preferences", unit="state", disable=not progress) as bar:
-        for shard in range(num_shards):
-            path = folder / "data" / f"train-{shard:05d}-of-{num_shards:05d}.parquet"
+        for shard, batches in enumerate(shards):
+            path = folder / "data" / f"train-{shard:05d}-of-{len(shards):05d}.parquet"
             if path.exists():
-                bar.update(record["shards"][path.name]["states"])
+                bar.update(record.shards[path.name].states)
                 continue
-            rows: dict[str, list] = {name: [] for name in features}
-            counts = Counter(dict.fromkeys(_COUNTS, 0))
-            first_batch = shard * batches_per_shard
-            for number, positions in enumerate(batches[first_batch : first_batch + batches_per_shard], first_batch):
-                samples = [dataset[position] for position in positions]
-                candidates = _candidates(policy, processor, samples, settings, sampler)
-                is_decodable = ~candidates.isnan().flatten(1).any(1)
-                counts.update(states=len(samples), undecodable=int((~is_decodable).sum()))
-                usable = is_decodable.nonzero().flatten().tolist()
-                if usable:
-                    batch = _reward_batch(
-                        dataset,
-                        processor,
-                        [positions[i] for i in usable],
-                        [samples[i] for i in usable],
-                        candidates[usable],
-                    )
-                    scores = reward.score_each(batch)
-                    selection = select_pairs(
-                        reward.combine(scores).numpy(),
-                        batch.candidates.numpy(),
-                        pairing=pairing,
-                        min_margin=min_margin,
-                        num_negatives=num_noisy_negatives,
-                        seed=seed,
-                        indices=[sample["index"] for sample in batch.samples],
-                    )
-                    _append_rows(rows, batch, scores, reward.combine(scores), selection, seed, number)
-                    counts.update(
-                        ties=int(selection.is_tie.sum()),
-                        too_close=int(selection.is_close.sum()),
-                        pairs=int(selection.kept.sum()),
-                    )
-                bar.update(len(samples))
+            rows, counts = [], PreferenceCounts()
+            for number, positions in batches:
+                labelled, outcome = labelling.label(positions, number)
+                rows += labelled
+                counts += outcome
+                bar.update(outcome.states)
             # First the count, then the file: after a kill in between the shard is made again and counted the same.
-            record["shards"][path.name] = dict(counts)
-            write_json(folder / PROVENANCE_FILE, record)
-            _write_shard(path, rows, features)
+            record.shards[path.name] = counts
+            record.write(folder)
+            write_rows(path, rows, features)
 
-    record["counts"] = {key: sum(counts[key] for counts in record["shards"].values()) for key in _COUNTS}
-    write_json(folder / PROVENANCE_FILE, record)
+    record.counts = sum(record.shards.values(), PreferenceCounts())
+    record.write(folder)
     _write_front_matter(folder, record)
-    counts = record["counts"]
-    if counts["pairs"] == 0:
+    if record.counts.pairs == 0:
         raise ValueError(
-            f"No pair is left of {len(indices)} states: {counts['undecodable']} gave tokens that spell no chunk, "
-            f"{counts['ties']} pairs are ties and {counts['too_close']} have a margin below min_margin={min_margin}. Lower "
-            f"min_margin, or look at the rewards in a new folder: {folder} holds none."
+            f"No pair is left of {len(indices)} states: {record.counts.undecodable} gave tokens that spell no chunk, "
+            f"{record.counts.ties} pairs are ties and {record.counts.too_close} have a margin below "
+            f"min_margin={min_margin}. Lower min_margin, or look at the rewards in a new folder: {folder} holds none."
         )
     return load_preferences(folder)
 
@@ -209,128 +166,55 @@ def regenerate_candidates(
     Raises:
         ValueError: a policy with other weights than those that sampled the row.
     """
-    record = json.loads((Path(folder) / PROVENANCE_FILE).read_text())
-    settings = record["settings"]
+    record = PreferenceRecord.read(folder, unfinished=True)
+    settings = record.settings
     found = fingerprint(policy.state_dict())
-    if found != settings["policy_fingerprint"]:
+    if found != settings.policy_fingerprint:
         raise ValueError(
-            f"The row was sampled by {settings['policy']!r} with the weights {settings['policy_fingerprint']}, policy has "
+            f"The row was sampled by {settings.policy!r} with the weights {settings.policy_fingerprint}, policy has "
             f"{found}. Load the revision that sampled it."
         )
-    options = {key: value for key, value in settings["sampler"].items() if key != "type"}
-    sampler = {kind.__name__: kind for kind in (FlowSampler, FastSampler)}[settings["sampler"]["type"]](**options)
-    samples = [dataset[position] for position in _batches(record)[row["sampling_batch"]]]
-    candidates = _candidates(policy, processor, samples, settings, sampler)
+    options = {key: value for key, value in settings.sampler.items() if key != "type"}
+    sampler = {kind.__name__: kind for kind in (FlowSampler, FastSampler)}[settings.sampler["type"]](**options)
+    batches = dict(batch for shard in _shards(record) for batch in shard)
+    samples = [dataset[position] for position in batches[row["sampling_batch"]]]
+    candidates = _sampled(policy, processor, samples, settings, sampler)
     return candidates[[sample["index"] for sample in samples].index(row["state_index"])]
 
 
-def _batches(record: dict[str, Any]) -> list[list[int]]:
-    """The states of each pass: `batch_size` of them, never of two shards."""
-    states, settings = record["states"], record["settings"]
-    shard_size, batch_size = settings["shard_size"], settings["batch_size"]
-    shards = [states[start : start + shard_size] for start in range(0, len(states), shard_size)]
-    return [shard[start : start + batch_size] for shard in shards for start in range(0, len(shard), batch_size)]
-
-
-def _candidates(
+def _check_arguments(
     policy: Nora15ForActionPrediction,
-    processor: ProcessorMixin,
-    samples: Sequence[Sample],
-    settings: dict[str, Any],
-    sampler: Sampler,
-) -> torch.Tensor:
-    """Sampled candidates, followed by noise-injected negatives, `(B, N, H, A)`."""
-    candidates = sample_candidates(
-        policy,
-        processor,
-        samples,
-        num_candidates=settings["num_candidates"],
-        sampler=sampler,
-        seed=settings["seed"],
-    )
-    if not settings["num_noisy_negatives"]:
-        return candidates
-    negatives = noisy_negatives(
-        candidates,
-        [sample["index"] for sample in samples],
-        count=settings["num_noisy_negatives"],
-        std=settings["noise_std"],
-        seed=settings["seed"],
-    )
-    return torch.cat([candidates, negatives], dim=1)
-
-
-def _reward_batch(
     dataset: LeRobotDataset,
-    processor: ProcessorMixin,
-    positions: Sequence[int],
-    samples: Sequence[Sample],
-    candidates: torch.Tensor,
-) -> RewardBatch:
-    actions = processor.normalize_actions(
-        np.stack([sample["actions"] for sample in samples]),
-        dataset.dataset_key,
-        state=np.stack([sample["state"] for sample in samples]),
-    )
-    return RewardBatch(
-        dataset=dataset,
-        indices=positions,
-        samples=samples,
-        candidates=candidates,
-        actions=torch.as_tensor(actions, dtype=torch.float32),
-        action_mask=torch.from_numpy(np.stack([sample["action_mask"] for sample in samples])),
-    )
-
-
-def _append_rows(
-    rows: dict[str, list],
-    batch: RewardBatch,
-    scores: dict[str, torch.Tensor],
-    reward: torch.Tensor,
-    selection: PairSelection,
-    seed: int,
-    sampling_batch: int,
+    indices: Sequence[int],
+    num_noisy_negatives: int,
+    noise_std: float,
 ) -> None:
-    candidates = batch.candidates.numpy()
-    for pair in np.flatnonzero(selection.kept):
-        state = selection.state[pair]
-        sample = batch.samples[state]
-        row = {
-            # As PIL images: `datasets` would turn nested arrays into lists of numbers first.
-            "images": [PIL.Image.fromarray(image) for image in sample["images"]],
-            "instruction": sample["instruction"],
-            "actions": batch.actions[state].numpy(),
-            "action_mask": sample["action_mask"],
-            "candidates": candidates[state],
-            "rewards": {name: score[state].numpy() for name, score in scores.items()},
-            "reward": reward[state].numpy(),
-            "chosen": candidates[state, selection.chosen[pair]],
-            "rejected": candidates[state, selection.rejected[pair]],
-            "margin": selection.margin[pair],
-            "dataset_key": sample["dataset_key"],
-            "episode_index": sample["episode_index"],
-            "frame_index": sample["frame_index"],
-            "state": sample["state"],
-            "seed": seed,
-            "state_index": sample["index"],
-            "sampling_batch": sampling_batch,
-        }
-        for name, value in row.items():
-            rows[name].append(value)
+    if len(indices) == 0:
+        raise ValueError("indices is empty. Name at least one position of the dataset.")
+    chunk_shape = (policy.config.chunk_size, policy.config.action_dim)
+    if (dataset.chunk_size, dataset.action_dim) != chunk_shape:
+        raise ValueError(
+            f"dataset has chunks of (chunk_size, action_dim) = {(dataset.chunk_size, dataset.action_dim)}, the policy "
+            f"of {chunk_shape}. Open the dataset with chunk_size={chunk_shape[0]}, or use the policy's own dataset."
+        )
+    if num_noisy_negatives < 0 or (num_noisy_negatives and not noise_std > 0):
+        raise ValueError(
+            f"num_noisy_negatives={num_noisy_negatives} must not be negative, and with any of them "
+            f"noise_std={noise_std} must be greater than 0."
+        )
 
 
 def _open_record(
-    folder: Path, settings: dict[str, Any], states: list[int], provenance: dict[str, Any]
-) -> dict[str, Any]:
+    folder: Path, settings: PreferenceSettings, states: list[int], provenance: dict[str, Any]
+) -> PreferenceRecord:
     """The record of the run to continue, or a new one."""
-    path = folder / PROVENANCE_FILE
-    if path.is_file():
-        record = json.loads(path.read_text())
-        changed = [key for key in settings if settings[key] != record["settings"].get(key)]
+    if (folder / PROVENANCE_FILE).is_file():
+        record = PreferenceRecord.read(folder, unfinished=True)
+        wanted, found = vars(settings), vars(record.settings)
+        changed = [f"{key}={found[key]!r}, now {wanted[key]!r}" for key in wanted if wanted[key] != found[key]]
         if changed:
-            found = "; ".join(f"{key}={record['settings'].get(key)!r}, now {settings[key]!r}" for key in changed)
             raise FileExistsError(
-                f"{folder} holds a preference set that was made with other arguments: {found}. "
+                f"{folder} holds a preference set that was made with other arguments: {'; '.join(changed)}. "
                 "Choose another folder, or delete it."
             )
         return record
@@ -338,33 +222,110 @@ def _open_record(
         raise FileExistsError(f"{folder} is not empty and holds no preference set. Choose another folder.")
     (folder / "data").mkdir(parents=True, exist_ok=True)
     packages = {name: version(name) for name in ("nora15_hf", "torch", "transformers")}
-    record = {
-        "settings": settings,
-        "provenance": {**provenance, "packages": packages},
-        "states": [int(state) for state in states],
-        "shards": {},
-    }
-    write_json(path, record)
+    record = PreferenceRecord(settings, provenance | {"packages": packages}, [int(state) for state in states])
+    record.write(folder)
     return record
 
 
-def _write_shard(path: Path, rows: dict[str, list], features: Features) -> None:
-    table = Dataset.from_dict(rows, features=features).with_format("arrow")[:]
-    with written_whole(path) as part, pq.ParquetWriter(part, table.schema) as writer:
-        # A row group without rows is more than `load_dataset` can read; a file without row groups is not.
-        if len(table):
-            writer.write_table(table)
+def _shards(record: PreferenceRecord) -> list[list[tuple[int, list[int]]]]:
+    """The batches of each file, `(number, positions)`: `batch_size` states, never of two files."""
+    states, settings = record.states, record.settings
+    shards, number = [], count()
+    for first in range(0, len(states), settings.shard_size):
+        shard = states[first : first + settings.shard_size]
+        starts = range(0, len(shard), settings.batch_size)
+        shards.append([(next(number), shard[start : start + settings.batch_size]) for start in starts])
+    return shards
 
 
-def _write_front_matter(folder: Path, record: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class _Labelling:
+    """What is the same for all batches of a run."""
+
+    policy: Nora15ForActionPrediction
+    processor: ProcessorMixin
+    dataset: LeRobotDataset
+    reward: WeightedReward
+    sampler: Sampler
+    settings: PreferenceSettings
+
+    def label(self, positions: Sequence[int], number: int) -> tuple[list[dict[str, Any]], PreferenceCounts]:
+        """Candidates of the states at some positions, scored and paired: their rows, and what became of the states."""
+        settings = self.settings
+        samples = [self.dataset[position] for position in positions]
+        candidates = _sampled(self.policy, self.processor, samples, settings, self.sampler)
+        usable = (~candidates.isnan().flatten(1).any(1)).nonzero().flatten().tolist()
+        counts = PreferenceCounts(states=len(samples), undecodable=len(samples) - len(usable))
+        if not usable:
+            return [], counts
+        batch = self._reward_batch([positions[i] for i in usable], [samples[i] for i in usable], candidates[usable])
+        scores = self.reward.score_each(batch)
+        reward = self.reward.combine(scores)
+        selection = select_pairs(
+            reward.numpy(),
+            batch.candidates.numpy(),
+            pairing=settings.pairing,
+            min_margin=settings.min_margin,
+            num_negatives=settings.num_noisy_negatives,
+            seed=settings.seed,
+            indices=[sample["index"] for sample in batch.samples],
+        )
+        counts += PreferenceCounts(
+            ties=int(selection.is_tie.sum()), too_close=int(selection.is_close.sum()), pairs=int(selection.kept.sum())
+        )
+        return preference_rows(batch, scores, reward, selection, seed=settings.seed, sampling_batch=number), counts
+
+    def _reward_batch(
+        self, positions: Sequence[int], samples: Sequence[Sample], candidates: torch.Tensor
+    ) -> RewardBatch:
+        actions = self.processor.normalize_actions(
+            np.stack([sample["actions"] for sample in samples]),
+            self.dataset.dataset_key,
+            state=np.stack([sample["state"] for sample in samples]),
+        )
+        return RewardBatch(
+            dataset=self.dataset,
+            indices=positions,
+            samples=samples,
+            candidates=candidates,
+            actions=torch.as_tensor(actions, dtype=torch.float32),
+            action_mask=torch.from_numpy(np.stack([sample["action_mask"] for sample in samples])),
+        )
+
+
+def _sampled(
+    policy: Nora15ForActionPrediction,
+    processor: ProcessorMixin,
+    samples: Sequence[Sample],
+    settings: PreferenceSettings,
+    sampler: Sampler,
+) -> torch.Tensor:
+    """Sampled candidates, followed by noise-injected negatives, `(B, N, H, A)`."""
+    candidates = sample_candidates(
+        policy, processor, samples, num_candidates=settings.num_candidates, sampler=sampler, seed=settings.seed
+    )
+    if not settings.num_noisy_negatives:
+        return candidates
+    negatives = noisy_negatives(
+        candidates,
+        [sample["index"] for sample in samples],
+        count=settings.num_noisy_negatives,
+        std=settings.noise_std,
+        seed=settings.seed,
+    )
+    return torch.cat([candidates, negatives], dim=1)
+
+
+def _write_front_matter(folder: Path, record: PreferenceRecord) -> None:
     """What the Hub and `load_dataset` need to find the rows; the card's text is written elsewhere."""
+    content = record.to_json()
     metadata = DatasetCardData(
         task_categories=["robotics"],
         tags=["preferences", "nora15"],
         configs=dataset_configs(folder, DATA_FILES),
-        provenance={key: record[key] for key in ("settings", "provenance", "counts")},
+        provenance={key: content[key] for key in ("settings", "provenance", "counts")},
     )
-    title = f"# Preferences over action chunks, {record['counts']['pairs']} pairs"
+    title = f"# Preferences over action chunks, {record.counts.pairs} pairs"
     (folder / "README.md").write_text(f"---\n{metadata.to_yaml()}\n---\n\n{title}\n")
 
 

@@ -27,31 +27,27 @@ class MetricActions:
 
     Args:
         processor ([`Nora15Processor`]): The policy's, with statistics for the dataset.
-        poses ([`LeRobotDataset`]): The dataset of the states, opened with the column of the poses as `state_key`.
+        dataset ([`LeRobotDataset`]): The demonstrations, whatever columns they were opened with.
+        pose_key (`str`): Their column of poses: metres, extrinsic xyz Euler angles in radians, gripper closedness.
 
     Raises:
         ValueError: Poses or actions of another width, or actions that do not move the poses.
     """
 
-    def __init__(self, processor: ProcessorMixin, poses: LeRobotDataset):
-        check_poses(poses)
-        if not poses.action_dim == processor.action_dim == poses.state_dim:
+    def __init__(self, processor: ProcessorMixin, dataset: LeRobotDataset, pose_key: str):
+        poses = dataset.column(pose_key)
+        check_poses(poses.shape[1], pose_key)
+        if not dataset.action_dim == processor.action_dim == poses.shape[1]:
             raise ValueError(
-                f"A metric world model judges pose differences of {poses.state_dim} dimensions (position, Euler angles, "
+                f"A metric world model judges pose differences of {poses.shape[1]} dimensions (position, Euler angles, "
                 f"gripper), but the policy's actions have {processor.action_dim} and those of the dataset "
-                f"{poses.action_dim} (action_key={poses.action_key!r}). Use a policy of pose differences, or a world model "
-                "of normalised actions."
+                f"{dataset.action_dim} (action_key={dataset.action_key!r}). Use a policy of pose differences, or a world "
+                "model of normalised actions."
             )
         self.processor = processor
-        self.pose_key = poses.state_key
-        self._poses = torch.from_numpy(poses.all_states())
-        self._actions = poses.all_actions()
-        episodes = poses.episodes
-        self._episodes = {
-            index: range(start, stop)
-            for index, start, stop in zip(*(episodes[name].tolist() for name in ("index", "from", "to")), strict=True)
-        }
-        self._check_actions_move_poses(processor.chunk_size)
+        self.pose_key = pose_key
+        self._root = dataset.root
+        _check_actions_move_poses(dataset, torch.from_numpy(poses), pose_key, processor.chunk_size)
 
     def unnormalize(self, candidates: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
         """Normalised candidates `(B, N, H, 7)` as pose differences, float32 of the same shape."""
@@ -64,46 +60,43 @@ class MetricActions:
             ]
         ).float()
 
-    def poses_of(self, samples: Sequence[Sample]) -> torch.Tensor:
+    def poses_of(self, dataset: LeRobotDataset, indices: Sequence[int]) -> torch.Tensor:
         """
-        The pose at each sample, float32 `(B, 7)`.
+        The poses at some positions of the demonstrations, or of a part of their episodes, float32 `(B, 7)`.
 
         Raises:
-            ValueError: A sample that `poses` does not hold, or holds with another action.
+            ValueError: Another dataset, whose actions and poses have not been compared.
         """
-        rows = []
-        for sample in samples:
-            episode, frame = sample["episode_index"], sample["frame_index"]
-            frames = self._episodes.get(episode, range(0))
-            if frame >= len(frames) or not np.array_equal(self._actions[frames[frame]], sample["actions"][0]):
-                raise ValueError(
-                    f"`poses` does not hold frame {frame} of episode {episode} with the action that the states have there. "
-                    "Open the dataset of the states once more, with the same action_key and episodes, and with the column "
-                    "of the poses as state_key."
-                )
-            rows.append(frames[frame])
-        return self._poses[rows]
+        if dataset.root != self._root:
+            raise ValueError(
+                f"The states come from {dataset.root}, but MetricActions was made for {self._root}. Make it, and the "
+                "reward, for the dataset of the states."
+            )
+        return torch.from_numpy(dataset.column(self.pose_key)[list(indices)])
 
-    def _check_actions_move_poses(self, chunk_size: int) -> None:
-        steps = min(chunk_size, max(map(len, self._episodes.values())) - 1)
-        starts = torch.cat([torch.arange(frames.start, frames.stop - steps) for frames in self._episodes.values()])
-        before, after = self._poses[starts].double(), self._poses[starts + steps].double()
-        reached = before
-        for step in range(steps):
-            reached = integrate_pose(reached, torch.from_numpy(self._actions)[starts + step])
-        error, still, moved = (
-            pose_difference(*pair).abs() for pair in ((reached, after), (before, after), (before, reached))
-        )
-        for part, dims in POSE_PARTS.items():
-            missed, way, intended = (each[:, dims].mean().item() for each in (error, still, moved))
-            if intended > NEGLIGIBLE_MOTION and missed >= min(way, intended):
-                raise ValueError(
-                    f"The actions of the dataset do not move its poses (state_key={self.pose_key!r}): {steps} of them move "
-                    f"the {part} by {intended:.3g} on average where the poses move by {way:.3g}, and end {missed:.3g} away. A "
-                    "metric world model judges policies whose actions are pose differences per frame: metres, extrinsic "
-                    "xyz Euler angles in radians, difference of gripper closedness. For other actions train a world model "
-                    "with ClipConventions.of_policy."
-                )
+
+def _check_actions_move_poses(dataset: LeRobotDataset, poses: torch.Tensor, pose_key: str, chunk_size: int) -> None:
+    first, stop = (dataset.episodes[name].tolist() for name in ("from", "to"))
+    steps = min(chunk_size, max(dataset.episodes["length"].tolist()) - 1)
+    starts = torch.cat([torch.arange(begin, end - steps) for begin, end in zip(first, stop, strict=True)])
+    before, after = poses[starts].double(), poses[starts + steps].double()
+    actions = torch.from_numpy(dataset.all_actions())
+    reached = before
+    for step in range(steps):
+        reached = integrate_pose(reached, actions[starts + step])
+    error, still, moved = (
+        pose_difference(*pair).abs() for pair in ((reached, after), (before, after), (before, reached))
+    )
+    for part, dims in POSE_PARTS.items():
+        missed, way, intended = (each[:, dims].mean().item() for each in (error, still, moved))
+        if intended > NEGLIGIBLE_MOTION and missed >= min(way, intended):
+            raise ValueError(
+                f"The actions of the dataset do not move its poses (pose_key={pose_key!r}): {steps} of them move "
+                f"the {part} by {intended:.3g} on average where the poses move by {way:.3g}, and end {missed:.3g} away. A "
+                "metric world model judges policies whose actions are pose differences per frame: metres, extrinsic "
+                "xyz Euler angles in radians, difference of gripper closedness. For other actions train a world model "
+                "with ClipConventions.of_policy."
+            )
 
 
 __all__ = ["MetricActions"]

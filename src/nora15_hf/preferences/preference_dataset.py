@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The preference dataset as it lies on disk: its columns, how it is read, and what a policy checks before it trains."""
 
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -18,10 +17,10 @@ from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import fingerprint
 from ..repo_files.verified_download import load_verified
+from .preference_record import PROVENANCE_FILE, PreferenceRecord, with_preference_info
 
 logger = logging.getLogger(__name__)
 
-PROVENANCE_FILE = "preferences.json"
 DATA_FILES = "data/train-*.parquet"
 
 
@@ -31,6 +30,9 @@ def preference_features(
     """
     The schema of a preference dataset.
 
+    All chunks are in the policy's normalised units (`processor.unnormalize_actions(chunk, dataset_key, state)` gives physical
+    ones); the state is in physical units, as recorded, since it is what delta actions are counted from.
+
     Args:
         num_candidates (`int`), chunk_size (`int`), action_dim (`int`): N, noise-injected negatives included, H and A.
         reward_names (`Sequence[str]`): fields of `rewards`.
@@ -38,10 +40,10 @@ def preference_features(
     Returns:
         [`~datasets.Features`] with `images` (list of images, one per camera), `instruction`, `actions` (demonstrated
         chunk `[H, A]`, normalised), `action_mask` (`[H]`, False where the demonstration had ended), `candidates`
-        (`[N, H, A]`), `rewards` (struct of `[N]`, higher is better), `reward` (`[N]`, what pairs were ranked by),
-        `chosen` and `rejected` (`[H, A]`), `margin`, `state` (`[S]`, physical units), `dataset_key`, `episode_index`,
-        `frame_index`; and what the random numbers of the candidates depend on: `seed`, `state_index` (row of the state
-        in its whole dataset) and `sampling_batch` (number of the batch in which it was sampled, see
+        (`[N, H, A]`, normalised), `rewards` (struct of `[N]`, higher is better), `reward` (`[N]`, what pairs were ranked
+        by), `chosen` and `rejected` (`[H, A]`, normalised), `margin`, `state` (`[S]`, physical units), `dataset_key`,
+        `episode_index`, `frame_index`; and what the random numbers of the candidates depend on: `seed`, `state_index`
+        (row of the state in its whole dataset) and `sampling_batch` (number of the batch in which it was sampled, see
         [`~nora15_hf.preferences.regenerate_candidates`]).
     """
     chunk = List(List(Value("float32"), length=action_dim), length=chunk_size)
@@ -90,40 +92,31 @@ def load_preferences(
         processor ([`Nora15Processor`], *optional*): the policy's; given together with it.
 
     Returns:
-        [`~datasets.Dataset`], with the provenance as JSON in `info.description`; with a policy also whether the
-        candidates are its own (`sampled_by_this_policy`).
+        [`~datasets.Dataset`]. Its `info` is a [`PreferenceInfo`], which tells how the rows came about and, with a policy,
+        whether the candidates are its own.
 
     Raises:
         FileNotFoundError: no preference set there, or an unfinished one.
         OSError: a file arrived damaged twice.
-        ValueError: see [`check_preferences`], or a revision of a folder.
+        ValueError: see [`check_preferences`], a damaged record, one of a newer version, or a revision of a folder.
     """
     folder = _local_folder(folder_or_repo, revision, token)
-    if not (folder / PROVENANCE_FILE).is_file():
-        raise FileNotFoundError(f"{folder} holds no {PROVENANCE_FILE}. Make a preference set with build_preferences.")
-    record = json.loads((folder / PROVENANCE_FILE).read_text())
-    if "counts" not in record:
-        raise FileNotFoundError(
-            f"The preference set in {folder} is unfinished: {len(record['shards'])} shards were begun for "
-            f"{record['settings']['num_states']} states. Call build_preferences again with the same arguments."
-        )
+    record = PreferenceRecord.read(folder)
     # Named file by file: `load_dataset(folder)` takes any earlier dataset from a folder of this name out of its cache.
     dataset = load_dataset("parquet", data_files={"train": str(folder / DATA_FILES)}, split="train")
-    description = {key: record[key] for key in ("settings", "provenance", "counts")}
-    if policy is not None:
-        check_preferences(dataset, policy.config, processor, name=str(folder_or_repo))
-        is_sampler = fingerprint(policy.state_dict()) == record["settings"]["policy_fingerprint"]
-        description["sampled_by_this_policy"] = is_sampler
-        if not is_sampler:
-            logger.warning(
-                "The candidates in %s were sampled from other weights (%r) than those of the policy (%r). DPO assumes "
-                "that they are its own.",
-                folder_or_repo,
-                record["settings"]["policy"],
-                policy.config.name_or_path,
-            )
-    dataset.info.description = json.dumps(description)
-    return dataset
+    if policy is None:
+        return with_preference_info(dataset, record, sampled_by_policy=None)
+    check_preferences(dataset, policy.config, processor, name=str(folder_or_repo))
+    is_sampler = fingerprint(policy.state_dict()) == record.settings.policy_fingerprint
+    if not is_sampler:
+        logger.warning(
+            "The candidates in %s were sampled from other weights (%r) than those of the policy (%r). DPO assumes "
+            "that they are its own.",
+            folder_or_repo,
+            record.settings.policy,
+            policy.config.name_or_path,
+        )
+    return with_preference_info(dataset, record, is_sampler)
 
 
 def _local_folder(folder_or_repo: str | Path, revision: str | None, token: str | None) -> Path:
@@ -217,7 +210,6 @@ def check_pairs(
 
 __all__ = [
     "DATA_FILES",
-    "PROVENANCE_FILE",
     "check_pairs",
     "check_preferences",
     "load_preferences",

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import ProcessorMixin
 
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..repo_files.fingerprint import artefact_name, fingerprint
@@ -141,26 +140,22 @@ class WorldModelGoalReward:
         released_horizon (`bool`, *optional*, defaults to `False`):
             Whether to ignore the last action of every chunk, as the released labelling code does (it imagines four
             steps of a chunk of five). By default all actions count.
-        policy_processor ([`Nora15Processor`], *optional*):
-            With a metric world model only: processor of the policy that samples the candidates, whose statistics give
-            them their physical units.
-        poses ([`LeRobotDataset`], *optional*):
-            With a metric world model only: the dataset of the states, opened with the column of the poses (metres,
-            radians, gripper closedness) as `state_key`, as the `open_dataset` of the world model's
-            [`~nora15_hf.data.ClipConventions`] does.
+        metric_actions ([`MetricActions`], *optional*):
+            With a metric world model only: turns the candidates into pose differences and knows the poses of the states.
 
     Raises:
-        ValueError: another goal; a metric world model without `policy_processor` or `poses`, or one of them for another
-            world model; poses that are not 7-D or that the dataset's actions do not move; (of `score`) a world model of
-            another action dimension than the candidates, or chunks too short for `released_horizon`.
+        ValueError: another goal; a metric world model without `metric_actions`, or they for another world model; (of
+            `score`) a world model of another action dimension than the candidates, or chunks too short for
+            `released_horizon`.
 
     Example:
 
     ```python
     >>> conventions = ClipConventions.from_pretrained("owner/vjepa2-ac-droid")  # doctest: +SKIP
-    >>> poses = conventions.open_dataset("owner/demonstrations")  # doctest: +SKIP
     >>> reward = WorldModelGoalReward(
-    ...     world_model, world_model_processor, policy_processor=policy_processor, poses=poses
+    ...     world_model,
+    ...     world_model_processor,
+    ...     metric_actions=MetricActions(policy_processor, demonstrations, conventions.state_key),
     ... )  # doctest: +SKIP
     ```
     """
@@ -172,33 +167,30 @@ class WorldModelGoalReward:
         goal: str = "end",
         released_horizon: bool = False,
         *,
-        policy_processor: ProcessorMixin | None = None,
-        poses: LeRobotDataset | None = None,
+        metric_actions: MetricActions | None = None,
     ):
         if goal not in GOALS:
             raise ValueError(
                 f'goal="{goal}" must be "end" (last frame of the episode), "subgoal" (one chunk later) or "released_end" '
                 f"(the frame {RELEASED_TAIL_FRAMES - 1} before the last, as in the released labels)."
             )
-        given = {"policy_processor": policy_processor, "poses": poses}
         is_metric = world_model.config.action_convention == "metric"
-        wrong = [name for name, value in given.items() if (value is not None) != is_metric]
-        if wrong and is_metric:
+        if is_metric and metric_actions is None:
             raise ValueError(
-                f"The world model takes pose differences in metres and radians (action_convention='metric'), the policy "
-                f"makes normalised actions: {' and '.join(wrong)} must be given. policy_processor is the policy's processor, "
-                "which knows their units; poses the dataset of the states, opened with the column of the poses as state_key."
+                "The world model takes pose differences in metres and radians (action_convention='metric'), the policy "
+                "makes normalised actions: metric_actions must be given, MetricActions(policy_processor, dataset, pose_key) "
+                "with the dataset of the states."
             )
-        if wrong:
+        if metric_actions is not None and not is_metric:
             raise ValueError(
-                f"{' and '.join(wrong)} must not be given: the world model's action_convention is 'normalized', it takes the "
+                "metric_actions must not be given: the world model's action_convention is 'normalized', it takes the "
                 "candidates as they are and imagines with zero states. Only a 'metric' one needs physical units and poses."
             )
         self.world_model = world_model.eval()
         self.processor = processor
         self.goal = goal
         self.released_horizon = released_horizon
-        self._metric = MetricActions(policy_processor, poses) if is_metric else None
+        self._metric = metric_actions
         self._fingerprint = fingerprint(world_model.state_dict())
         # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
         self._end_goals: dict[tuple[LeRobotDataset, int], torch.Tensor] = {}
@@ -226,7 +218,7 @@ class WorldModelGoalReward:
         candidates, states = batch.candidates, None
         if self._metric is not None:
             candidates = self._metric.unnormalize(candidates, batch.samples)
-            states = self._metric.poses_of(batch.samples)[:, None].to(model.device)
+            states = self._metric.poses_of(batch.dataset, batch.indices)[:, None].to(model.device)
         if self.released_horizon:
             if candidates.shape[2] < 2:
                 raise ValueError(
@@ -344,8 +336,7 @@ def preset_reward(
     released_horizon: bool = False,
     standardize: bool = False,
     ground_truth: GroundTruthActionReward | None = None,
-    policy_processor: ProcessorMixin | None = None,
-    poses: LeRobotDataset | None = None,
+    metric_actions: MetricActions | None = None,
 ) -> WeightedReward:
     """
     World-model goal plus deviation from the demonstration, with published weights.
@@ -358,14 +349,13 @@ def preset_reward(
         released_horizon (`bool`, *optional*, defaults to `False`): see [`WorldModelGoalReward`].
         standardize (`bool`, *optional*, defaults to `False`): see [`WeightedReward`].
         ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
-        policy_processor ([`Nora15Processor`], *optional*): see [`WorldModelGoalReward`].
-        poses ([`LeRobotDataset`], *optional*): see [`WorldModelGoalReward`].
+        metric_actions ([`MetricActions`], *optional*): see [`WorldModelGoalReward`].
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
     rewards = {
         "world_model": WorldModelGoalReward(
-            world_model, processor, goal, released_horizon, policy_processor=policy_processor, poses=poses
+            world_model, processor, goal, released_horizon, metric_actions=metric_actions
         ),
         "ground_truth": ground_truth or GroundTruthActionReward(),
     }

@@ -2,9 +2,9 @@
 """What a quickstart run does: tasks, sizes and budgets of its stages."""
 
 import dataclasses
-import hashlib
 import json
 
+from ..repo_files.fingerprint import digest
 from ..simulation.metaworld_tasks import get_task
 
 DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
@@ -98,7 +98,7 @@ class QuickstartConfig:
 
     def fingerprint(self) -> str:
         """Changes with every setting that changes the result."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return digest([json.dumps(dataclasses.asdict(self), sort_keys=True).encode()])
 
 
 __all__ = ["DEFAULT_TASKS", "FIRST_EVALUATION_SEED", "QuickstartConfig"]

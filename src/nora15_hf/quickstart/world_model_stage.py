@@ -11,9 +11,10 @@ from ..clips.clip_conventions import ClipConventions
 from ..clips.episode_clips import EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
-from ..trainers.world_model.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
-from ..trainers.world_model.world_model_config import WorldModelConfig
+from ..trainers.world_model.encoder_pretraining_config import EncoderPretrainingConfig
+from ..trainers.world_model.encoder_pretraining_trainer import EncoderPretrainingTrainer
 from ..trainers.world_model.world_model_trainer import WorldModelTrainer
+from ..trainers.world_model.world_model_training_config import WorldModelTrainingConfig
 from ..vjepa2_ac.presets import tiny_world_model
 from .config import QuickstartConfig
 from .policy_stages import CHUNK_SIZE, DATASET_KEY, curves, trainer_arguments
@@ -49,8 +50,8 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
             warmup_steps=config.encoder_steps // 10,
         ),
         # Two frames suffice to learn what changes; longer clips hold more of the same picture.
-        EpisodeClips(training, conventions, num_frames=2),
-        world_model_processor,
+        train_dataset=EpisodeClips(training, conventions, num_frames=2),
+        processing_class=world_model_processor,
     )
     show_losses(encoder_trainer, "Encoder", ("prediction_loss", "reconstruction_loss"))
     encoder_trainer.train()
@@ -58,7 +59,7 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=output / STATE_FOLDER) as latents:
         predictor_trainer = WorldModelTrainer(
             world_model,
-            WorldModelConfig(
+            WorldModelTrainingConfig(
                 **trainer_arguments(output, "predictor", config, config.predictor_steps, config.predictor_batch_size),
                 learning_rate=config.predictor_learning_rate,
                 warmup_steps=config.predictor_steps // 10,
@@ -68,9 +69,9 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
                 sensitivity_horizon=CHUNK_SIZE,
                 latent_cache_dir=latents,
             ),
-            EpisodeClips(training, conventions, CLIP_FRAMES),
-            world_model_processor,
+            train_dataset=EpisodeClips(training, conventions, CLIP_FRAMES),
             eval_dataset=EpisodeClips(validation, conventions, CLIP_FRAMES),
+            processing_class=world_model_processor,
         )
         show_losses(predictor_trainer, "Predictor", ("teacher_forcing_loss", "autoregressive_loss"))
         predictor_trainer.train()

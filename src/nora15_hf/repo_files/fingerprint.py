@@ -1,11 +1,32 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What to write down about a model that data came from: its name and a digest of its weights."""
+"""What tells whether weights, files or rows are the same ones, and what to call where they came from."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+
+
+def digest(parts: Iterable[bytes | np.ndarray], num_bytes: int = 16) -> str:
+    """
+    Hexadecimal digest of bytes that follow one another.
+
+    Args:
+        parts (`Iterable[bytes | np.ndarray]`): Where one part ends and the next begins does not count.
+        num_bytes (`int`, *optional*, defaults to 16): Length of the digest, of which each takes two characters.
+    """
+    hasher = hashlib.blake2b(digest_size=num_bytes)
+    for part in parts:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def file_digest(file: Path) -> bytes:
+    """Digest of a file's content, 64 bytes, to be a part of [`digest`]."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "blake2b").digest()
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -15,11 +36,13 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     Args:
         tensors (`Mapping[str, torch.Tensor]`): for example a model's `state_dict()`; on any device, in any dtype.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes | np.ndarray]:
+        for name, tensor in sorted(tensors.items()):
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+    return digest(parts())
 
 
 def artefact_name(name_or_path: str) -> str:
@@ -27,4 +50,4 @@ def artefact_name(name_or_path: str) -> str:
     return Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path
 
 
-__all__ = ["artefact_name", "fingerprint"]
+__all__ = ["artefact_name", "digest", "file_digest", "fingerprint"]

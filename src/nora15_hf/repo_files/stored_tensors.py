@@ -3,7 +3,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import is_offline_mode
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import cached_file
 
 from .verified_download import load_verified
 
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "subfolder")
 FLOAT_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "subfolder")
 _COPIED_AT_ONCE = 16 * 2**20
 
 
@@ -42,6 +41,11 @@ class StoredTensor:
             file.seek(self.start)
             for position in range(self.start, self.end, _COPIED_AT_ONCE):
                 yield bytearray(file.read(min(_COPIED_AT_ONCE, self.end - position)))
+
+
+def hub_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments of a `from_pretrained` that say which files of a repo to take, and how."""
+    return {name: arguments[name] for name in _HUB_OPTIONS if name in arguments}
 
 
 def find_file(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> Path | None:
@@ -72,68 +76,6 @@ def stored_settings(repo_or_folder: str | os.PathLike, name: str, **hub_options)
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, expected a JSON object.")
     return content
-
-
-def read_checkpoint(repo_or_folder: str | os.PathLike, **hub_options) -> dict[str, StoredTensor]:
-    """
-    All tensors of a checkpoint by the name they are stored under, read from the headers alone.
-
-    Args:
-        repo_or_folder (`str` or `os.PathLike`): With `model.safetensors`, or with shards and their index.
-        hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
-
-    Raises:
-        OSError: There are no safetensors files, perhaps pickles instead.
-        ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
-    """
-    weights = find_weights(repo_or_folder, **hub_options)
-    if weights.name == SAFE_WEIGHTS_NAME:
-        return read_header(weights)
-    index = weights
-    weight_map = read_weight_map(index)
-    tensors = {}
-    for name in sorted(set(weight_map.values())):
-        shard = find_file(repo_or_folder, name, **hub_options)
-        if shard is None:
-            raise OSError(f"{str(repo_or_folder)!r} lacks {name}, which its {index.name} names. Download it again.")
-        tensors.update(read_header(shard))
-    if tensors.keys() != weight_map.keys():
-        different = sorted(tensors.keys() ^ weight_map.keys())
-        raise ValueError(
-            f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files are "
-            "of different versions: download all of them again."
-        )
-    return tensors
-
-
-def find_weights(repo_or_folder: str | os.PathLike, **hub_options) -> Path:
-    """
-    `model.safetensors` of a repo or folder, or the index of its shards, which can only lie beside it.
-
-    Asked for before transformers looks, which for a repo with nothing but a pickle takes weights from a pull request of
-    its conversion bot.
-
-    Raises:
-        OSError: There are no safetensors files, perhaps pickles instead.
-        ValueError: The index is damaged or leads out of its folder.
-    """
-    single = find_file(repo_or_folder, SAFE_WEIGHTS_NAME, **hub_options)
-    if single is not None:
-        return single
-    index = find_file(repo_or_folder, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
-    if index is None:
-        folder = Path(repo_or_folder, hub_options.get("subfolder") or "")
-        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
-        found = (
-            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
-            if pickles
-            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
-        )
-        raise OSError(
-            f"{str(repo_or_folder)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
-        )
-    read_weight_map(index)
-    return index
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
@@ -199,11 +141,9 @@ def _damaged(file: Path, how: str) -> str:
 
 __all__ = [
     "FLOAT_DTYPES",
-    "HUB_OPTIONS",
     "StoredTensor",
     "find_file",
-    "find_weights",
-    "read_checkpoint",
+    "hub_options",
     "read_header",
     "read_weight_map",
     "stored_settings",

@@ -8,9 +8,10 @@ from .policy_setup import dataset_members, load_policy_for, tiny_policy_for
 from .resume import find_checkpoint, is_finished
 from .supervised.sft_config import Nora15SFTConfig
 from .supervised.sft_trainer import Nora15SFTTrainer
-from .world_model.encoder_pretraining import EncoderPretrainingConfig, EncoderPretrainingTrainer
-from .world_model.world_model_config import WorldModelConfig
+from .world_model.encoder_pretraining_config import EncoderPretrainingConfig
+from .world_model.encoder_pretraining_trainer import EncoderPretrainingTrainer
 from .world_model.world_model_trainer import WorldModelTrainer
+from .world_model.world_model_training_config import WorldModelTrainingConfig
 
 __all__ = [
     "EncoderPretrainingConfig",
@@ -19,8 +20,8 @@ __all__ = [
     "FlowDPOTrainer",
     "Nora15SFTConfig",
     "Nora15SFTTrainer",
-    "WorldModelConfig",
     "WorldModelTrainer",
+    "WorldModelTrainingConfig",
     "dataset_members",
     "find_checkpoint",
     "is_finished",

@@ -2,12 +2,10 @@
 """A folder of values that a frozen network computed once, tied to what they were computed from."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+from ..repo_files.written_whole import write_json
 
 SETTINGS_FILE = "cache.json"
 
@@ -48,24 +46,8 @@ def open_cache_folder(folder: str | Path, settings: Mapping[str, str], *, conten
             f"{folder} is not empty and no cache of {contents}: it has no {SETTINGS_FILE}. Choose another {option}."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    partial = record.with_suffix(".partial")
-    partial.write_text(json.dumps(dict(settings), indent=2) + "\n")
-    os.replace(partial, record)
+    write_json(record, dict(settings))
     return folder
 
 
-def save_whole(tensors: Mapping[str, torch.Tensor], file: Path, process: int) -> None:
-    """
-    Writes a safetensors file that appears whole or not at all, so that an interrupted build can continue.
-
-    Args:
-        tensors (`Mapping[str, torch.Tensor]`): What to write.
-        file (`Path`): Where to.
-        process (`int`): Number of the process, in case two of them write the same file.
-    """
-    partial = file.with_suffix(f".partial-{process}")
-    save_file(dict(tensors), partial)
-    os.replace(partial, file)
-
-
-__all__ = ["SETTINGS_FILE", "open_cache_folder", "save_whole"]
+__all__ = ["SETTINGS_FILE", "open_cache_folder"]

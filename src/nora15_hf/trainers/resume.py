@@ -10,19 +10,23 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..repo_files.written_whole import write_json
+
 RUN_FILE = "run.json"
 
 # Settings that can change between a run and its continuation without changing what is learnt.
 _FREE = {
-    "dataloader_multiprocessing_context", "dataloader_num_workers", "dataloader_persistent_workers",
-    "dataloader_pin_memory", "dataloader_prefetch_factor", "ddp_backend", "ddp_timeout", "debug", "disable_tqdm",
-    "eval_accumulation_steps", "eval_delay", "eval_on_start", "eval_steps", "eval_strategy", "hub_always_push",
-    "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_token", "include_num_input_tokens_seen",
-    "local_rank", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step", "logging_nan_inf_filter",
-    "logging_steps", "logging_strategy", "output_dir", "per_device_eval_batch_size", "prediction_loss_only", "project",
-    "push_to_hub", "report_to", "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model",
-    "save_steps", "save_strategy", "save_total_limit", "skip_memory_metrics", "torch_empty_cache_steps",
-    "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cpu",
+    "batch_eval_metrics", "dataloader_multiprocessing_context", "dataloader_num_workers",
+    "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "ddp_backend",
+    "ddp_timeout", "debug", "disable_tqdm", "do_eval", "do_predict", "do_train", "enable_jit_checkpoint",
+    "eval_accumulation_steps", "eval_delay", "eval_do_concat_batches", "eval_on_start", "eval_steps", "eval_strategy",
+    "eval_use_gather_object", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy",
+    "hub_token", "include_for_metrics", "include_num_input_tokens_seen", "local_rank", "log_level",
+    "log_level_replica", "log_on_each_node", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
+    "logging_strategy", "output_dir", "per_device_eval_batch_size", "prediction_loss_only", "project", "push_to_hub",
+    "report_to", "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model", "save_steps",
+    "save_strategy", "save_total_limit", "skip_memory_metrics", "torch_empty_cache_steps", "trackio_bucket_id",
+    "trackio_space_id", "trackio_static_space_id", "use_cpu",
 }  # fmt: skip
 
 
@@ -55,7 +59,7 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
     if checkpoint is None:
         if args.should_save:
             output_dir.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(run, indent=2) + "\n")
+            write_json(record, run)
         return None
     if not record.is_file():
         raise ValueError(

@@ -203,7 +203,7 @@ def encode_frames(encoder: VJEPA2Encoder, images: torch.Tensor) -> torch.Tensor:
     return encoder.layernorm(hidden)
 
 
-class FastFramePredictor:
+class BufferedFramePredictor:
     r"""
     [`FramePredictor`] for inference.
 
@@ -244,7 +244,7 @@ class FastFramePredictor:
 
 
 __all__ = [
-    "FastFramePredictor",
+    "BufferedFramePredictor",
     "FrameLayer",
     "FrameTransformer",
     "can_be_read",

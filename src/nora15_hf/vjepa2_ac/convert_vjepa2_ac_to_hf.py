@@ -11,9 +11,10 @@ import torch
 
 from ..cards.card_info import NOT_STATED, Conversion, WorldModelCardInfo
 from ..cards.cards import save_card
+from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.one_commit import push_model_folder
 from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
-from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor, read_checkpoint
+from ..repo_files.stored_tensors import FLOAT_DTYPES, StoredTensor
 from ..repo_files.written_whole import written_whole
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .modeling_vjepa2_ac import VJEPA2ACModel
@@ -163,7 +164,7 @@ def convert_vjepa2_ac_to_hf(
 
 def _read_encoder(encoder_source: str | os.PathLike) -> tuple[dict[str, StoredTensor], list[str]]:
     if not Path(encoder_source).is_file():
-        stored = read_checkpoint(encoder_source)
+        stored = Checkpoint(encoder_source).tensors
         encoder = {name: tensor for name, tensor in stored.items() if name.startswith("encoder.")}
     else:
         parts = read_released_world_model(Path(encoder_source))

@@ -15,10 +15,9 @@ from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
 
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
-from ..repo_files.stored_tensors import HUB_OPTIONS, find_weights
-from ..repo_files.verified_download import verified
+from ..repo_files.strict_loading import StrictLoadingMixin
 from .attention_vjepa2_ac import VJEPA2ACResidualLinear
-from .buffered_frames import FastFramePredictor, can_be_read, encode_frames, rows_at_once
+from .buffered_frames import BufferedFramePredictor, can_be_read, encode_frames, rows_at_once
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 from .poses import integrate_pose
 from .predictor_vjepa2_ac import FramePredictor, VJEPA2ACPredictor
@@ -58,7 +57,7 @@ def check_finite(name: str, values: torch.Tensor) -> None:
         )
 
 
-class VJEPA2ACPreTrainedModel(OneCommitPushMixin, PreTrainedModel):
+class VJEPA2ACPreTrainedModel(StrictLoadingMixin, OneCommitPushMixin, PreTrainedModel):
     """Facts that transformers asks for, initial weights, and loading that refuses an incomplete checkpoint."""
 
     config_class = VJEPA2ACConfig
@@ -89,37 +88,6 @@ class VJEPA2ACPreTrainedModel(OneCommitPushMixin, PreTrainedModel):
             init.copy_(module.weight, torch.eye(latent_width, width) * math.sqrt(latent_width / width))
         elif isinstance(module, (nn.Linear, nn.Conv3d)):
             init.trunc_normal_(module.weight, std=std)
-
-    @classmethod
-    @verified
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info: bool = False, **kwargs):
-        """
-        As [`~transformers.PreTrainedModel.from_pretrained`], but strict: a checkpoint that lacks a weight, holds one
-        that the model does not know, or one of another shape raises instead of being completed with random numbers.
-        What is downloaded is compared with its checksums, see [`load_verified`].
-
-        Raises:
-            OSError: The repo has no safetensors files, or a download arrived damaged twice.
-            ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference.
-        """
-        # Otherwise transformers falls back to a pickle when there is no safetensors file.
-        kwargs["use_safetensors"] = True
-        find_weights(pretrained_model_name_or_path, **{key: kwargs[key] for key in HUB_OPTIONS if key in kwargs})
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
-        problems = [
-            f"{len(info[kind])} {kind.replace('_', ' ')}: {sorted(map(str, info[kind]))[:8]}"
-            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-            if info[kind]
-        ]
-        if problems:
-            raise ValueError(
-                f"The weights in {pretrained_model_name_or_path!r} do not fit {cls.__name__}: {'; '.join(problems)}. "
-                "Check that config.json belongs to these weights; an original checkpoint (keys with `module.` or "
-                "`backbone.`) has to be converted first."
-            )
-        return (model, info) if output_loading_info else model
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, with_code: bool = False, **kwargs
@@ -406,7 +374,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             batch_size = rows_at_once(self.config.tokens_per_frame) if on_cpu else len(futures)
         if self._may_read_weights() and can_be_read(self.predictor):
             rows = min(batch_size, len(futures))
-            predict = FastFramePredictor(self.predictor, rows, num_context + num_steps)
+            predict = BufferedFramePredictor(self.predictor, rows, num_context + num_steps)
         else:
             predict = FramePredictor(self.predictor)
         state_of_future = torch.arange(len(latents), device=latents.device).repeat_interleave(num_candidates)
@@ -422,7 +390,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
 
     def _imagine(
         self,
-        predict: FramePredictor | FastFramePredictor,
+        predict: FramePredictor | BufferedFramePredictor,
         frame: torch.Tensor,
         actions: torch.Tensor,
         state: torch.Tensor,

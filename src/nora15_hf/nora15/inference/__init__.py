@@ -1,2 +1,2 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Inference that reads the weights of the backbone and the expert instead of calling their modules."""
+"""Inference that reads the weights of backbone and expert instead of calling their modules; the door is `policy_inference`."""

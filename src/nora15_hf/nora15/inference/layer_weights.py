@@ -1,8 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The decoder layer of backbone and expert for inference: the same numbers as the modules', in fewer operations.
 
-Both have Qwen2.5-VL's layer. Training runs the modules; here their parameters are read, never written, and nothing is kept
-from one call of the policy to the next.
+Both have Qwen2.5-VL's layer. Training runs the modules; here the values of their parameters are read, never changed (those
+that share an input come to lie end to end in one storage), and nothing is kept from one call of the policy to the next.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,19 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The card of a policy that flow DPO wrote, and the curves it shows."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from matplotlib.figure import Figure
 from transformers import ProcessorMixin, TrainingArguments
 
 from ...cards.card_info import NOT_STATED, PolicyCardInfo
 from ...cards.policy_card import policy_card_info
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction
+from ...preferences.preference_record import PreferenceInfo
 from ..training_card import known, origin, training_settings
 
 CURVES_FILE = "preference_curves.png"
@@ -94,8 +96,8 @@ def flow_dpo_card_info(
     args: TrainingArguments,
     *,
     steps: int,
-    num_pairs: int,
-    record: Mapping[str, Any] | None,
+    rows: Dataset,
+    preferences: PreferenceInfo | None,
     **facts: Any,
 ) -> PolicyCardInfo:
     """
@@ -104,39 +106,51 @@ def flow_dpo_card_info(
     Args:
         policy ([`Nora15ForActionPrediction`]), processor ([`Nora15Processor`]), args ([`FlowDPOConfig`]): of the run.
         steps (`int`): optimiser steps done.
-        num_pairs (`int`): rows of the preference dataset.
-        record (`Mapping`, *optional*): how the preferences were made, see
-            [`~nora15_hf.preferences.load_preferences`]; `None` where it is not known.
+        rows ([`~datasets.Dataset`]): preferences that were trained on.
+        preferences ([`PreferenceInfo`], *optional*): how they came about; `None` where it is not known.
         facts: other fields of [`PolicyCardInfo`], `repo_id` among them.
     """
-    of_preferences = {} if record is None else known("the record of the preferences", partial(_recorded, record), {})
+    told = known("how the preferences came about", lambda: preference_facts(rows, preferences), {})
+    weights = {}
+    if preferences is not None:
+        weights = known("the rewards", lambda: preferences.record.settings.reward_weights, {})
     return policy_card_info(
         policy.config,
         processor,
         stage="dpo",
         num_parameters=policy.num_parameters(),
         scheduler=type(policy.scheduler).__name__,
-        training=training_settings(args, _SETTINGS, steps) | {"pairs": num_pairs} | of_preferences.pop("training", {}),
+        training=training_settings(args, _SETTINGS, steps) | {"pairs": len(rows)} | told,
+        rewards=weights,
         **origin(policy.config.name_or_path),
-        **of_preferences,
         **facts,
     )
 
 
-def _recorded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the card that tell of the preferences: weights of the rewards, and rows of the table `training`."""
-    settings = record["settings"]
+def preference_facts(rows: Dataset, preferences: PreferenceInfo | None) -> dict[str, Any]:
+    """
+    Rows of the card's table that tell how preferences came about: from their record, else what the rows show.
+
+    Args:
+        rows ([`~datasets.Dataset`]): What was trained on.
+        preferences ([`PreferenceInfo`], *optional*): Of the rows as the trainer got them.
+    """
+    if preferences is None:
+        shown = {"preferences": "from several sets, or without a record of how they were made"}
+        if "rewards" in rows.features:
+            shown["preferences: rewards"] = ", ".join(rows.features["rewards"])
+        return shown | {"preferences: dataset keys": ", ".join(sorted(rows.unique("dataset_key")))}
+    settings = vars(preferences.record.settings)
     told = {
         f"preferences: {key.replace('_', ' ')}": settings[key]
         for key in ("policy", "policy_fingerprint", "sampler", "num_candidates", "pairing", "min_margin")
     }
-    told["preferences: demonstrations"] = record["provenance"].get("demonstrations", NOT_STATED)
-    told["preferences: counts"] = record["counts"]
+    told["preferences: demonstrations"] = preferences.record.provenance.get("demonstrations", NOT_STATED)
+    told["preferences: counts"] = asdict(preferences.record.counts)
     told["preferences: standardised rewards"] = settings["reward"]["standardize"]
-    if "sampled_by_this_policy" in record:
-        told["candidates are the starting policy's own"] = record["sampled_by_this_policy"]
-    rewards = {reward: each["weight"] for reward, each in settings["reward"]["rewards"].items()}
-    return {"rewards": rewards, "training": told}
+    if preferences.sampled_by_policy is not None:
+        told["candidates are the starting policy's own"] = preferences.sampled_by_policy
+    return told
 
 
 __all__ = ["CURVES_FILE", "flow_dpo_card_info", "plot_preference_curves"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import DPOConfig
 
-from ..hub_token import refuse_hub_token
+from ..argument_checks import refuse_hub_token
 
 _LOSS_TYPES = ("sigmoid", "ipo", "hinge", "robust")
 
@@ -232,11 +232,14 @@ class FlowDPOConfig(DPOConfig):
 
     def _refuse_inapplicable(self):
         defaults: dict[str, Any] = {option.name: option.default for option in fields(self)}
-        for name, reason in _INAPPLICABLE.items():
+        # A release of TRL may have dropped some.
+        for name in [name for name in _INAPPLICABLE if name in defaults]:
             value = getattr(self, name)
             # The parent turns "auto" into None, which a copy of a config then starts from.
             if value != defaults[name] and value is not None:
-                raise ValueError(f"{name}={value!r} does not apply to FlowDPOTrainer: {reason}. Remove it.")
+                raise ValueError(
+                    f"{name}={value!r} does not apply to FlowDPOTrainer: {_INAPPLICABLE[name]}. Remove it."
+                )
         for name, (user, values) in _NEEDS.items():
             if getattr(self, name) != defaults[name] and getattr(self, user) not in values:
                 needed = " or ".join(repr(value) for value in values)

@@ -7,7 +7,6 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from torch import nn
 
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction
 from .flow_dpo_config import FlowDPOConfig
@@ -65,21 +64,7 @@ def restore_float32(model: PeftModel, adapters: dict[str, torch.Tensor]) -> None
                 module.modules_to_save["default"].load_state_dict(module.original_module.state_dict())
 
 
-def check_trainable_parameters(model: nn.Module) -> None:
-    """Refuses a model of which nothing learns, or learns in a precision that rounds small steps away."""
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not trainable:
-        raise ValueError("No parameter of model requires a gradient. Call requires_grad_(True) on what shall learn.")
-    for name, parameter in trainable.items():
-        if parameter.dtype != torch.float32:
-            raise ValueError(
-                f"Parameter {name!r} learns in {parameter.dtype}, where steps at learning rates around 5e-7 are "
-                "rounded away. Load the policy with dtype=torch.float32; bf16=True still computes in bfloat16."
-            )
-
-
 __all__ = [
-    "check_trainable_parameters",
     "freeze_backbone",
     "initial_reference",
     "refuse_backbone_adapters",

@@ -24,22 +24,24 @@ from trl.trainer.utils import use_adapter
 
 from ...cards.card_info import PolicyCardInfo
 from ...nora15.alternative_answers import answer_log_probs
+from ...nora15.flow_matching import FlowDraws, draw_flow_samples, flow_loss
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ...preferences.preference_dataset import check_preferences
+from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import fingerprint
+from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
-from ..optimizer_checks import check_optimizer
+from ..mean_metrics import MeanMetricsMixin
+from ..saved_arguments import NoPickledArgumentsMixin
 from ..training_card import card_names, known, save_training_card
 from .flow_dpo_card import CURVES_FILE, flow_dpo_card_info, plot_preference_curves
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_setup import (
-    check_trainable_parameters,
     freeze_backbone,
     initial_reference,
     refuse_backbone_adapters,
     restore_float32,
 )
-from .flow_surrogate import FlowDraws, flow_errors, flow_inputs, sample_row_draws
 from .preference_collator import (
     PREFIX_NAME,
     REFERENCE_COLUMNS,
@@ -64,13 +66,13 @@ _PAIR_KEYS = {*SIDES, "action_mask", ROW_INDEX, *REFERENCE_COLUMNS}
 class Surrogate:
     """What stands for a chunk's log-likelihood: names of its metrics, strength of the preference, share of the loss."""
 
-    rewards: str
-    error: str
+    reward_prefix: str
+    error_prefix: str
     beta: float
     weight: float
 
 
-class FlowDPOTrainer(DPOTrainer):
+class FlowDPOTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
     r"""
     Trains a [`Nora15ForActionPrediction`] on preferences between action chunks (arXiv 2511.14659, Eq. 9).
 
@@ -80,24 +82,24 @@ class FlowDPOTrainer(DPOTrainer):
 
     `-log sigmoid(beta * [(error_ref(chosen) - error(chosen)) - (error_ref(rejected) - error(rejected))])`
 
-    with the velocity errors of [`~nora15_hf.trainers.flow_dpo.flow_surrogate.flow_errors`] under the same noise and times for
-    all four, which depend on `seed`, step and row alone. It is ln 2 at the first step. With `objective="fast"` the errors
-    are those of the FAST tokens, minus their log-likelihood; `"joint"` adds both losses. The reference is complete and
-    never changes: a frozen copy of the policy, the base model under freshly added adapters (`peft_config`), the adapters
-    as they came (a `PeftModel`), or values computed before training (`precompute_ref_log_probs`).
+    with the velocity errors of [`~nora15_hf.nora15.flow_matching.flow_loss`] under the same noise and times for all four,
+    which depend on `seed`, step and row alone. It is ln 2 at the first step. With `objective="fast"` the errors are those
+    of the FAST tokens, minus their log-likelihood; `"joint"` adds both losses. The reference is complete and never
+    changes: a frozen copy of the policy, the base model under freshly added adapters (`peft_config`), the adapters as they
+    came (a `PeftModel`), or values computed before training (`precompute_ref_log_probs`).
 
     Args:
         model ([`Nora15ForActionPrediction`] or [`~peft.PeftModel`]):
             The policy. All parameters that learn must be float32: at a learning rate of 5e-7 every bfloat16 step is
             rounded away. Set `bf16=True` to compute in bfloat16.
         args ([`FlowDPOConfig`]): The configuration.
+        ref_model ([`Nora15ForActionPrediction`], *optional*): Another reference than the policy at the start.
         train_dataset ([`~datasets.Dataset`]): Preference rows, see [`~nora15_hf.preferences.load_preferences`].
-        processing_class ([`Nora15Processor`]): The policy's processor.
         eval_dataset ([`~datasets.Dataset`] or `dict` of them, *optional*): Preference rows to evaluate on, under the
             same draws of noise and time at every evaluation.
-        ref_model ([`Nora15ForActionPrediction`], *optional*): Another reference than the policy at the start.
-        peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
+        processing_class ([`Nora15Processor`]): The policy's processor.
         callbacks, optimizers: As in [`~transformers.Trainer`].
+        peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
 
     Logged besides the loss and the gradient norm, as means over all processes since the last log (`eval_` in front in
     evaluation). For FAST tokens the first word is `token_rewards` and `token_error`, an error being minus the summed
@@ -133,13 +135,14 @@ class FlowDPOTrainer(DPOTrainer):
         self,
         model: Nora15ForActionPrediction | PeftModel,
         args: FlowDPOConfig,
-        train_dataset: Dataset,
-        processing_class: ProcessorMixin,
-        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        *,
         ref_model: Nora15ForActionPrediction | None = None,
-        peft_config: PeftConfig | None = None,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: ProcessorMixin,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        peft_config: PeftConfig | None = None,
     ):
         has_adapters = isinstance(model, PeftModel)
         policy = model.get_base_model() if has_adapters else model
@@ -154,6 +157,8 @@ class FlowDPOTrainer(DPOTrainer):
                 check_preferences(dataset, policy.config, processing_class, name=name)
                 if args.objective != "flow":
                     check_action_tokens(dataset, processing_class, name=name)
+        # Kept here, because it is lost when the reference's values are added as columns.
+        self.preference_info = preference_info(train_dataset)
         if args.freeze_backbone:
             freeze_backbone(policy, ref_model, has_adapters)
         precompute = args.precompute_ref_log_probs
@@ -186,11 +191,8 @@ class FlowDPOTrainer(DPOTrainer):
             refuse_backbone_adapters(policy)
         if hasattr(policy.config, "quantization_config"):
             restore_float32(self.model, adapters)
-        check_trainable_parameters(self.model)
-        check_optimizer(args, self.is_fsdp_enabled)
+        check_training(self)
         self._surrogates = _surrogates(args)
-        self._metric_key_prefix = "eval"
-        self._preference_metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         if args.prefix_cache_dir is not None:
             settings = prefix_settings(policy, processing_class, self.accelerator.mixed_precision)
             with args.main_process_first(desc="opening the prefix cache"):
@@ -254,8 +256,11 @@ class FlowDPOTrainer(DPOTrainer):
             )
         collected = defaultdict(list)
         for _, values, _ in self._reference_passes(dataset, f"Reference values, {name}"):
-            for key, value in self.accelerator.gather_for_metrics(values).items():
-                collected[f"reference_{key}"].append(value.flatten(1).float().cpu())
+            stored = {
+                name: values[key] for name in REFERENCE_COLUMNS if (key := name.removeprefix("reference_")) in values
+            }
+            for name, value in self.accelerator.gather_for_metrics(stored).items():
+                collected[name].append(value.flatten(1).float().cpu())
         values = {key: torch.cat(parts) for key, parts in collected.items()}
         if self.accelerator.is_main_process:
             save_reference_values(path, values, fingerprints)
@@ -323,29 +328,30 @@ class FlowDPOTrainer(DPOTrainer):
     def _draws(self, inputs: dict[str, torch.Tensor], purpose: int) -> FlowDraws:
         args = self.args
         step = self.state.global_step if purpose == TRAIN else 0
-        return sample_row_draws(
+        draws = draw_flow_samples(
             self.accelerator.unwrap_model(self.model).config,
-            inputs[ROW_INDEX].tolist(),
-            (args.seed, purpose, step),
-            num_draws=args.num_draws,
-            num_chunks=1 if args.shared_draws else 2,
+            [(args.seed, purpose, step, row) for row in inputs[ROW_INDEX].tolist()],
+            (1 if args.shared_draws else len(SIDES), args.num_draws),
+            stratified=True,
             antithetic=args.antithetic_noise,
         )
+        return FlowDraws(*(drawn.to(self.accelerator.device) for drawn in draws))
 
     def _predict(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], draws: FlowDraws, prefix: PrefixCache | None = None
     ) -> tuple[dict[str, torch.Tensor], PrefixCache]:
-        """One pass: velocities `(B, 2 * K, H, A)`, the chunks' log-likelihoods `(B, 2)`, and the prefix to share."""
+        """One pass: velocities `(B, 2, K, H, A)` and their errors `(B, 2)`, log-likelihoods `(B, 2)`, the prefix to share."""
         request = {}
         prefix = batch_prefix(inputs) if prefix is None else prefix
         if self.args.objective != "fast":
-            request.update(flow_inputs(_chunks(inputs), draws))
+            request.update(draws._asdict(), actions=_chunks(inputs), action_mask=inputs["action_mask"])
+            request["loss_reduction"] = f"chunk_{self.args.reduction}"
         if prefix is None:
             request.update((key, value) for key, value in inputs.items() if key not in _PAIR_KEYS)
         outputs = model(prefix=prefix, **request)
         values = {}
         if self.args.objective != "fast":
-            values["velocity"] = outputs.velocity
+            values.update(velocity=outputs.velocity, flow_error=outputs.flow_loss)
         if self.args.objective != "flow":
             values["log_probs"] = answer_log_probs(outputs.token_log_probs, inputs["answer_index"], len(SIDES))
         return values, outputs.prefix
@@ -367,8 +373,8 @@ class FlowDPOTrainer(DPOTrainer):
             num_items_in_batch (`torch.Tensor`, *optional*): not used, every pair counts the same.
 
         Returns:
-            The loss, or the loss and the predictions: `velocity` `(B, 2 * K, H, A)` and `log_probs` `(B, 2)`, as far as
-            the objective has them.
+            The loss, or the loss and the predictions: `velocity` `(B, 2, K, H, A)`, `flow_error` and `log_probs` `(B, 2)`,
+            as far as the objective has them.
         """
         args = self.args
         if args.precompute_ref_log_probs:
@@ -379,9 +385,7 @@ class FlowDPOTrainer(DPOTrainer):
         with self.accelerator.autocast():
             prefix = None
             if args.precompute_ref_log_probs:
-                reference = {
-                    name.removeprefix("reference_"): inputs[name] for name in REFERENCE_COLUMNS if name in inputs
-                }
+                reference = self._stored_reference(inputs, draws)
             else:
                 with torch.no_grad(), self._reference(model) as reference_model:
                     reference, prefix = self._predict(reference_model, inputs, draws)
@@ -391,36 +395,44 @@ class FlowDPOTrainer(DPOTrainer):
         loss = torch.zeros((), device=self.accelerator.device)
         metrics = {}
         for surrogate in self._surrogates:
-            error, reference_error = (self._error(surrogate, source, inputs, draws) for source in (values, reference))
+            error, reference_error = (self._error(surrogate, source) for source in (values, reference))
             rewards = surrogate.beta * (reference_error - error)
             loss = loss + surrogate.weight * self._pair_loss(error, reference_error, rewards, surrogate.beta)
             metrics |= self._metrics_of(surrogate, error, reference_error, rewards)
         if "velocity" in values:
-            difference = values["velocity"] - reference["velocity"].view_as(values["velocity"])
+            difference = values["velocity"] - reference["velocity"]
             metrics["reference_distance"] = difference.square().flatten(1).mean(1)
-        self._record("train" if model.training else "eval", metrics)
+        # One exchange between the processes for all of them, which leaves out the rows that fill up a last batch.
+        pairs = self.accelerator.gather_for_metrics(
+            torch.stack([value.detach().float() for value in metrics.values()], dim=1)
+        )
+        self._record(dict(zip(metrics, pairs.sum(0), strict=True)), weight=len(pairs))
         return (loss, values) if return_outputs else loss
 
-    def _error(
-        self, surrogate: Surrogate, values: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], draws: FlowDraws
-    ) -> torch.Tensor:
+    def _stored_reference(self, inputs: dict[str, torch.Tensor], draws: FlowDraws) -> dict[str, torch.Tensor]:
+        """What [`_predict`] returned for the reference before training."""
+        values = {name.removeprefix("reference_"): inputs[name] for name in REFERENCE_COLUMNS if name in inputs}
+        if "velocity" in values:
+            chunks = _chunks(inputs)
+            velocity = values["velocity"].view(*chunks.shape[:2], -1, *chunks.shape[2:])
+            error = flow_loss(
+                velocity, chunks, draws.noise, inputs["action_mask"], reduction=f"chunk_{self.args.reduction}"
+            )
+            values.update(velocity=velocity, flow_error=error)
+        return values
+
+    def _error(self, surrogate: Surrogate, values: dict[str, torch.Tensor]) -> torch.Tensor:
         """Minus the (surrogate) log-likelihood of chosen and rejected, `(B, 2)`."""
-        if surrogate.error == "token_error":
-            return -values["log_probs"]
-        return flow_errors(
-            values["velocity"],
-            _chunks(inputs),
-            draws,
-            action_mask=inputs["action_mask"],
-            reduction=self.args.reduction,
-        )
+        return -values["log_probs"] if surrogate.error_prefix == "token_error" else values["flow_error"]
 
     def _pair_loss(
         self, error: torch.Tensor, reference_error: torch.Tensor, rewards: torch.Tensor, beta: float
     ) -> torch.Tensor:
         args = self.args
-        chosen, rejected = (reference_error - error).unbind(1)
-        loss = preference_loss(chosen - rejected, args.loss_type[0], beta, args.label_smoothing).mean()
+        chosen_logratio, rejected_logratio = (reference_error - error).unbind(1)
+        loss = preference_loss(
+            chosen_logratio - rejected_logratio, args.loss_type[0], beta, args.label_smoothing
+        ).mean()
         if args.sft_weight:
             loss = loss + args.sft_weight * error[:, 0].mean()
         if args.proximal_weight:
@@ -435,25 +447,17 @@ class FlowDPOTrainer(DPOTrainer):
         """One value per pair, `(B,)` each."""
         margins = rewards[:, 0] - rewards[:, 1]
         metrics = {
-            f"{surrogate.rewards}/margins": margins,
-            f"{surrogate.rewards}/accuracies": (margins > 0).float(),
+            f"{surrogate.reward_prefix}/margins": margins,
+            f"{surrogate.reward_prefix}/accuracies": (margins > 0).float(),
         }
         for side, name in enumerate(SIDES):
-            metrics[f"{surrogate.rewards}/{name}"] = rewards[:, side]
-            metrics[f"{surrogate.error}/{name}"] = error[:, side]
-            metrics[f"{surrogate.error}/reference_{name}"] = reference_error[:, side]
+            metrics[f"{surrogate.reward_prefix}/{name}"] = rewards[:, side]
+            metrics[f"{surrogate.error_prefix}/{name}"] = error[:, side]
+            metrics[f"{surrogate.error_prefix}/reference_{name}"] = reference_error[:, side]
         if self.args.proximal_weight:
             outside = rewards.abs() > self.args.proximal_bound
-            metrics[f"{surrogate.rewards}/out_of_bounds"] = outside.float().mean(1)
+            metrics[f"{surrogate.reward_prefix}/out_of_bounds"] = outside.float().mean(1)
         return metrics
-
-    @torch.no_grad()
-    def _record(self, mode: str, metrics: dict[str, torch.Tensor]):
-        # One exchange between the processes for all of them.
-        values = torch.stack([value.detach().float() for value in metrics.values()], dim=1)
-        gathered = self.accelerator.gather_for_metrics(values)
-        for name, column in zip(metrics, gathered.unbind(1), strict=True):
-            self._preference_metrics[mode][name].append(column)
 
     def evaluate(
         self,
@@ -464,23 +468,17 @@ class FlowDPOTrainer(DPOTrainer):
         """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
         if isinstance(eval_dataset, Dataset):
             eval_dataset = self._prepare_rows(eval_dataset, metric_key_prefix)
-        self._metric_key_prefix = metric_key_prefix
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means of the metrics since the last log, and watches for collapse."""
-        mode = "train" if self.model.training else "eval"
-        metrics = {key: torch.cat(values).mean().item() for key, values in self._preference_metrics[mode].items()}
-        self._preference_metrics[mode].clear()
-        if mode == "train" and metrics:
-            self._guard_against_collapse(metrics)
-        # In place: the caller returns this dictionary as the result of an evaluation.
-        prefix = "" if mode == "train" else f"{self._metric_key_prefix}_"
-        logs.update({f"{prefix}{key}": value for key, value in metrics.items()})
+        """As in `Trainer`, with the means since the last log, and watches for collapse."""
         super().log(logs, start_time)
+        self._guard_against_collapse(logs)
 
     def _guard_against_collapse(self, metrics: dict[str, float]):
-        for name in (surrogate.error for surrogate in self._surrogates):
+        for name in (surrogate.error_prefix for surrogate in self._surrogates):
+            if f"{name}/chosen" not in metrics:
+                continue
             chosen, reference = metrics[f"{name}/chosen"], metrics[f"{name}/reference_chosen"]
             if chosen > self.args.collapse_factor * reference:
                 logger.warning(
@@ -523,8 +521,8 @@ class FlowDPOTrainer(DPOTrainer):
             self.args,
             **card_names(self.args.output_dir, self.hub_model_id, model_name),
             steps=self.state.global_step,
-            num_pairs=len(rows),
-            record=known("how the preferences were made", lambda: json.loads(rows.info.description or "null")),
+            rows=rows,
+            preferences=self.preference_info,
             example_instruction=known("an instruction of its training", lambda: rows[0]["instruction"]),
             is_adapter=is_adapter,
             curves=None if curves is None else CURVES_FILE,

@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The reference's values of preference rows on disk, tied to what they were computed from."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,9 @@ from datasets import Dataset, Image, List
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ...repo_files.fingerprint import digest
+from ...repo_files.written_whole import written_whole
+
 
 def rows_fingerprint(dataset: Dataset) -> str:
     """
@@ -21,14 +23,15 @@ def rows_fingerprint(dataset: Dataset) -> str:
     Args:
         dataset ([`~datasets.Dataset`]): preference rows.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for row in stored_images(dataset, ["images", "instruction", "chosen", "rejected"]):
-        for image in row["images"]:
-            digest.update(image)
-        digest.update(row["instruction"].encode())
-        for side in ("chosen", "rejected"):
-            digest.update(np.asarray(row[side], dtype=np.float32).tobytes())
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes]:
+        for row in stored_images(dataset, ["images", "instruction", "chosen", "rejected"]):
+            yield from row["images"]
+            yield row["instruction"].encode()
+            for side in ("chosen", "rejected"):
+                yield np.asarray(row[side], dtype=np.float32).tobytes()
+
+    return digest(parts())
 
 
 def stored_images(dataset: Dataset, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -73,9 +76,8 @@ def save_reference_values(path: Path, values: Mapping[str, torch.Tensor], finger
         fingerprints (`Mapping[str, str]`): of what they were computed from.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(dict(values), part, metadata={"fingerprints": json.dumps(dict(fingerprints))})
-    part.replace(path)
+    with written_whole(path) as part:
+        save_file(dict(values), part, metadata={"fingerprints": json.dumps(dict(fingerprints))})
 
 
 __all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values", "stored_images"]

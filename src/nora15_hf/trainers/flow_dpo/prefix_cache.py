@@ -10,11 +10,13 @@ from typing import NamedTuple
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers import ProcessorMixin
 
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
-from ...repo_files.fingerprint import fingerprint
-from ..cache_folder import open_cache_folder, save_whole
+from ...repo_files.fingerprint import digest, fingerprint
+from ...repo_files.written_whole import written_whole
+from ..cache_folder import open_cache_folder
 from .preference_reference import stored_images
 
 KEY_VALUES = "prefix_key_values"
@@ -46,10 +48,10 @@ def name_prompts(dataset: Dataset, processor: ProcessorMixin) -> list[Prompt]:
         key = row["instruction"], len(row["images"])
         if key not in token_ids:
             token_ids[key] = processor.prompt_ids(*key)[0]
-        digest = hashlib.blake2b(json.dumps(token_ids[key]).encode(), digest_size=16)
-        for image in row["images"]:
-            digest.update(hashlib.blake2b(image).digest())
-        prompts.append(Prompt(digest.hexdigest(), len(token_ids[key])))
+        # Of each image a digest of its own: otherwise two images could be the same bytes as one.
+        images = (hashlib.blake2b(image).digest() for image in row["images"])
+        name = digest([json.dumps(token_ids[key]).encode(), *images])
+        prompts.append(Prompt(name, len(token_ids[key])))
     return prompts
 
 
@@ -92,7 +94,8 @@ class PrefixStore:
         ]
         rows = torch.stack(layers, dim=1).cpu()
         for name, row, length in zip(names, rows, prefix.mask.sum(-1).tolist(), strict=True):
-            save_whole({"key_values": row[..., -length:, :].contiguous()}, self._file(name), process)
+            with written_whole(self._file(name), process=process) as part:
+                save_file({"key_values": row[..., -length:, :].contiguous()}, part)
 
     def read(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
         """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from ...data.image_augmentation import ImageAugmentation
-from ..hub_token import refuse_hub_token
+from ..argument_checks import refuse_hub_token
 
 FREEZABLE = {
     "backbone": ("vlm",),

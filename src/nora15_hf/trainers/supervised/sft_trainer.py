@@ -13,10 +13,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from ...actions.keyed_noise import keyed_torch_generator
 from ...cards.card_info import PolicyCardInfo
 from ...data.collator import PolicyCollator
 from ...data.image_augmentation import ImageAugmentation
@@ -25,9 +23,12 @@ from ...data.lerobot_mixture import LeRobotMixture
 from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ...data.policy_fit import check_dataset_fits
 from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from ...nora15.flow_matching import draw_flow_samples
+from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback, write_policy_files
 from ..ema import EmaCallback
-from ..optimizer_checks import check_optimizer
+from ..mean_metrics import MeanMetricsMixin
+from ..saved_arguments import NoPickledArgumentsMixin
 from ..training_card import card_names, known, save_training_card
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
@@ -37,7 +38,6 @@ from .trainable_parameters import select_trainable_parameters
 
 # An objective drops the inputs of the part that it leaves out.
 _DROPPED = {"joint": (), "flow": ("labels",), "fast": ("actions", "action_mask")}
-_COMPUTED = {"joint": PARTS, "flow": ("flow_loss",), "fast": ("lm_loss",)}
 _CHECKED = (LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture)
 
 
@@ -51,7 +51,7 @@ class AugmentationEpoch(TrainerCallback):
         self.augmentation.set_epoch(int(state.epoch))
 
 
-class Nora15SFTTrainer(Trainer):
+class Nora15SFTTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the policy on demonstrations: FAST-token cross-entropy plus 10 x flow matching (paper, appendix C).
 
@@ -65,12 +65,15 @@ class Nora15SFTTrainer(Trainer):
         data_collator ([`PolicyCollator`], *optional*):
             For training and evaluation. By default made from `processing_class` and the arguments; images are then
             augmented for training only.
+        train_dataset ([`~torch.utils.data.Dataset`], *optional*):
+            Samples, as [`LeRobotDataset`] gives them. A [`LeRobotStream`] must be opened with `repeat=True`; under
+            augmentation its samples look the same in every pass, since it has no epochs.
+        eval_dataset ([`~torch.utils.data.Dataset`] or `dict` of them, *optional*): Samples to evaluate on.
         processing_class ([`Nora15Processor`], *optional*): Saved beside the model at every checkpoint.
+        callbacks, optimizers: As in [`~transformers.Trainer`].
         peft_config ([`~peft.PeftConfig`], *optional*):
             Adapters to add, see [`~nora15_hf.trainers.adapters.policy_lora_config`].
-        kwargs: As for `Trainer`: `train_dataset` and `eval_dataset` of samples, `callbacks`, `optimizers`. A
-            [`LeRobotStream`] to train on must be opened with `repeat=True`; under augmentation its samples look the same in
-            every pass, since it has no epochs.
+        kwargs: Other arguments of [`~transformers.Trainer`].
 
     Logged besides the Trainer's own metrics:
 
@@ -88,18 +91,18 @@ class Nora15SFTTrainer(Trainer):
         self,
         model: Nora15ForActionPrediction | PeftModel,
         args: Nora15SFTConfig,
+        *,
         data_collator: Callable | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: Nora15Processor | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: PeftConfig | None = None,
         **kwargs,
     ):
         if kwargs.get("compute_metrics") is not None:
             raise ValueError("compute_metrics needs logits, which evaluation does not return. Leave it out.")
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"One process sees {args.n_gpu} GPUs, which transformers would feed through DataParallel. Start one process "
-                "for each GPU: accelerate launch, see examples/accelerate, or set CUDA_VISIBLE_DEVICES."
-            )
         if peft_config is not None:
             model = get_peft_model(model, peft_config)
         policy = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -121,17 +124,26 @@ class Nora15SFTTrainer(Trainer):
                 f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
                 "missing: it knows the units of the actions and belongs into the repo. Give it."
             )
-        for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
+        for dataset in (train_dataset, eval_dataset):
             if processing_class is not None and isinstance(dataset, _CHECKED):
                 check_dataset_fits(dataset, processing_class)
-        if isinstance(kwargs.get("train_dataset"), LeRobotStream) and not kwargs["train_dataset"].repeat:
+        if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
             raise ValueError(
                 "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "
                 "Open it with repeat=True and set max_steps."
             )
         super().__init__(
-            model=model, args=args, data_collator=data_collator, processing_class=processing_class, **kwargs
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            **kwargs,
         )
+        check_training(self)
         self._refuse_what_does_not_work()
         # Its loss is a mean over the accumulated batch already.
         self.loss_is_scaled_for_ga = True
@@ -142,11 +154,10 @@ class Nora15SFTTrainer(Trainer):
         self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
         if self.ema is not None:
             self.add_callback(self.ema)
+        # Of the next batch, among those that one optimizer step accumulates.
         self._microbatch = 0
-        self._train_parts, self._steps_since_log = torch.zeros(len(PARTS), device=args.device), 0
 
     def _refuse_what_does_not_work(self) -> None:
-        check_optimizer(self.args, self.is_fsdp_enabled)
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ValueError(
                 "FSDP version 1 flattens the parameters of different parts into one. Set fsdp_version: 2, as in "
@@ -176,7 +187,6 @@ class Nora15SFTTrainer(Trainer):
         # Batches of a stream are still on the CPU.
         counts = (count_targets(batch).to(device) for batch in batches)
         totals = sum(counts, torch.zeros(len(PARTS), device=device))
-        self._steps_since_log += 1
         return batches, self.accelerator.reduce(totals, "sum")
 
     def compute_loss(
@@ -208,7 +218,6 @@ class Nora15SFTTrainer(Trainer):
                 self.args.gradient_accumulation_steps,
                 self._microbatch,
             )
-            self._microbatch += 1
         outputs = model(**inputs, detach_prefix=self.args.knowledge_insulation)
         if num_items_in_batch is None:
             parts = tuple(outputs.get(name) for name in PARTS)
@@ -216,9 +225,10 @@ class Nora15SFTTrainer(Trainer):
             # DDP and FSDP average the gradients of the processes, which are to be added.
             parts = weigh_parts(outputs, inputs, num_items_in_batch / self.args.world_size)
         if model.training:
-            for i, part in enumerate(parts):
-                if part is not None:
-                    self._train_parts[i] += part.detach()
+            # Shares of a step's batch, which add up to its mean: the step counts once.
+            recorded = {name: part for name, part in zip(PARTS, parts, strict=True) if part is not None}
+            self._record(recorded, weight=int(self._microbatch == 0))
+            self._microbatch += 1
         loss = add_parts(parts, self.policy.config.flow_loss_weight)
         return (loss, outputs) if return_outputs else loss
 
@@ -227,30 +237,12 @@ class Nora15SFTTrainer(Trainer):
     ) -> dict[str, torch.Tensor]:
         """This process's rows of the noise and times of `num_batches` batches of all processes, in batch `number`."""
         num_processes = self.args.world_size
-        generator = keyed_torch_generator(key)
-        noise, timestep = self.policy.draw_flow_samples(
-            actions.new_empty(num_batches * num_processes * batch_size, *actions.shape[1:]),
-            self.policy.config.num_flow_samples,
-            generator,
-        )
+        config = self.policy.config
+        shape = (num_batches * num_processes * batch_size, config.num_flow_samples)
+        [noise], [timestep] = draw_flow_samples(config, [key], shape)
         first = (number * num_processes + self.args.process_index) * batch_size
         rows = slice(first, first + len(actions))
-        return {"noise": noise[rows], "timestep": timestep[rows]}
-
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds the loss parts collected since the last call."""
-        if "loss" in logs and self._steps_since_log:
-            means = self.accelerator.reduce(self._train_parts, "mean") / self._steps_since_log
-            logs.update(self._computed(means.tolist()))
-            self._train_parts.zero_()
-            self._steps_since_log = 0
-        super().log(logs, *args, **kwargs)
-
-    def _computed(self, values: list[float]) -> dict[str, float]:
-        """Values of both parts by name, without a part that the objective leaves out."""
-        return {
-            part: value for part, value in zip(PARTS, values, strict=True) if part in _COMPUTED[self.args.objective]
-        }
+        return {"noise": noise[rows].to(actions.device), "timestep": timestep[rows].to(actions.device)}
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`; of a stream every process reads its own part, instead of all waiting for the first."""
@@ -284,15 +276,11 @@ class Nora15SFTTrainer(Trainer):
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args, metric_key_prefix: str = "eval", **kwargs
     ) -> EvalLoopOutput:
-        """As in `Trainer`, with exact means of the loss parts and the open-loop action error."""
-        self._eval_sums = torch.zeros(2 * len(PARTS), device=self.args.device)
+        """As in `Trainer`, with exact means of the loss and its parts, and the open-loop action error."""
         self._eval_batches = 0
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        sums, counts = self.accelerator.reduce(self._eval_sums, "sum").chunk(2)
-        parts = self._computed((sums / counts.clamp(min=1)).tolist())
-        weight = self.policy.config.flow_loss_weight
-        loss = parts.get("lm_loss", 0.0) + weight * parts.get("flow_loss", 0.0)
-        metrics = {"loss": loss, **parts}
+        lm_loss, flow_loss = (output.metrics.get(f"{metric_key_prefix}_{name}", 0.0) for name in PARTS)
+        metrics = {"loss": lm_loss + self.policy.config.flow_loss_weight * flow_loss}
         if self.args.open_loop_episodes:
             metrics |= self._replay(dataloader.dataset, metric_key_prefix)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -315,13 +303,9 @@ class Nora15SFTTrainer(Trainer):
         self._eval_batches += 1
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        counts = count_targets(inputs)
-        means = [outputs.get(name) for name in PARTS]
-        sums = [
-            torch.zeros_like(count) if mean is None else mean * count
-            for mean, count in zip(means, counts, strict=True)
-        ]
-        self._eval_sums += torch.cat([torch.stack(sums), counts])
+        for name, count in zip(PARTS, count_targets(inputs), strict=True):
+            if (mean := outputs.get(name)) is not None:
+                self._record({name: mean * count}, weight=count)
         return loss.detach(), None, None
 
     def _replay(self, dataset: Dataset, name: str) -> dict[str, float]:
@@ -345,16 +329,10 @@ class Nora15SFTTrainer(Trainer):
         return action_errors(replays)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """
-        As in `Trainer`, but the moving average is written first, so that a checkpoint is never without it, and the
-        arguments are not left behind as a pickle.
-        """
-        folder = Path(output_dir or self.args.output_dir)
+        """As in `Trainer`; the moving average is written first, so that a checkpoint is never without it."""
         if self.ema is not None and output_dir is not None and self.is_in_train:
-            self.ema.save(folder, self.is_world_process_zero())
+            self.ema.save(Path(output_dir), self.is_world_process_zero())
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
-            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
         """

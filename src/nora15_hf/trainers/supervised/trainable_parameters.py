@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Which parameters of the policy a supervised run trains."""
 
-import torch
 from peft import PeftModel
 from torch import nn
 
@@ -35,9 +34,6 @@ def select_trainable_parameters(model: nn.Module, config: Nora15Config, args: No
     """
     Sets `requires_grad` as `args.freeze` and `args.objective` say; with adapters only the adapters' own choice is
     narrowed.
-
-    Raises:
-        ValueError: A trainable parameter is not float32.
     """
     still = tuple(prefix for part in args.freeze for prefix in FREEZABLE[part])
     still += unreachable_parameters(config, args.objective)
@@ -47,12 +43,6 @@ def select_trainable_parameters(model: nn.Module, config: Nora15Config, args: No
         # Weights in 4 or 8 bits are integers, which can have no gradient.
         if parameter.is_floating_point():
             parameter.requires_grad_(trained and (parameter.requires_grad or not adapted))
-    too_coarse = sorted({str(p.dtype) for p in model.parameters() if p.requires_grad and p.dtype != torch.float32})
-    if too_coarse:
-        raise ValueError(
-            f"Trainable parameters have dtype {', '.join(too_coarse)}: small updates would be rounded away. Load the "
-            "model with dtype=torch.float32 and pass bf16=True to compute in bf16."
-        )
 
 
 __all__ = ["select_trainable_parameters", "unreachable_parameters"]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from ...clips.episode_clips import EpisodeClips
 from ...data.dataset_fingerprint import dataset_fingerprint
 from ...repo_files.fingerprint import fingerprint
+from ...repo_files.written_whole import written_whole
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
-from ..cache_folder import open_cache_folder, save_whole
+from ..cache_folder import open_cache_folder
 
 ENCODER_FIELDS = ("crop_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 LATENT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -84,7 +86,8 @@ class LatentCache:
         ):
             file = self._file(indices[episode])
             latents = encode_frames(clips.episode_frames(episode)).to(self.dtype)
-            save_whole({"latents": latents.contiguous()}, file, share.start or 0)
+            with written_whole(file, process=share.start or 0) as part:
+                save_file({"latents": latents.contiguous()}, part)
 
     def read(self, clips: EpisodeClips) -> EpisodeClips:
         """The clips with their cached latents in the place of frames."""

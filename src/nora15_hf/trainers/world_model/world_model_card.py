@@ -12,7 +12,7 @@ from ...cards.policy_card import ACTION_CONVENTIONS, stated
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel
 from ..training_card import known
-from .world_model_config import WorldModelConfig
+from .world_model_training_config import WorldModelTrainingConfig
 
 # By the names of `world_model_metrics`.
 _MEASURES = {
@@ -30,7 +30,7 @@ _MEASURES = {
 
 def world_model_card_info(
     model: VJEPA2ACModel,
-    args: WorldModelConfig,
+    args: WorldModelTrainingConfig,
     clips: EpisodeClips,
     metrics: Mapping[str, float],
     steps: int,
@@ -38,7 +38,7 @@ def world_model_card_info(
 ) -> WorldModelCardInfo:
     """
     Args:
-        model ([`VJEPA2ACModel`]), args ([`WorldModelConfig`]), clips ([`EpisodeClips`]): Of the run.
+        model ([`VJEPA2ACModel`]), args ([`WorldModelTrainingConfig`]), clips ([`EpisodeClips`]): Of the run.
         metrics (`Mapping[str, float]`): Of the last evaluation; empty before one.
         steps (`int`): Optimiser steps done.
         facts: Other fields of [`WorldModelCardInfo`], `repo_id` and `name` among them.

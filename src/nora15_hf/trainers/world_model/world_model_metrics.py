@@ -14,7 +14,7 @@ from ...vjepa2_ac import VJEPA2ACModel
 NOISE_LEVELS = (0.25, 0.5, 1.0, 2.0)
 
 
-def latent_statistics(latents: torch.Tensor) -> dict[str, float]:
+def latent_statistics(latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """
     Collapse metrics of latents of many different frames. Layer norm hides collapse from a plain variance over
     dimensions, so both are taken **across frames**.
@@ -24,17 +24,15 @@ def latent_statistics(latents: torch.Tensor) -> dict[str, float]:
             Layer-normed latents; frames of several episodes.
 
     Returns:
-        `latent_std`: standard deviation of each patch's dimension across frames, averaged; 0 when every frame has the
-        same latent. `latent_rank`: effective rank (exponential of the entropy of the normalised eigenvalues) of the
-        covariance over dimensions of the deviations from each patch's mean, between 1 and D.
+        Two scalar tensors. `latent_std`: standard deviation of each patch's dimension across frames, averaged; 0 when
+        every frame has the same latent. `latent_rank`: effective rank (exponential of the entropy of the normalised
+        eigenvalues) of the covariance over dimensions of the deviations from each patch's mean, between 1 and D.
     """
-    std = latent_std(latents)
     samples = (latents.float() - latents.float().mean(0)).flatten(0, 1)
     eigenvalues = torch.linalg.eigvalsh((samples.T @ samples).double()).clamp(min=0)
     total = eigenvalues.sum()
-    if total == 0:
-        return {"latent_std": std.item(), "latent_rank": 1.0}
-    return {"latent_std": std.item(), "latent_rank": torch.special.entr(eigenvalues / total).sum().exp().item()}
+    rank = torch.special.entr(eigenvalues / total).sum().exp()
+    return {"latent_std": latent_std(latents), "latent_rank": torch.where(total == 0, 1.0, rank)}
 
 
 def latent_std(latents: torch.Tensor) -> torch.Tensor:

@@ -1,33 +1,35 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Training of the world model's predictor on transformers' Trainer."""
 
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from ...cards.card_info import WorldModelCardInfo
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback
+from ..mean_metrics import MeanMetricsMixin
+from ..saved_arguments import NoPickledArgumentsMixin
 from ..training_card import card_names, save_training_card
 from .latent_cache import LatentCache, cache_settings
 from .world_model_card import world_model_card_info
-from .world_model_config import WorldModelConfig
 from .world_model_metrics import action_sensitivity, latent_statistics, latent_std
+from .world_model_training_config import WorldModelTrainingConfig
 
 # The Trainer's uploads leave out what begins with an underscore.
 LATENTS_FOLDER = "_latents"
 
 
-class WorldModelTrainer(Trainer):
+class WorldModelTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the predictor of a [`VJEPA2ACModel`] on clips; the encoder is frozen.
 
-    Besides the Trainer's own metrics it logs, each the mean since the last log:
+    Besides the Trainer's own metrics it logs, each the mean over all processes since the last log:
 
     | key | meaning |
     |---|---|
@@ -39,26 +41,30 @@ class WorldModelTrainer(Trainer):
 
     Args:
         model ([`VJEPA2ACModel`]): Float32 weights; bf16 compute through `args.bf16`.
-        args ([`WorldModelConfig`]): The arguments.
+        args ([`WorldModelTrainingConfig`]): The arguments.
         train_dataset ([`EpisodeClips`]): Training episodes.
-        processor ([`VJEPA2ACProcessor`]): Makes pixel values of frames; saved with the model.
         eval_dataset ([`EpisodeClips`], *optional*): Held-out episodes.
-        kwargs: As for `Trainer`.
+        processing_class ([`VJEPA2ACProcessor`]): Makes pixel values of frames; saved with the model.
+        callbacks, optimizers: As in [`~transformers.Trainer`].
+        kwargs: Other arguments of [`~transformers.Trainer`].
 
     Raises:
-        ValueError: Clips that do not fit the model or the arguments, weights that are not float32, cached latents of
-            another encoder or dataset.
+        ValueError: Clips that do not fit the model or the arguments, cached latents of another encoder or dataset, or what
+            [`~nora15_hf.trainers.argument_checks.check_training`] refuses.
     """
 
-    args: WorldModelConfig
+    args: WorldModelTrainingConfig
 
     def __init__(
         self,
         model: VJEPA2ACModel,
-        args: WorldModelConfig,
+        args: WorldModelTrainingConfig,
+        *,
         train_dataset: EpisodeClips,
-        processor: VJEPA2ACProcessor,
         eval_dataset: EpisodeClips | None = None,
+        processing_class: VJEPA2ACProcessor,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         **kwargs,
     ):
         if args.auto_steps >= train_dataset.num_frames:
@@ -79,21 +85,23 @@ class WorldModelTrainer(Trainer):
                 f"{model.config.action_convention!r}. Make the clips with ClipConventions.metric for a metric model and "
                 "with of_dataset or of_policy for one of normalised actions."
             )
-        coarse = sorted({str(p.dtype) for p in model.predictor.parameters() if p.dtype != torch.float32})
-        if coarse:
-            raise ValueError(
-                f"The predictor's parameters are {', '.join(coarse)}: small updates would be rounded away. Load the "
-                "model with dtype=torch.float32 and pass bf16=True to compute in bf16."
-            )
         model.encoder.requires_grad_(False)
         # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
-        self.processor = processor
-        super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        self.processor = processing_class
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            **kwargs,
+        )
+        check_training(self)
         self.add_callback(CompletePushCallback(self, self._write_files))
         if args.precompute_latents:
             self.train_dataset = self._with_cached_latents(train_dataset)
             self.eval_dataset = None if eval_dataset is None else self._with_cached_latents(eval_dataset)
-        self._metrics: dict[str, list[torch.Tensor]] = defaultdict(list)
         self._eval_metrics: dict[str, float] = {}
 
     def _with_cached_latents(self, clips: EpisodeClips) -> EpisodeClips:
@@ -141,8 +149,7 @@ class WorldModelTrainer(Trainer):
         if model.training:
             parts["latent_std"] = latent_std(inputs["latents"][:, 1:].flatten(0, 1))
             parts["predicted_latent_std"] = latent_std(losses.teacher_forced_latents.detach().flatten(0, 1))
-            for name, value in parts.items():
-                self._metrics[name].append(value)
+            self._record(parts)
         return (losses.loss, parts) if return_outputs else losses.loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -168,7 +175,7 @@ class WorldModelTrainer(Trainer):
             num_cases=self.args.sensitivity_cases,
         )
         latents = torch.stack([episodes[episode].latents[frame] for episode, frame in sensitivity.starts])
-        extra = latent_statistics(latents) | sensitivity.metrics()
+        extra = {name: value.item() for name, value in latent_statistics(latents).items()} | sensitivity.metrics()
         extra = {f"{metric_key_prefix}_{name}": value for name, value in extra.items()}
         self.log(extra)
         self._eval_metrics = metrics | extra
@@ -212,14 +219,6 @@ class WorldModelTrainer(Trainer):
             self.state.global_step,
             **(names | facts),
         )
-
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds the loss parts and deviations collected since the last call, averaged over processes."""
-        if "loss" in logs:
-            means = {name: torch.stack(values).mean() for name, values in self._metrics.items()}
-            logs |= {name: self.accelerator.reduce(mean, "mean").item() for name, mean in means.items()}
-            self._metrics.clear()
-        super().log(logs, *args, **kwargs)
 
 
 __all__ = ["LATENTS_FOLDER", "WorldModelTrainer"]

@@ -8,51 +8,20 @@ latent. The first makes latents predictable from actions, but alone it is minimi
 minimised by a constant. The linear layer is thrown away.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, normalize_latents
+from ..argument_checks import check_training
 from ..ema import EmaCallback
-from ..hub_token import refuse_hub_token
+from ..mean_metrics import MeanMetricsMixin
+from ..saved_arguments import NoPickledArgumentsMixin
+from .encoder_pretraining_config import EncoderPretrainingConfig
 from .world_model_metrics import latent_statistics
-
-
-@dataclass
-class EncoderPretrainingConfig(TrainingArguments):
-    r"""
-    Arguments of [`EncoderPretrainingTrainer`]: transformers' `TrainingArguments` and the following.
-
-    Args:
-        reconstruction_weight (`float`, *optional*, defaults to 1.0):
-            Weight of the pixel error; positive, because it is what prevents collapse.
-        ema_decay (`float`, *optional*, defaults to 0.99):
-            Decay of the target encoder, which also is what remains at the end.
-    """
-
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Clips hold frames and actions, which are no argument names: keep False."}
-    )
-    reconstruction_weight: float = field(default=1.0, metadata={"help": "Weight of the pixel error."})
-    ema_decay: float = field(default=0.99, metadata={"help": "Decay of the target encoder."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        refuse_hub_token(self)
-        if self.reconstruction_weight <= 0:
-            raise ValueError(
-                f"reconstruction_weight={self.reconstruction_weight} must be positive: without the pixel error the "
-                "encoder may collapse to a constant."
-            )
 
 
 class PretrainedWorldModel(nn.Module):
@@ -86,20 +55,25 @@ class PretrainedWorldModel(nn.Module):
         return latents, predictions, nn.functional.mse_loss(self.pixel_decoder(latents), patches)
 
 
-class EncoderPretrainingTrainer(Trainer):
+class EncoderPretrainingTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the encoder of a small [`VJEPA2ACModel`] from scratch, and its predictor along the way.
 
-    Logs, each the mean since the last log, `prediction_loss` (mean absolute difference from the target encoder's
-    latents), `reconstruction_loss` (normalised pixels) and the collapse metrics `latent_std` and `latent_rank` of the
-    batch ([`latent_statistics`]). When training ends, encoder and predictor hold their moving averages.
+    Logs, each the mean over all processes since the last log, `prediction_loss` (mean absolute difference from the target
+    encoder's latents), `reconstruction_loss` (normalised pixels) and the collapse metrics `latent_std` and `latent_rank`
+    of the batch of a process ([`latent_statistics`]). When training ends, encoder and predictor hold their moving averages.
 
     Args:
-        model ([`VJEPA2ACModel`]): Trained in place.
+        model ([`VJEPA2ACModel`]): Float32 weights, trained in place; bf16 compute through `args.bf16`.
         args ([`EncoderPretrainingConfig`]): The arguments.
         train_dataset ([`EpisodeClips`]): Clips of frames (not of latents).
-        processor ([`VJEPA2ACProcessor`]): Makes pixel values of frames.
-        kwargs: As for `Trainer`.
+        eval_dataset ([`EpisodeClips`], *optional*): Held-out clips of frames.
+        processing_class ([`VJEPA2ACProcessor`]): Makes pixel values of frames.
+        callbacks, optimizers: As in [`~transformers.Trainer`].
+        kwargs: Other arguments of [`~transformers.Trainer`].
+
+    Raises:
+        ValueError: Clips of latents, or what [`~nora15_hf.trainers.argument_checks.check_training`] refuses.
     """
 
     args: EncoderPretrainingConfig
@@ -108,19 +82,31 @@ class EncoderPretrainingTrainer(Trainer):
         self,
         model: VJEPA2ACModel,
         args: EncoderPretrainingConfig,
+        *,
         train_dataset: EpisodeClips,
-        processor: VJEPA2ACProcessor,
+        eval_dataset: EpisodeClips | None = None,
+        processing_class: VJEPA2ACProcessor,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         **kwargs,
     ):
         if train_dataset.has_latents:
             raise ValueError("train_dataset holds latents; training an encoder needs the clips with their frames.")
         model.encoder.requires_grad_(True)
         # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
-        self.processor = processor
-        super().__init__(model=PretrainedWorldModel(model), args=args, train_dataset=train_dataset, **kwargs)
+        self.processor = processing_class
+        super().__init__(
+            model=PretrainedWorldModel(model),
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            **kwargs,
+        )
+        check_training(self)
         self.target = EmaCallback(args.ema_decay)
         self.add_callback(self.target)
-        self._logged: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(
         self,
@@ -134,10 +120,8 @@ class EncoderPretrainingTrainer(Trainer):
         latents, predictions, reconstruction_loss = model(pixel_values, inputs["actions"], inputs.get("states"))
         target_loss = (predictions - self.target_latents(pixel_values[:, 1:])).abs().mean()
         if model.training:
-            self._logged["prediction_loss"].append(target_loss.item())
-            self._logged["reconstruction_loss"].append(reconstruction_loss.item())
-            for name, value in latent_statistics(latents.detach().flatten(0, 1)).items():
-                self._logged[name].append(value)
+            losses = {"prediction_loss": target_loss, "reconstruction_loss": reconstruction_loss}
+            self._record(losses | latent_statistics(latents.detach().flatten(0, 1)))
         loss = target_loss + self.args.reconstruction_weight * reconstruction_loss
         return (loss, latents) if return_outputs else loss
 
@@ -159,12 +143,5 @@ class EncoderPretrainingTrainer(Trainer):
             self.target.save(Path(output_dir), self.is_world_process_zero())
         super().save_model(output_dir, _internal_call)
 
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds the losses and collapse metrics collected since the last call."""
-        if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._logged.items()}
-            self._logged.clear()
-        super().log(logs, *args, **kwargs)
 
-
-__all__ = ["EncoderPretrainingConfig", "EncoderPretrainingTrainer", "PretrainedWorldModel"]
+__all__ = ["EncoderPretrainingTrainer", "PretrainedWorldModel"]

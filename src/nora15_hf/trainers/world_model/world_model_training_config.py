@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..hub_token import refuse_hub_token
+from ..argument_checks import refuse_hub_token
 from .latent_cache import LATENT_DTYPES
 
 
 @dataclass
-class WorldModelConfig(TrainingArguments):
+class WorldModelTrainingConfig(TrainingArguments):
     r"""
     Arguments of [`WorldModelTrainer`]: transformers' `TrainingArguments`, with the defaults of NORA-1.5's world-model
     training, and the following.
@@ -71,4 +71,4 @@ class WorldModelConfig(TrainingArguments):
             )
 
 
-__all__ = ["WorldModelConfig"]
+__all__ = ["WorldModelTrainingConfig"]

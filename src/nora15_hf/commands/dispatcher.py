@@ -1,0 +1,84 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""`nora15 <command>`: finds the command, parses its options, runs it, and turns its errors into exit codes."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from .parser import CommandParser
+
+COMMANDS = {
+    "quickstart": "from demonstrations to a preference-tuned policy on a simulator, in one command",
+    "sft": "train a policy on LeRobot datasets",
+    "world-model": "train a world model on a LeRobot dataset",
+    "preferences": "sample a policy's candidates at states of a dataset, score and pair them",
+    "dpo": "tune a policy on preferences with flow DPO",
+    "imagine": "what a world model imagines: film strips, energy curves, ranking accuracy",
+    "doctor": "what to know about a policy before it moves a robot",
+    "stats": "action and state statistics of a LeRobot dataset",
+    "convert": "a published policy or world model to a repo that AutoModel and AutoProcessor load",
+    "card": "the README.md of a model, adapter or dataset folder",
+    "push": "a model, adapter or dataset folder to its repo on the Hub",
+    "push-all": "all artefacts of a folder, such as a quickstart's, to repos of one namespace",
+}
+
+
+@dataclass(frozen=True)
+class ParsedCommand:
+    """A command with its options, ready to run."""
+
+    name: str
+    run: Callable[[], int | None]
+
+
+def parse(argv: Sequence[str] | None = None) -> ParsedCommand:
+    """
+    Parses a command line, by default that of the process.
+
+    Raises:
+        SystemExit: With 0 after `--help`, with 2 when the command line or its YAML file is wrong; the message is printed.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="nora15", description="NORA-1.5: robot policies, world models and preference post-training on the Hub."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    # The rest is for the command's own parser, which is not imported before its name is known.
+    name = parser.parse_args(argv[:1]).command
+    module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+    try:
+        options = CommandParser(module.ARGUMENTS, prog=f"nora15 {name}", description=module.__doc__).parse(argv[1:])
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"nora15 {name}: {error}\n")
+    return ParsedCommand(name, partial(module.run, *options))
+
+
+def run(command: ParsedCommand) -> int:
+    """
+    Runs a command.
+
+    Returns:
+        `int`: 0 on success, 1 when the doctor found errors, 2 when the inputs are wrong, 130 after Ctrl-C.
+    """
+    try:
+        return command.run() or 0
+    except (ValueError, OSError, ImportError) as error:
+        print(f"nora15 {command.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = "finished stages are kept, --resume continues" if command.name == "quickstart" else "call it again"
+        print(f"\nnora15 {command.name}: interrupted; {again}.", file=sys.stderr)
+        return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses a command line and runs its command; returns the exit code of [`run`]."""
+    return run(parse(argv))
+
+
+__all__ = ["COMMANDS", "ParsedCommand", "main", "parse", "run"]

@@ -1,0 +1,66 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Loads a policy and reports versions, weights, conventions, action statistics (beside a dataset's), the range of its actions,
+latency, and whether it uses its image and its instruction. The exit code is 1 when there are errors and 0 otherwise, also
+with warnings.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .library_defaults import library_defaults
+from .parser import comma_separated
+
+DEFAULTS = library_defaults("doctor/doctor.py", "examine_policy")
+
+
+@dataclass
+class DoctorArguments:
+    """What [`~nora15_hf.doctor.examine_policy`] needs, and where its report goes."""
+
+    repo: str = field(metadata={"positional": True, "help": "the policy: Hub id or folder"})
+    dataset: str | None = field(
+        default=None, metadata={"help": "LeRobot dataset to compare with and to take observations from"}
+    )
+    device: str | None = field(
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+    )
+    dataset_key: str | None = field(
+        default=None, metadata={"help": "which of the checkpoint's statistics; needed when there are several"}
+    )
+    image_keys: list[str] | None = field(
+        default=None,
+        metadata={
+            "parse": comma_separated,
+            "help": "comma-separated cameras of the dataset, in the order of training",
+        },
+    )
+    samples: int = field(default=DEFAULTS["samples"], metadata={"help": "observations to try the policy on"})
+    num_steps: int | None = field(default=None, metadata={"help": "solver steps (default: the policy's)"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
+    json: Path | None = field(default=None, metadata={"metavar": "FILE", "help": "also write the report as JSON"})
+
+
+ARGUMENTS = (DoctorArguments,)
+
+
+def run(options: DoctorArguments) -> int:
+    from ..doctor import examine_policy
+
+    report = examine_policy(
+        options.repo,
+        options.dataset,
+        device=options.device,
+        dataset_key=options.dataset_key,
+        image_keys=options.image_keys,
+        samples=options.samples,
+        num_steps=options.num_steps,
+        revision=options.revision,
+    )
+    if options.json is not None:
+        report.write_json(options.json)
+    print(report.to_text())
+    return 1 if report.errors else 0
+
+
+__all__ = ["ARGUMENTS", "DoctorArguments", "run"]

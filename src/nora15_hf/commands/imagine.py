@@ -1,0 +1,77 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Lets a world model imagine episodes of a dataset, by default those that were held out from its training, and writes film
+strips of the nearest frames, distance against action noise and how often the demonstrated actions are ranked first: PNG
+files, one self-contained index.html, and imagine.json.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .library_defaults import library_defaults
+from .parser import comma_separated
+
+DEFAULTS = library_defaults("imagine/imagine.py", "imagine")
+
+
+def _episode_indices(text: str) -> list[int]:
+    return [int(part) for part in comma_separated(text)]
+
+
+@dataclass
+class ImagineArguments:
+    """What [`~nora15_hf.imagine.imagine`] needs."""
+
+    model: str = field(metadata={"help": "folder or repo of a world model with its clips.json"})
+    dataset: str = field(metadata={"help": "folder or repo of a LeRobot dataset"})
+    output: Path = field(metadata={"help": "folder to write to"})
+    episodes: list[int] | None = field(
+        default=None,
+        metadata={
+            "parse": _episode_indices,
+            "help": "comma-separated episode indices (default: those held out from training, or all of another dataset)",
+        },
+    )
+    strips: int = field(default=DEFAULTS["num_strips"], metadata={"help": "episodes shown as film strips"})
+    steps: int = field(default=DEFAULTS["steps"], metadata={"help": "frames to imagine, actions per ranked chunk"})
+    cases: int = field(default=DEFAULTS["num_cases"], metadata={"help": "frames from which chunks are ranked"})
+    gallery: int = field(
+        default=DEFAULTS["gallery_size"],
+        metadata={"help": "frames among which the nearest to an imagined one is searched"},
+    )
+    seed: int = field(default=DEFAULTS["seed"], metadata={"help": "of frames, other chunks and noise"})
+    device: str | None = field(
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+    )
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model's repo"})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "branch, tag or commit of the dataset's repo"}
+    )
+
+
+ARGUMENTS = (ImagineArguments,)
+
+
+def run(options: ImagineArguments) -> None:
+    from ..imagine import imagine
+    from ..imagine.page import PAGE_FILE
+
+    result = imagine(
+        options.model,
+        options.dataset,
+        options.output,
+        revision=options.revision,
+        dataset_revision=options.dataset_revision,
+        episodes=options.episodes,
+        num_strips=options.strips,
+        steps=options.steps,
+        gallery_size=options.gallery,
+        num_cases=options.cases,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(result.summary())
+    print(f"Look at {options.output / PAGE_FILE}")
+
+
+__all__ = ["ARGUMENTS", "ImagineArguments", "run"]

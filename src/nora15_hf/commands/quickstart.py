@@ -1,0 +1,76 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Records demonstrations in Meta-World, trains a small policy and a world model on them, builds preferences from imagined
+outcomes, tunes the policy with flow DPO, evaluates everything in closed loop and writes a report. Needs no GPU, no OpenGL
+and no download.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..quickstart.config import QuickstartConfig
+from ..simulation.metaworld_tasks import METAWORLD_TASKS
+from .parser import comma_separated
+
+DEFAULTS = QuickstartConfig()
+
+
+@dataclass
+class QuickstartArguments:
+    """Where a quickstart writes, and what differs from [`QuickstartConfig`] or its `smoke`."""
+
+    output: Path = field(metadata={"help": "folder for models, datasets and report"})
+    tasks: list[str] | None = field(
+        default=None,
+        metadata={
+            "parse": comma_separated,
+            "help": f"comma-separated Meta-World tasks (default: {','.join(DEFAULTS.tasks)}); "
+            f"known: {', '.join(sorted(METAWORLD_TASKS))}",
+        },
+    )
+    episodes: int | None = field(
+        default=None, metadata={"help": f"demonstrations per task (default: {DEFAULTS.episodes})"}
+    )
+    evaluation_episodes: int | None = field(
+        default=None,
+        metadata={"help": f"evaluation episodes per task and policy (default: {DEFAULTS.evaluation_episodes})"},
+    )
+    seed: int | None = field(default=None, metadata={"help": f"random seed (default: {DEFAULTS.seed})"})
+    renderer: str | None = field(
+        default=None,
+        metadata={
+            "choices": ["auto", "raycast", "osmesa", "egl"],
+            "help": "how cameras are drawn: raycast needs no library and looks alike on every machine, auto takes OpenGL "
+            f"where it works (default: {DEFAULTS.renderer})",
+        },
+    )
+    smoke: bool = field(
+        default=False, metadata={"flag": True, "help": "everything tiny: shows that all stages run, not success"}
+    )
+    resume: bool = field(
+        default=False,
+        metadata={"flag": True, "help": "continue the run in --output from its last finished stage"},
+    )
+    overwrite: bool = field(default=False, metadata={"flag": True, "help": "remove an earlier run in --output first"})
+
+
+ARGUMENTS = (QuickstartArguments,)
+
+
+def run(options: QuickstartArguments) -> None:
+    # First of all: says what to install where the simulator is missing.
+    from ..quickstart.quickstart import run_quickstart
+
+    settings = {
+        "tasks": None if options.tasks is None else tuple(options.tasks),
+        "episodes": options.episodes,
+        "evaluation_episodes": options.evaluation_episodes,
+        "seed": options.seed,
+        "renderer": options.renderer,
+    }
+    make_config = QuickstartConfig.smoke if options.smoke else QuickstartConfig
+    config = make_config(**{name: value for name, value in settings.items() if value is not None})
+    run_quickstart(options.output, config, resume=options.resume, overwrite=options.overwrite)
+
+
+__all__ = ["ARGUMENTS", "QuickstartArguments", "run"]

@@ -1,0 +1,168 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Supervised training of a policy on a LeRobot dataset, or on a mixture of several.
+
+    nora15 sft --config sft_tiny.yaml
+    accelerate launch -m nora15_hf.commands.sft --config sft_tiny.yaml
+
+Every option of `SFTArguments` and `Nora15SFTConfig` can stand in the YAML file or on the command line. The same command
+continues a run that was interrupted.
+"""
+
+import dataclasses
+import inspect
+from dataclasses import dataclass, field
+
+import torch
+from transformers import set_seed
+
+from ..data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
+from ..trainers import (
+    Nora15SFTConfig,
+    Nora15SFTTrainer,
+    dataset_members,
+    find_checkpoint,
+    is_finished,
+    load_policy_for,
+    nf4_config,
+    policy_lora_config,
+    tiny_policy_for,
+)
+from .parser import CommandParser
+
+__all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
+
+
+@dataclass
+class SFTArguments:
+    """What the command needs besides `Nora15SFTConfig`."""
+
+    datasets: list[str] = field(metadata={"help": "Folders or Hub ids of LeRobot datasets; several are mixed."})
+    dataset_revisions: list[str] | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of each dataset."}
+    )
+    dataset_keys: list[str] | None = field(
+        default=None, metadata={"help": "Name of each one's statistics; default: the last part of its own name."}
+    )
+    dataset_weights: list[float] | None = field(
+        default=None, metadata={"help": "Share of each dataset in the samples; default: its number of frames."}
+    )
+    stream: bool = field(
+        default=False, metadata={"help": "Read training data file by file, and hold no decoded image in memory."}
+    )
+    image_keys: list[str] | None = field(default=None, metadata={"help": "Cameras, in order; default: all."})
+    cache_images: bool = field(default=False, metadata={"help": "Keep decoded images in memory."})
+    validation_fraction: float | None = field(
+        default=None, metadata={"help": "Share of the episodes that are held out for evaluation."}
+    )
+    policy: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id to start from; default: a tiny policy with random weights."}
+    )
+    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    chunk_size: int = field(
+        default=inspect.signature(LeRobotDataset).parameters["chunk_size"].default,
+        metadata={"help": "Actions per chunk; must be the policy's own where one is given."},
+    )
+    image_size: int = field(
+        default=inspect.signature(tiny_policy_for).parameters["image_size"].default,
+        metadata={"help": "Image side of the tiny policy."},
+    )
+    state_input: bool = field(default=False, metadata={"help": "Let the policy read the robot's state."})
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "Train adapters of this rank in the backbone instead of all its weights."}
+    )
+    quantize_backbone: bool = field(
+        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
+    )
+
+
+ARGUMENTS = (SFTArguments, Nora15SFTConfig)
+
+
+def per_dataset(options: SFTArguments) -> list[dict]:
+    """The arguments of each dataset."""
+    count = len(options.datasets)
+    each = {
+        "revision": options.dataset_revisions or [None] * count,
+        "dataset_key": options.dataset_keys or [None] * count,
+    }
+    for name, values in each.items():
+        if len(values) != count:
+            raise ValueError(f"{len(values)} values of dataset {name} for {count} datasets; give one each, or none.")
+    common = {"image_keys": options.image_keys, "chunk_size": options.chunk_size}
+    return [
+        {"root_or_repo": root, **common, **{name: values[i] for name, values in each.items()}}
+        for i, root in enumerate(options.datasets)
+    ]
+
+
+def open_datasets(options: SFTArguments) -> LeRobotDataset | LeRobotMixture:
+    """The dataset, or the mixture of several."""
+    datasets = [LeRobotDataset(**each, cache_images=options.cache_images) for each in per_dataset(options)]
+    return datasets[0] if len(datasets) == 1 else LeRobotMixture(datasets, options.dataset_weights)
+
+
+def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStreamMixture:
+    """The training part of the same datasets, as endless streams."""
+    streams = [LeRobotStream(**each, seed=seed, repeat=True) for each in per_dataset(options)]
+    if options.validation_fraction is not None:
+        streams = [stream.split_by_episode(options.validation_fraction, seed)[0] for stream in streams]
+    return streams[0] if len(streams) == 1 else LeRobotStreamMixture(streams, options.dataset_weights, seed=seed)
+
+
+def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
+    if options.quantize_backbone and options.lora_rank is None:
+        raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+    checkpoint = find_checkpoint(config, dataclasses.asdict(options))
+    if is_finished(checkpoint):
+        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
+        return
+    # New adapters and a new state projection are random.
+    set_seed(config.seed)
+    dataset = open_datasets(options)
+    train_dataset, eval_dataset = dataset, None
+    if options.validation_fraction is not None:
+        train_dataset, eval_dataset = dataset.split_by_episode(options.validation_fraction, config.seed)
+    if options.stream:
+        train_dataset = open_streams(options, config.seed)
+    # Ranges and codec come from all episodes: an action outside of them could not be written in FAST tokens.
+    if options.policy is None:
+        instructions = {
+            task for member in dataset_members(dataset) for tasks in member.episodes["tasks"] for task in tasks
+        }
+        model, processor = tiny_policy_for(
+            dataset,
+            sorted(instructions),
+            image_size=options.image_size,
+            state_input=options.state_input,
+            seed=config.seed,
+        )
+    else:
+        compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
+        model, processor = load_policy_for(
+            options.policy,
+            dataset,
+            state_input=options.state_input,
+            quantization_config=nf4_config(compute_dtype) if options.quantize_backbone else None,
+            revision=options.policy_revision,
+        )
+    trainer = Nora15SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
+        peft_config=None if options.lora_rank is None else policy_lora_config(model.config, options.lora_rank),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        trainer.create_model_card()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+
+
+if __name__ == "__main__":
+    main()

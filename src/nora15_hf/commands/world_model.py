@@ -1,0 +1,190 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Trains a world model's predictor on a LeRobot dataset: a tiny model from random weights, or one that is given.
+
+    nora15 world-model --config world_model_tiny.yaml
+    accelerate launch -m nora15_hf.commands.world_model --config world_model_tiny.yaml
+
+Every option of `WorldModelArguments` and `WorldModelTrainingConfig` can stand in the YAML file or on the command line. Called again after an interruption
+it continues.
+"""
+
+import inspect
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ..clips import ClipConventions, EpisodeClips
+from ..data import LeRobotDataset
+from ..nora15 import Nora15Processor
+from ..trainers import (
+    EncoderPretrainingConfig,
+    EncoderPretrainingTrainer,
+    WorldModelTrainer,
+    WorldModelTrainingConfig,
+)
+from ..trainers.resume import find_checkpoint, is_finished
+from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, tiny_world_model
+from .parser import CommandParser
+
+__all__ = ["ARGUMENTS", "WorldModelArguments", "main", "run"]
+
+CLIPS = inspect.signature(EpisodeClips).parameters
+
+
+@dataclass
+class WorldModelArguments:
+    """What the command needs besides `WorldModelTrainingConfig`."""
+
+    dataset: str = field(metadata={"help": "Folder or repo of a LeRobot dataset."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that repo."})
+    image_key: str | None = field(default=None, metadata={"help": "Camera; needed when the dataset has several."})
+    action_key: str = field(
+        default="action", metadata={"help": "Column of what moved the robot, which a demonstrator's label may not be."}
+    )
+    state_key: str | None = field(default=None, metadata={"help": "Column of the poses, for a metric model."})
+    model: str | None = field(
+        default=None, metadata={"help": "Folder or repo of a world model; by default a tiny one from random weights."}
+    )
+    policy: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or repo of the policy whose statistics normalise actions; by default the dataset's."
+        },
+    )
+    policy_dataset_key: str | None = field(default=None, metadata={"help": "Which of the policy's statistics."})
+    normalization_mode: str = field(
+        default="q01_q99",
+        metadata={"help": "Without a policy.", "choices": ["q01_q99", "min_max", "mean_std"]},
+    )
+    validation_share: float = field(default=0.1, metadata={"help": "Share of the episodes that is held out."})
+    split_seed: int = field(default=0, metadata={"help": "Which episodes are held out."})
+    num_frames: int = field(default=CLIPS["num_frames"].default, metadata={"help": "Frames per clip."})
+    stride: int = field(
+        default=CLIPS["stride"].default, metadata={"help": "Frames between the starts of neighbouring clips."}
+    )
+    cache_images: bool = field(default=False, metadata={"help": "Keep decoded frames in memory."})
+    image_size: int = field(
+        default=inspect.signature(tiny_world_model).parameters["image_size"].default,
+        metadata={"help": "Of the tiny model, a multiple of 14."},
+    )
+    encoder_steps: int = field(default=300, metadata={"help": "Steps that train the tiny model's encoder first."})
+    encoder_batch_size: int = field(default=16, metadata={"help": "Clips per such step and process."})
+    encoder_learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of these steps."})
+
+
+ARGUMENTS = (WorldModelArguments, WorldModelTrainingConfig)
+
+
+def open_dataset(options: WorldModelArguments) -> LeRobotDataset:
+    return LeRobotDataset(
+        options.dataset,
+        revision=options.revision,
+        image_keys=None if options.image_key is None else [options.image_key],
+        action_key=options.action_key,
+        state_key=options.state_key,
+        cache_images=options.cache_images,
+    )
+
+
+def clip_conventions(
+    options: WorldModelArguments, training: LeRobotDataset, held_out: list[int], metric: bool
+) -> ClipConventions:
+    if metric:
+        return ClipConventions.metric(training, held_out)
+    if options.policy is None:
+        return ClipConventions.of_dataset(training, options.normalization_mode, held_out)
+    processor = Nora15Processor.from_pretrained(options.policy)
+    return ClipConventions.of_policy(training, processor, options.policy_dataset_key, held_out)
+
+
+def pretrain_encoder(
+    options: WorldModelArguments,
+    config: WorldModelTrainingConfig,
+    run: dict[str, object],
+    model: VJEPA2ACModel,
+    clips: EpisodeClips,
+    processor: VJEPA2ACProcessor,
+) -> VJEPA2ACModel:
+    """Trains encoder and predictor of a model of random weights together, or takes the result of an earlier call."""
+    steps = options.encoder_steps
+    args = EncoderPretrainingConfig(
+        # Uploads leave out what begins with an underscore.
+        output_dir=str(Path(config.output_dir) / "_encoder"),
+        max_steps=steps,
+        per_device_train_batch_size=options.encoder_batch_size,
+        learning_rate=options.encoder_learning_rate,
+        warmup_steps=steps // 10,
+        logging_steps=max(1, steps // 10),
+        save_steps=steps,
+        dataloader_drop_last=True,
+        dataloader_num_workers=config.dataloader_num_workers,
+        report_to="none",
+        disable_tqdm=config.disable_tqdm,
+        use_cpu=config.use_cpu,
+        bf16=config.bf16,
+        seed=config.seed,
+    )
+    checkpoint = find_checkpoint(args, run)
+    finished = Path(args.output_dir) / "world-model"
+    if not finished.is_dir():
+        trainer = EncoderPretrainingTrainer(model, args, train_dataset=clips, processing_class=processor)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.is_world_process_zero():
+            # Under another name until complete.
+            model.save_pretrained(finished.with_suffix(".partial"))
+            finished.with_suffix(".partial").rename(finished)
+        trainer.accelerator.wait_for_everyone()
+    return VJEPA2ACModel.from_pretrained(finished, dtype=torch.float32)
+
+
+def run(options: WorldModelArguments, config: WorldModelTrainingConfig) -> None:
+    dataset = open_dataset(options)
+    # Before anything is trained, encoder included.
+    training, validation = dataset.split_by_episode(options.validation_share, options.split_seed)
+    held_out = validation.episodes["index"].tolist()
+
+    set_seed(config.seed)
+    if options.model is None:
+        model, processor = tiny_world_model(options.image_size, dataset.action_dim)
+    else:
+        # Master weights in float32, also with bf16=True.
+        model = VJEPA2ACModel.from_pretrained(options.model, dtype=torch.float32)
+        processor = VJEPA2ACProcessor.from_pretrained(options.model)
+    conventions = clip_conventions(options, training, held_out, model.config.action_convention == "metric")
+    run = asdict(options) | {"dataset_fingerprint": conventions.dataset_fingerprint}
+    if options.model is None:
+        # Two frames suffice to learn what changes; longer clips hold more of the same picture.
+        pairs = EpisodeClips(training, conventions, num_frames=2)
+        model = pretrain_encoder(options, config, run, model, pairs, processor)
+
+    checkpoint = find_checkpoint(config, run)
+    finished = is_finished(checkpoint)
+    if finished:
+        model = VJEPA2ACModel.from_pretrained(checkpoint, dtype=torch.float32)
+    trainer = WorldModelTrainer(
+        model,
+        config,
+        train_dataset=EpisodeClips(training, conventions, options.num_frames, options.stride),
+        eval_dataset=EpisodeClips(validation, conventions, options.num_frames, options.stride),
+        processing_class=processor,
+    )
+    if finished:
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    metrics = trainer.evaluate()
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+    trainer.save_model()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+
+
+if __name__ == "__main__":
+    main()

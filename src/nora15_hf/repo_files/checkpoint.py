@@ -1,0 +1,93 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""A checkpoint in a repo or folder: its configuration and its safetensors weights, each looked up once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .stored_tensors import StoredTensor, find_file, read_header, read_weight_map, stored_settings
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    Where weights are loaded from, to be handed down by whoever loads them.
+
+    Args:
+        source (`str` or `os.PathLike`): Hub id or folder.
+        hub_options (`Mapping[str, Any]`, *optional*): `revision`, `token`, `cache_dir`, `local_files_only`,
+            `force_download`, `subfolder`; see [`~nora15_hf.repo_files.stored_tensors.hub_options`].
+    """
+
+    source: str | os.PathLike
+    hub_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The content of `config.json`, empty when there is none; raises a `ValueError` when it is damaged."""
+        return stored_settings(self.source, "config.json", **self.hub_options)
+
+    @cached_property
+    def weights(self) -> Path:
+        """
+        `model.safetensors`, or the index of its shards, which can only lie beside it.
+
+        Raises:
+            OSError: There are no safetensors files, perhaps pickles instead.
+            ValueError: The index is damaged or leads out of its folder.
+        """
+        single = find_file(self.source, SAFE_WEIGHTS_NAME, **self.hub_options)
+        if single is not None:
+            return single
+        index = find_file(self.source, SAFE_WEIGHTS_INDEX_NAME, **self.hub_options)
+        if index is None:
+            folder = Path(self.source, self.hub_options.get("subfolder") or "")
+            pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
+            found = (
+                f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for "
+                "safetensors."
+                if pickles
+                else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
+            )
+            raise OSError(
+                f"{str(self.source)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
+            )
+        read_weight_map(index)
+        return index
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """
+        All tensors by the name they are stored under, read from the headers alone.
+
+        Raises:
+            OSError: As `weights`, or a shard is missing.
+            ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
+        """
+        if self.weights.name == SAFE_WEIGHTS_NAME:
+            return read_header(self.weights)
+        index = self.weights
+        weight_map = read_weight_map(index)
+        tensors = {}
+        for name in sorted(set(weight_map.values())):
+            shard = find_file(self.source, name, **self.hub_options)
+            if shard is None:
+                raise OSError(f"{str(self.source)!r} lacks {name}, which its {index.name} names. Download it again.")
+            tensors.update(read_header(shard))
+        if tensors.keys() != weight_map.keys():
+            different = sorted(tensors.keys() ^ weight_map.keys())
+            raise ValueError(
+                f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files "
+                "are of different versions: download all of them again."
+            )
+        return tensors
+
+
+__all__ = ["Checkpoint"]

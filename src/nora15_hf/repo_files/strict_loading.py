@@ -1,0 +1,52 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Loading a model completely or not at all, where transformers completes a checkpoint with random numbers."""
+
+from typing import Any, Self
+
+from transformers.utils import logging
+
+from .checkpoint import Checkpoint
+from .stored_tensors import hub_options
+from .verified_download import verified
+
+logger = logging.get_logger(__name__)
+
+
+class StrictLoadingMixin:
+    """Stands before [`~transformers.PreTrainedModel`] among the bases of a model class."""
+
+    @classmethod
+    @verified
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """
+        As [`~transformers.PreTrainedModel.from_pretrained`], but a checkpoint that lacks a weight, holds one that the
+        model does not know, or one of another shape is an error. What is downloaded is compared with its checksums, see
+        [`load_verified`].
+
+        Raises:
+            OSError: The repo has no safetensors files, or a download arrived damaged twice.
+            ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference.
+        """
+        checkpoint = Checkpoint(pretrained_model_name_or_path, hub_options(kwargs))
+        model, info = cls._load_strictly(checkpoint, *args, **kwargs)
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _load_strictly(cls, checkpoint: Checkpoint, *args, **kwargs) -> tuple[Self, dict[str, Any]]:
+        """The model and transformers' loading info."""
+        # Found before transformers looks: for a repo with nothing but a pickle it takes weights from a pull request of its
+        # conversion bot, and in a folder it falls back to the pickle.
+        logger.debug(f"Loading {checkpoint.weights}.")
+        kwargs["use_safetensors"] = True
+        model, info = super().from_pretrained(checkpoint.source, *args, output_loading_info=True, **kwargs)
+        problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
+        if any(problems.values()):
+            found = "; ".join(f"{len(keys)} {name}: {keys[:5]}" for name, keys in problems.items() if keys)
+            raise ValueError(
+                f"The weights in {str(checkpoint.source)!r} are not those of {cls.__name__}: {found}. Nothing was loaded by "
+                "halves. Check that config.json belongs to these weights; an original checkpoint has to be converted first."
+            )
+        return model, info
+
+
+__all__ = ["StrictLoadingMixin"]

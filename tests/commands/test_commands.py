@@ -1,0 +1,291 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The `nora15` command: its options, its defaults, its errors; and what `pip install` puts where without a checkout."""
+
+import dataclasses
+import importlib.util
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.numbered_dataset import write_v30
+from helpers.paths import EXAMPLES, ROOT
+from nora15_hf.commands import main
+from nora15_hf.commands.dispatcher import COMMANDS
+from nora15_hf.commands.library_defaults import library_defaults
+from nora15_hf.commands.parser import CONFIGS, CommandParser, find_config
+from nora15_hf.data.statistics_table import dataset_statistics
+from nora15_hf.doctor import examine_policy
+from nora15_hf.hub import AuthorFacts
+from nora15_hf.imagine import imagine
+
+MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
+LOADING = {"sft", "world-model", "preferences", "dpo"}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """Folder with what the wheel holds, built from a copy, since a build leaves files beside the sources."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("src", "model_cards"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    wheels = tmp_path_factory.mktemp("wheels")
+    command = [
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        wheels,
+        source,
+    ]
+    subprocess.run([sys.executable, "-m", *map(str, command)], check=True)
+    (wheel,) = wheels.glob("*.whl")
+    folder = tmp_path_factory.mktemp("site-packages")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def run_installed(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess:
+    """Runs Python with the wheel's files instead of the checkout's, in a folder without a checkout."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_wheel_holds_commands_configurations_and_templates(installed):
+    package = installed / "nora15_hf"
+    for module in MODULES.values():
+        assert (package / "commands" / Path(module.__file__).name).is_file()
+    assert {file.name for file in (package / "commands" / "configs").iterdir()} == {
+        file.name for file in (EXAMPLES / "configs").iterdir()
+    }
+    assert {file.name for file in (package / "model_cards").glob("*.md")} == {
+        file.name for file in (ROOT / "model_cards").glob("*.md")
+    }
+    assert len(list((package / "quickstart").glob("*.html"))) == len(list((package / "imagine").glob("*.html"))) == 1
+    (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "nora15 = nora15_hf_command:main" in entry_points.read_text()
+
+
+SCRIPT = """
+import sys
+sys.argv = ["nora15", *{arguments!r}]
+from nora15_hf_command import main
+try:
+    code = main()
+finally:
+    heavy = {{"torch", "transformers"}} & sys.modules.keys()
+    assert bool(heavy) == {loads}, heavy
+sys.exit(code)
+"""
+
+
+def shown_options(command: str) -> set[str]:
+    fields = [
+        field for arguments in MODULES[command].ARGUMENTS for field in dataclasses.fields(arguments) if field.init
+    ]
+    return {
+        field.name if "positional" in field.metadata else f"--{field.name.replace('_', '-')}" for field in fields
+    } | {"--config"}
+
+
+def test_help_of_the_installed_script_lists_all_commands(installed, tmp_path):
+    done = run_installed(installed, tmp_path, "-c", SCRIPT.format(arguments=["--help"], loads=False))
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert all(f"{name} {summary}" in text for name, summary in COMMANDS.items())
+
+
+@pytest.mark.parametrize("command", ["sft", *sorted(COMMANDS.keys() - LOADING)])
+def test_help_of_an_installed_command(installed, tmp_path, command):
+    """Loads torch only where options are those of transformers' TrainingArguments or choices the library's."""
+    code = SCRIPT.format(arguments=[command, "--help"], loads=command in LOADING)
+    done = run_installed(installed, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: nora15 {command} ")
+    assert shown_options(command) <= set(re.findall(r"[\w-]+", done.stdout))
+
+
+@pytest.mark.parametrize("command", sorted(LOADING))
+def test_help_of_commands_that_load_the_library(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert shown_options(command) <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
+
+
+def test_the_installed_script_runs_a_command(installed, tmp_path):
+    write_v30(tmp_path / "numbers", top="image")
+    arguments = ["stats", "numbers", "--dataset-key", "robot"]
+    done = run_installed(installed, tmp_path, "-c", SCRIPT.format(arguments=arguments, loads=True))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("robot: 6 episodes, 41 frames")
+
+
+def test_the_installed_package_trains_in_two_processes(installed, tmp_path):
+    """From the shipped configuration by its name, with `accelerate launch -m` as on several GPUs."""
+    write_v30(tmp_path / "numbers", top="image")
+    options = {"datasets": "numbers", "dataset_keys": "numbers", "output_dir": "run", "image_size": 28, "max_steps": 1}
+    options |= {"per_device_train_batch_size": 2, "eval_strategy": "no", "save_steps": 1, "disable_tqdm": True}
+    flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--main_process_port", "0", "-m", "nora15_hf.commands.sft"]
+    command = ["-m", "accelerate.commands.launch", *launch, "--config", "sft_tiny.yaml", *flags]
+    done = run_installed(installed, tmp_path, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"model.safetensors", "config.json", "README.md", "checkpoint-1"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+    # The same settings as one process, in which the run has ended.
+    done = run_installed(installed, tmp_path, "-m", "nora15_hf.commands", "sft", "--config", "sft_tiny", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "This run is finished, see run." in done.stdout
+
+
+def test_the_examples_are_the_commands():
+    for file, name in {
+        "sft": "sft",
+        "world_model": "world-model",
+        "build_preferences": "preferences",
+        "dpo": "dpo",
+        "push_to_hub": "push-all",
+    }.items():
+        assert len((EXAMPLES / f"{file}.py").read_text().splitlines()) < 12
+        spec = importlib.util.spec_from_file_location(file, EXAMPLES / f"{file}.py")
+        example = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(example)
+        assert example.main is MODULES[name].main
+    assert (EXAMPLES / "configs").resolve() == CONFIGS.resolve()
+
+
+def parsed(command: str, *arguments: str):
+    return CommandParser(MODULES[command].ARGUMENTS, description=command).parse(arguments)[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "expected"),
+    [
+        ("push", ["--dry-run", "folder", "me/x"], {"folder": Path("folder"), "repo": "me/x", "dry_run": True}),
+        ("push", ["folder", "me/x"], {"private": None, "dry_run": False, "with_code": False}),
+        ("push", ["folder", "me/x", "--private", "--with_code"], {"private": True, "with_code": True}),
+        ("push-all", ["--folder", "f", "--namespace", "me", "--dry_run", "true"], {"dry_run": True, "private": False}),
+        ("push-all", ["--folder=f", "--namespace=me", "--dry-run"], {"dry_run": True}),
+        ("stats", ["--delta-mask", "1,0", "data"], {"dataset": "data", "delta_mask": [True, False], "chunk_size": 5}),
+        ("imagine", ["--model", "m", "--dataset", "d", "--output", "o", "--episodes", "0,5"], {"episodes": [0, 5], "cases": 256}),
+        ("doctor", ["me/x", "--image-keys", "top, wrist"], {"image_keys": ["top", "wrist"], "samples": 16}),
+        ("card", ["f", "--datasets", "a/b,c/d", "--stage", "dpo"], {"datasets": ["a/b", "c/d"], "stage": "dpo"}),
+        ("quickstart", ["--output", "o", "--tasks", "a,b", "--smoke"], {"tasks": ["a", "b"], "smoke": True, "seed": None}),
+        ("convert", ["nora", "--output", "o", "--init-expert", "0"], {"init_expert": 0, "private": None}),
+    ],
+)  # fmt: skip
+def test_command_lines(command, arguments, expected):
+    options = vars(parsed(command, *arguments))
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_a_yaml_file_gives_every_option_and_the_command_line_wins(tmp_path):
+    file = tmp_path / "stats.yaml"
+    file.write_text(
+        "dataset: me/robot\noutput: stats.json\ndelta_mask: 1,1,0\nskip_bad_episodes: true\nseed: 3\nchunk_size: 4\n"
+    )
+    options = parsed("stats", "--config", str(file), "--chunk-size", "7")
+    assert (options.dataset, options.output) == ("me/robot", Path("stats.json"))
+    assert options.delta_mask == [True, True, False]
+    assert (options.skip_bad_episodes, options.seed, options.chunk_size) == (True, 3, 7)
+    assert parsed("stats", f"--config={file}", "me/other").dataset == "me/other"
+
+
+def test_shipped_configurations_are_found_by_name_and_files_come_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = CONFIGS / "sft_tiny.yaml"
+    assert find_config("sft_tiny") == find_config("sft_tiny.yaml") == shipped
+    Path("sft_tiny.yaml").write_text("")
+    assert find_config("sft_tiny.yaml") == Path("sft_tiny.yaml")
+    with pytest.raises(
+        FileNotFoundError, match=r"--config configs/sft_tiny\.yaml is neither .*: dpo_frozen_backbone, "
+    ):
+        find_config("configs/sft_tiny.yaml")
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_keys_of_shipped_configurations_are_options(file):
+    command = "world-model" if file.stem.startswith("world_model") else file.stem.split("_")[0]
+    names = {field.name for arguments in MODULES[command].ARGUMENTS for field in dataclasses.fields(arguments)}
+    assert set(yaml.safe_load(file.read_text())) <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "the following arguments are required: command"),
+        (["fly"], 2, "invalid choice: 'fly'"),
+        (["stats"], 2, "the following arguments are required: dataset"),
+        (["stats", "x", "--chunk-size", "many"], 2, "argument --chunk-size: invalid int value: 'many'"),
+        (["stats", "x", "--colour", "red"], 2, "nora15 stats: error: unrecognized arguments: --colour red"),
+        (["stats", "x", "--config"], 2, "argument --config: expected one argument"),
+        (["stats", "x", "--config", "no.yaml"], 2, "nora15 stats: --config no.yaml is neither a file nor one of"),
+        (["stats", "x", "--config", "sft_tiny"], 2, "nora15 stats: sft_tiny has keys that are no options: datasets, "),
+        (["card", "x", "--stage", "bc"], 2, "argument --stage: invalid choice: 'bc'"),
+        (["sft", "--config", "sft_tiny", "--max_steps", "x"], 2, "argument --max-steps: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_command_lines(arguments, code, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == code
+    assert message in capsys.readouterr().err
+
+
+def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
+    arguments = ["sft", "--config", "sft_tiny", "--output_dir", str(tmp_path), "--quantize_backbone", "true"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("nora15 sft: quantize_backbone needs lora_rank: ")
+
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MODULES["stats"], "run", interrupted)
+    assert main(["stats", "x"]) == 130
+    assert capsys.readouterr().err == "\nnora15 stats: interrupted; call it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "function"),
+    [
+        ("data/statistics_table.py", dataset_statistics),
+        ("doctor/doctor.py", examine_policy),
+        ("imagine/imagine.py", imagine),
+        ("hub/describe.py", AuthorFacts),
+    ],
+)
+def test_library_defaults_are_those_of_the_imported_function(file, function):
+    parameters = inspect.signature(function).parameters.values()
+    expected = {
+        parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY
+    }
+    found = library_defaults(file, function.__name__)
+    assert found.keys() <= expected.keys()
+    assert all(value == expected[name] for name, value in found.items())
+
+
+def test_every_option_has_help():
+    for module in MODULES.values():
+        assert all(field.metadata["help"] for field in dataclasses.fields(module.ARGUMENTS[0]))

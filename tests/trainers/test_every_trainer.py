@@ -1,0 +1,132 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What holds in all four trainers: the order of arguments, what is refused, metrics over processes, no pickled arguments."""
+
+import inspect
+import json
+
+import pytest
+import torch
+import transformers.trainer
+from transformers import Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
+from trl import DPOTrainer
+
+from helpers import encoder_pretraining_run
+from helpers.blobs import write_blobs
+from helpers.every_trainer import encoder_pretraining, preference, supervised, world_model
+from helpers.paths import TESTS
+from helpers.two_processes import accelerate_launch
+from nora15_hf import trainers
+from nora15_hf.trainers.argument_checks import check_training
+
+MAKERS = [supervised, preference, world_model, encoder_pretraining]
+TRAINERS = {name: value for name, value in vars(trainers).items() if name.endswith("Trainer")}
+every_trainer = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+
+
+def test_there_are_four_with_a_configuration_each():
+    configurations = {name for name in vars(trainers) if name.endswith("Config")}
+    assert set(TRAINERS) == {
+        "Nora15SFTTrainer", "FlowDPOTrainer", "WorldModelTrainer", "EncoderPretrainingTrainer",
+    }  # fmt: skip
+    assert configurations == {
+        "Nora15SFTConfig", "FlowDPOConfig", "WorldModelTrainingConfig", "EncoderPretrainingConfig",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
+@pytest.mark.parametrize("parent", [Trainer, DPOTrainer])
+def test_arguments_have_the_names_and_the_order_of_transformers_and_trl(trainer, parent):
+    own = [name for name in inspect.signature(trainer.__init__).parameters if name != "kwargs"]
+    common = ["self", "model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks", "optimizers"]
+    assert [name for name in own if name in common] == common
+    theirs = [name for name in inspect.signature(parent.__init__).parameters if name in own]
+    # Everything behind the first two is given by name.
+    named = inspect.signature(trainer.__init__).parameters
+    assert {name for name in own if named[name].kind is inspect.Parameter.KEYWORD_ONLY} == set(own[3:])
+    assert [name for name in own[3:] if name in theirs and name != "ref_model"] == [
+        name for name in theirs if name in own[3:] and name != "ref_model"
+    ]
+    assert set(own) <= set(inspect.signature(Trainer.__init__).parameters) | set(
+        inspect.signature(DPOTrainer.__init__).parameters
+    )
+
+
+@every_trainer
+def test_several_gpus_in_one_process_are_refused(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match=r"DataParallel(.|\n)*accelerate launch.*CUDA_VISIBLE_DEVICES"):
+        make(tmp_path)
+
+
+@every_trainer
+def test_weights_that_round_small_updates_away_are_refused(make, tmp_path):
+    with pytest.raises(ValueError, match=r"learns in torch\.bfloat16: small updates .*dtype=torch\.float32"):
+        make(tmp_path, change=lambda model: model.to(torch.bfloat16))
+
+
+@every_trainer
+def test_optimizers_that_cannot_run_are_refused(make, tmp_path):
+    with pytest.raises(ValueError, match=r'optim="paged_adamw_8bit" pages .* on cpu. Use optim="adamw_8bit"'):
+        make(tmp_path, optim="paged_adamw_8bit")
+
+
+def test_optimizers_of_bitsandbytes_are_refused_under_fsdp(tmp_path):
+    trainer = world_model(tmp_path)
+    trainer.is_fsdp_enabled, trainer.args.optim = True, OptimizerNames.ADAMW_8BIT
+    with pytest.raises(ValueError, match=r'optim="adamw_8bit" is bitsandbytes.*FSDP'):
+        check_training(trainer)
+
+
+def test_a_model_of_which_nothing_learns_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"No parameter of model requires a gradient"):
+        world_model(tmp_path, change=lambda model: model.requires_grad_(False))
+
+
+@every_trainer
+def test_no_saved_folder_holds_pickled_arguments(make, tmp_path):
+    trainer = make(tmp_path)
+    trainer.train()
+    trainer.save_model()
+    saved = {path.parent.name for path in tmp_path.rglob("*.safetensors")}
+    assert {"checkpoint-1", "checkpoint-2", "training"} <= saved
+    assert not list(tmp_path.rglob("training_args.bin"))
+    # Other trainers in the same process still write theirs.
+    assert transformers.trainer.TRAINING_ARGS_NAME == "training_args.bin"
+
+
+@pytest.mark.parametrize("make", [supervised, preference, world_model], ids=lambda make: make.__name__)
+def test_no_upload_holds_pickled_arguments(make, hub, tmp_path):
+    """Uploads at every save, with the state for continuing elsewhere, then the end of the training."""
+    trainer = make(
+        tmp_path,
+        push_to_hub=True,
+        hub_model_id="robots/training",
+        hub_strategy="checkpoint",
+        hub_always_push=True,
+    )
+    trainer.train()
+    trainer.save_model()
+    files = hub.files("robots/training")
+    assert "model.safetensors" in files
+    assert "last-checkpoint/optimizer.pt" in files
+    assert not [file for file in files if file.endswith("training_args.bin")]
+
+
+def test_encoder_pretraining_logs_means_over_processes(tmp_path, monkeypatch):
+    """Two processes see the batches that one accumulates, and log the same, each metric over both of them."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    write_blobs(tmp_path / "blobs", 4)
+    runs = {}
+    for processes in (1, 2):
+        folder = tmp_path / f"{processes}"
+        folder.mkdir()
+        accelerate_launch(
+            encoder_pretraining_run.__file__, tmp_path / "blobs", folder, 2 // processes, num_processes=processes
+        )
+        runs[processes] = [log for log in json.loads((folder / "log_history.json").read_text()) if "loss" in log]
+    names = ("loss", "grad_norm", "prediction_loss", "reconstruction_loss", "latent_std", "latent_rank")
+    assert len(runs[1]) == len(runs[2]) == 2
+    for one, two in zip(runs[1], runs[2], strict=True):
+        for name in names:
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
