@@ -28,15 +28,9 @@ from nora15_hf.cards.card_info import (
     WorldModelCardInfo,
 )
 from nora15_hf.cards.card_settings import setting_text
-from nora15_hf.cards.cards import (
-    write_adapter_card,
-    write_demonstration_card,
-    write_policy_card,
-    write_preference_card,
-    write_world_model_card,
-)
+from nora15_hf.cards.cards import save_card
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences.preference_dataset import preference_features
+from nora15_hf.preferences.preference_dataset import DATA_FILES, preference_features
 
 ADAPTER = AdapterCardInfo(
     repo_id="adapter",
@@ -73,6 +67,7 @@ WORLD_MODEL = WorldModelCardInfo(
 PREFERENCES = PreferenceCardInfo(
     repo_id="preferences",
     name="metaworld-preferences",
+    data_files=DATA_FILES,
     num_rows=2_970,
     num_candidates=5,
     chunk_size=5,
@@ -121,11 +116,11 @@ def save_adapter(folder: Path) -> None:
 
 
 CARDS = {
-    "policy-dpo": (save_policy, write_policy_card, POLICY, ModelCard),
-    "adapter": (save_adapter, write_adapter_card, ADAPTER, ModelCard),
-    "world-model": (save_world_model, write_world_model_card, WORLD_MODEL, ModelCard),
-    "preferences": (write_preferences, write_preference_card, PREFERENCES, DatasetCard),
-    "demonstrations": (write_demonstrations, write_demonstration_card, DEMONSTRATIONS, DatasetCard),
+    "policy-dpo": (save_policy, POLICY, ModelCard),
+    "adapter": (save_adapter, ADAPTER, ModelCard),
+    "world-model": (save_world_model, WORLD_MODEL, ModelCard),
+    "preferences": (write_preferences, PREFERENCES, DatasetCard),
+    "demonstrations": (write_demonstrations, DEMONSTRATIONS, DatasetCard),
 }
 
 
@@ -133,9 +128,9 @@ CARDS = {
 def output(tmp_path_factory) -> Path:
     """The artefacts with their cards, as a quickstart leaves them."""
     root = tmp_path_factory.mktemp("output")
-    for name, (save, write_card, info, _) in CARDS.items():
+    for name, (save, info, _) in CARDS.items():
         save(root / name)
-        write_card(root / name, info)
+        save_card(root / name, info)
     return root
 
 
@@ -159,9 +154,9 @@ def test_card_is_complete_and_its_metadata_survives_a_round_trip(output, name):
 def test_template_uses_only_what_it_is_given(output, tmp_path, monkeypatch, name):
     # an unknown variable renders as nothing by default; here it raises
     monkeypatch.setattr(jinja2, "Template", functools.partial(jinja2.Template, undefined=jinja2.StrictUndefined))
-    save, write_card, info, _ = CARDS[name]
+    save, info, _ = CARDS[name]
     save(tmp_path / name)
-    card = write_card(tmp_path / name, info)
+    card = save_card(tmp_path / name, info)
     assert card.read_text(encoding="utf-8") == (output / name / "README.md").read_text(encoding="utf-8")
 
 
@@ -201,7 +196,7 @@ def test_policy_card_before_evaluation_and_with_several_keys(tmp_path):
     info = dataclasses.replace(
         POLICY, stage="sft", evaluation=None, rewards={}, base_model=None, statistics_keys=("libero", "metaworld")
     )
-    card = ModelCard.load(write_policy_card(tmp_path, info))
+    card = ModelCard.load(save_card(tmp_path, info))
     assert card.data.eval_results is None
     assert card.data.base_model is None
     assert "Not evaluated in closed loop" in card.text
@@ -235,6 +230,6 @@ def test_information_that_would_make_a_wrong_card_is_refused(change, message):
 
 def test_card_needs_its_artefact(tmp_path):
     with pytest.raises(NotADirectoryError, match="save the model or dataset there first"):
-        write_policy_card(tmp_path / "missing", POLICY)
+        save_card(tmp_path / "missing", POLICY)
     with pytest.raises(FileNotFoundError, match="Write the data first"):
-        write_preference_card(tmp_path, PREFERENCES)
+        save_card(tmp_path, PREFERENCES)

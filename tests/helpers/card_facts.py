@@ -11,6 +11,7 @@ from nora15_hf.cards.card_info import (
     PolicyCardInfo,
 )
 from nora15_hf.data import LeRobotWriter
+from nora15_hf.data.lerobot_writer import DATA_FILES
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.vjepa2_ac.presets import tiny_world_model
 
@@ -49,7 +50,8 @@ DEMONSTRATIONS = DemonstrationCardInfo(
     source="scripted experts in Meta-World 3.1.1",
     robot_type="metaworld_sawyer",
     fps=80,
-    num_frames=6,
+    data_files=DATA_FILES,
+    num_rows=6,
     image_size=84,
     tasks={"open the faucet": 1, "close the faucet": 1},
     features={"observation.image": "camera picture", "action": "clean action of the expert"},

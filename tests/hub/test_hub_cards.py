@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
 from helpers.card_facts import DEMONSTRATIONS, POLICY, save_policy, save_world_model, write_demonstrations
-from nora15_hf.cards.cards import write_policy_card
+from nora15_hf.cards.cards import save_card
 from nora15_hf.clips import ClipConventions
 from nora15_hf.commands import main
 from nora15_hf.data import LeRobotDataset
@@ -181,7 +181,7 @@ def test_artefacts_without_a_card_are_refused(tmp_path):
 
 def test_a_pushed_card_names_its_repo_and_its_neighbours(hub, tmp_path):
     save_policy(tmp_path / "policy-dpo")
-    write_policy_card(tmp_path / "policy-dpo", POLICY)
+    save_card(tmp_path / "policy-dpo", POLICY)
     push_folder(tmp_path / "policy-dpo", "tuned")
     card = ModelCard(hub.files("robots/tuned")["README.md"].decode())
     assert 'repo = "robots/tuned"' in card.text
@@ -206,20 +206,41 @@ def test_world_model_card_tells_how_clips_are_read(saved, tmp_path):
     assert "| camera | observation.image |" in text
 
 
-def test_a_pushed_preference_card_names_its_neighbours():
-    rows = ("observations from", "candidates from", "world model", "pair")
-    table = "".join(
-        f"| {row} | {name} |\n" for row, name in zip(rows, ("a", "other/b", "not stated", "c"), strict=True)
-    )
-    addressed = addressed_card("---\nlicense: mit\n---\n" + table, "mine", "robots/mine")
-    assert addressed.endswith(table.replace("| a |", "| robots/a |"))
+def test_a_pushed_preference_card_names_its_neighbours(saved, tmp_path):
+    shutil.copytree(saved / "preferences", tmp_path / "mine")
+    write_card(tmp_path / "mine", AuthorFacts(datasets=("a",), base_model="other/b"))
+    addressed = DatasetCard(addressed_card(tmp_path / "mine", "robots/mine"))
+    assert "| observations from | robots/a |" in addressed.text
+    assert "| candidates from | other/b |" in addressed.text
+    assert "| world model | not stated |" in addressed.text
+    assert "| pair | best against worst of the candidates |" in addressed.text
+    assert 'load_dataset("robots/mine", split="train")' in addressed.text
+    assert addressed.data.source_datasets == ["robots/a"]
+    again = addressed_card(tmp_path / "mine", "robots/mine")
+    (tmp_path / "mine/README.md").write_text(again)
+    assert addressed_card(tmp_path / "mine", "robots/mine") == again, "a card with full names stays as it is"
 
 
-def test_full_names_and_texts_without_metadata_stay():
-    text = '---\nbase_model: other/policy\n---\nfrom_pretrained("other/policy")\nfrom_pretrained("base")\n'
-    addressed = addressed_card(text, "mine", "robots/mine")
-    assert addressed == text.replace('"base"', '"robots/base"')
-    assert addressed_card("# Notes", "mine", "robots/mine") == "# Notes"
+def test_full_names_and_texts_without_metadata_stay(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = '---\nbase_model: other/policy\ndatasets:\n- mine\n- data\n---\nfrom_pretrained("other/policy")\n'
+    (folder / "README.md").write_text(text)
+    addressed = addressed_card(folder, "robots/arm")
+    assert addressed == text.replace("- mine", "- robots/arm").replace("- data", "- robots/data")
+    (folder / "README.md").write_text("# Notes")
+    assert addressed_card(folder, "robots/mine") == "# Notes"
+
+
+def test_what_somebody_wrote_into_a_card_is_pushed_as_it_is(tmp_path, caplog):
+    save_policy(tmp_path / "policy-dpo")
+    file = save_card(tmp_path / "policy-dpo", POLICY)
+    file.write_text(file.read_text().replace("## Evaluation", "We also tried it on a real arm.\n\n## Evaluation"))
+    written = ModelCard.load(file)
+    addressed = ModelCard(addressed_card(tmp_path / "policy-dpo", "robots/tuned"))
+    assert addressed.text == written.text
+    assert addressed.data.base_model == "robots/policy-sft"
+    assert "call `nora15 card` with --repo-id robots/tuned" in caplog.text
 
 
 def test_the_card_of_a_pushed_policy_runs_as_it_reads(hub, saved, tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from nora15_hf.data.dataset_configs import dataset_configs
+from nora15_hf.cards.dataset_configs import dataset_configs
 from nora15_hf.data.dataset_fingerprint import dataset_fingerprint
 from nora15_hf.repo_files.fingerprint import digest, file_digest, fingerprint
 

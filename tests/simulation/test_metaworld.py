@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nora15_hf
+from nora15_hf.cards.wilson_interval import wilson_interval
 from nora15_hf.data.lerobot_dataset import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.evaluation.rollout import Episode, EpisodeResult, ShuffledImages, rollout
-from nora15_hf.evaluation.success import SuccessTable, compare_paired, wilson_interval
+from nora15_hf.evaluation.success import SuccessTable, compare_paired
 from nora15_hf.simulation.environment import Observation, find_task
 from nora15_hf.simulation.expert_episodes import ExpertNoise, record_expert_episode
 from nora15_hf.simulation.metaworld.camera import CAMERA_AXES, CAMERA_POSITION, SLOPE, Crop, hand_projection

@@ -1,27 +1,16 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What a card says about an artefact: plain frozen dataclasses, checked when they are made."""
 
-from __future__ import annotations
-
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import metadata
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .card_settings import Setting
-
-__all__ = [
-    "NOT_STATED",
-    "AdapterCardInfo",
-    "DemonstrationCardInfo",
-    "Evaluation",
-    "PolicyCardInfo",
-    "PreferenceCardInfo",
-    "Stage",
-    "WorldModelCardInfo",
-]
 
 NOT_STATED = "not stated"
 """For what nobody told: a gap that is seen."""
@@ -59,15 +48,111 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyCardInfo:
+class Conversion:
     """
-    What the card of a policy says.
+    What is known of a policy or world model whose weights come from another repo unchanged.
 
     Args:
-        repo_id (`str`): what a reader passes to `from_pretrained`.
-        name (`str`): title of the card and model name of the results.
+        source (`str`): where from, without a path of this machine.
+        dtypes (`str`): of the stored weights.
+        parts (`Mapping[str, str]`): part to where it was taken from: tokenizer, FAST codec, action statistics, encoder.
+        seed (`int`, *optional*): of an action expert that the source lacked and that is newly initialised.
+        raw_dimensions (`Mapping[str, Sequence[int]]`): dataset key to the action dimensions that are left raw.
+    """
+
+    source: str
+    dtypes: str
+    parts: Mapping[str, str]
+    seed: int | None = None
+    raw_dimensions: Mapping[str, list[int]] = field(default_factory=dict)
+
+
+def _library_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("nora15_hf", "transformers", "peft")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardInfo:
+    """
+    What every card says. A card is a function of this alone, so that it can be written again under another name.
+
+    Args:
+        repo_id (`str`): what a reader passes to `from_pretrained` or `load_dataset`.
+        name (`str`): title of the card.
+        limits (`tuple[str, ...]`): sentences added to the general limits.
+        license (`str`, *optional*): Hub licence identifier; `None` where it is that of the original weights.
+        versions (`Mapping[str, str]`): package to version; those installed by default.
+
+    Raises:
+        ValueError: a field that names another repo holds no Hub repo id.
+    """
+
+    template: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]]
+    # Field whose value is a tag, too.
+    tag_field: ClassVar[str | None] = None
+    # Fields that name other repos: an id, several, or None.
+    references: ClassVar[tuple[str, ...]] = ()
+
+    repo_id: str
+    name: str
+    limits: tuple[str, ...] = ()
+    license: str | None = "apache-2.0"
+    versions: Mapping[str, str] = field(default_factory=_library_versions)
+
+    def __post_init__(self):
+        for reference in self.references:
+            named = vars(self)[reference]
+            if isinstance(named, str):
+                check_repo_id(reference, named)
+            for index, repo_id in enumerate(() if isinstance(named, str | None) else named):
+                check_repo_id(f"{reference}[{index}]", repo_id)
+
+    def addressed(self, repo_id: str) -> Self:
+        """The same under the name `repo_id`, `namespace/name`; bare names of other repos get its namespace."""
+        named = {reference: address(vars(self)[reference], repo_id, self.repo_id) for reference in self.references}
+        return replace(self, repo_id=repo_id, **named)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, for [`from_dict`]."""
+        return json.loads(json.dumps({"kind": type(self).__name__} | asdict(self), default=str))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCardInfo(CardInfo):
+    """
+    What the card of a model says.
+
+    Args:
+        num_parameters (`int`): number of parameters in the repo.
+        training (`Mapping[str, Setting]`): hyper-parameters.
+        base_model (`str`, *optional*): repo that training started from.
+        datasets (`tuple[str, ...]`): repos trained on.
+        evaluation ([`Evaluation`], *optional*): closed-loop results, of a policy.
+        conversion ([`Conversion`], *optional*): for weights that were not trained but converted.
+        is_adapter (`bool`): whether the repo holds adapters of `base_model` instead of a whole model.
+        others: as in [`CardInfo`].
+    """
+
+    library: ClassVar[str] = "transformers"
+    references: ClassVar[tuple[str, ...]] = ("base_model", "datasets")
+
+    num_parameters: int
+    training: Mapping[str, Setting] = field(default_factory=dict)
+    base_model: str | None = None
+    datasets: tuple[str, ...] = ()
+    evaluation: Evaluation | None = None
+    conversion: Conversion | None = None
+    is_adapter: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyCardInfo(ModelCardInfo):
+    """
+    What the card of a policy says, see [`~nora15_hf.cards.policy_card.policy_card_info`].
+
+    Args:
         stage (`str`): `"sft"`, `"continued-sft"`, `"dpo"` or `"not stated"`.
-        num_parameters (`int`): number of parameters.
         image_size (`int`): side of the square model image in pixels.
         chunk_size (`int`), action_dim (`int`): shape of a chunk.
         n_action_steps (`int`): actions executed before the next query.
@@ -78,20 +163,20 @@ class PolicyCardInfo:
         statistics_keys (`tuple[str, ...]`): dataset keys with statistics in the checkpoint.
         decoder (`str`): how actions are sampled, with the number of steps.
         example_instruction (`str`): an instruction of the training data, used in the usage snippet.
-        base_model (`str`, *optional*): repo that training started from.
         started_from (`str`): what to say without a `base_model`.
-        datasets (`tuple[str, ...]`): repos trained on.
         rewards (`Mapping[str, float]`): weight of each reward behind the preferences; empty without preferences.
-        training (`Mapping[str, Setting]`): hyper-parameters.
-        evaluation (`Evaluation`, *optional*): closed-loop results.
-        limits (`tuple[str, ...]`): sentences added to the general limits.
-        license (`str`): Hub licence identifier.
+        curves (`str`, *optional*): file in the repo with the curves of a preference training.
+        others: as in [`ModelCardInfo`].
+
+    Raises:
+        ValueError: an unknown stage, no dataset key, or a `base_model` or dataset that is no Hub repo id.
     """
 
-    repo_id: str
-    name: str
+    template: ClassVar[str] = "policy.md"
+    tags: ClassVar[tuple[str, ...]] = ("nora15", "nora15_hf", "robotics", "vision-language-action", "flow-matching")
+    tag_field: ClassVar[str] = "stage"
+
     stage: Stage
-    num_parameters: int
     image_size: int
     chunk_size: int
     action_dim: int
@@ -102,66 +187,50 @@ class PolicyCardInfo:
     statistics_keys: tuple[str, ...]
     decoder: str
     example_instruction: str
-    training: Mapping[str, Setting]
     state_dim: int | None = None
-    base_model: str | None = None
     started_from: str = "random weights"
-    datasets: tuple[str, ...] = ()
     rewards: Mapping[str, float] = field(default_factory=dict)
-    evaluation: Evaluation | None = None
-    limits: tuple[str, ...] = ()
-    license: str = "apache-2.0"
+    curves: str | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.stage not in get_args(Stage):
             raise ValueError(f"`stage` is {self.stage!r}; expected one of {', '.join(get_args(Stage))}.")
         if not self.statistics_keys:
             raise ValueError("`statistics_keys` is empty: pass the dataset keys of the processor's action statistics.")
-        _check_repo_ids(base_model=self.base_model)
-        _check_repo_ids(**{f"datasets[{index}]": dataset for index, dataset in enumerate(self.datasets)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterCardInfo:
+class AdapterCardInfo(ModelCardInfo):
     """
     What the card of a LoRA adapter says.
 
     Args:
-        repo_id (`str`), name (`str`): as in [`PolicyCardInfo`].
         base_model (`str`): repo of the policy that the adapter belongs to.
-        num_parameters (`int`): numbers stored in the repo.
         rank (`int`), alpha (`float`): of the low-rank matrices.
         target_modules (`str` or `tuple[str, ...]`): layers that are adapted: a pattern, or names.
         modules_to_save (`tuple[str, ...]`): modules that were trained as a whole.
-        training, datasets, evaluation, limits, license: as in [`PolicyCardInfo`].
+        others: as in [`ModelCardInfo`].
     """
 
-    repo_id: str
-    name: str
-    base_model: str
-    num_parameters: int
+    template: ClassVar[str] = "lora_adapter.md"
+    tags: ClassVar[tuple[str, ...]] = ("nora15", "nora15_hf", "robotics", "vision-language-action", "lora")
+    library: ClassVar[str] = "peft"
+
+    is_adapter: bool = True
+    base_model: str = field()
     rank: int
     alpha: float
     target_modules: str | tuple[str, ...]
     modules_to_save: tuple[str, ...]
-    training: Mapping[str, Setting]
-    datasets: tuple[str, ...] = ()
-    evaluation: Evaluation | None = None
-    limits: tuple[str, ...] = ()
-    license: str = "apache-2.0"
-
-    def __post_init__(self):
-        _check_repo_ids(base_model=self.base_model)
-        _check_repo_ids(**{f"datasets[{index}]": dataset for index, dataset in enumerate(self.datasets)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldModelCardInfo:
+class WorldModelCardInfo(ModelCardInfo):
     """
     What the card of a world model says.
 
     Args:
-        repo_id (`str`), name (`str`), num_parameters (`int`): as in [`PolicyCardInfo`].
         image_size (`int`): side of the square model image in pixels.
         action_dim (`int`): width of an action.
         horizon (`int`): number of steps it is rolled out for.
@@ -170,14 +239,14 @@ class WorldModelCardInfo:
         action_space (`str`): meaning of each action dimension.
         action_scale (`str`): how actions are normalised.
         state_input (`str`): what is passed as robot state.
-        training (`Mapping[str, Setting]`): hyper-parameters.
+        pose_dim (`int`, *optional*): width of the pose that `rollout` needs; `None` when it needs none.
         metrics (`Mapping[str, Setting]`): held-out losses, action sensitivity, collapse metric.
-        base_model, datasets, limits, license: as in [`PolicyCardInfo`].
+        others: as in [`ModelCardInfo`].
     """
 
-    repo_id: str
-    name: str
-    num_parameters: int
+    template: ClassVar[str] = "world_model.md"
+    tags: ClassVar[tuple[str, ...]] = ("vjepa2_ac", "nora15_hf", "robotics", "world-model", "reward-model")
+
     image_size: int
     action_dim: int
     horizon: int
@@ -186,43 +255,52 @@ class WorldModelCardInfo:
     action_space: str
     action_scale: str
     state_input: str
-    training: Mapping[str, Setting]
-    metrics: Mapping[str, Setting]
-    base_model: str | None = None
-    datasets: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-    license: str = "apache-2.0"
-
-    def __post_init__(self):
-        _check_repo_ids(base_model=self.base_model)
-        _check_repo_ids(**{f"datasets[{index}]": dataset for index, dataset in enumerate(self.datasets)})
+    pose_dim: int | None = None
+    metrics: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceCardInfo:
+class DatasetCardInfo(CardInfo):
+    """
+    What the card of a dataset says.
+
+    Args:
+        data_files (`str`): pattern of the parquet files, relative to the folder; `load_dataset` finds the rows by it.
+        num_rows (`int`): rows of these files: frames, or preference pairs.
+        demonstrations (`str`, *optional*): repo that the observations come from, where that is another one.
+        others: as in [`CardInfo`].
+    """
+
+    data_files: str
+    num_rows: int
+    demonstrations: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceCardInfo(DatasetCardInfo):
     """
     What the card of a preference dataset says.
 
     Args:
-        repo_id (`str`), name (`str`): what a reader passes to `load_dataset`, and the title.
-        num_rows (`int`), num_candidates (`int`), chunk_size (`int`), action_dim (`int`): shapes.
-        demonstrations (`str`), policy (`str`), world_model (`str`): repos the observations, candidates and imagined
-            futures come from; `None` where there is none, or where it is not known.
+        num_candidates (`int`), chunk_size (`int`), action_dim (`int`): shapes.
+        policy (`str`), world_model (`str`): repos that candidates and imagined futures come from; `None` where there is
+            none, or where it is not known.
         rewards (`Mapping[str, float]`): weight of each reward in the combination.
         selection (`str`): how chosen and rejected were picked, for example `"best against worst of the candidates"`.
         min_margin (`float`): pairs below this reward difference were dropped.
         num_dropped (`int`): how many were.
         provenance (`Mapping[str, Setting]`): revisions, sampler steps, seed and what else is needed to make it again.
-        limits (`tuple[str, ...]`), license (`str`): as in [`PolicyCardInfo`].
+        figures (`tuple[str, ...]`): pictures in the repo.
+        others: as in [`DatasetCardInfo`].
     """
 
-    repo_id: str
-    name: str
-    num_rows: int
+    template: ClassVar[str] = "preferences.md"
+    tags: ClassVar[tuple[str, ...]] = ("nora15_hf", "robotics", "preferences", "dpo")
+    references: ClassVar[tuple[str, ...]] = ("demonstrations", "policy", "world_model")
+
     num_candidates: int
     chunk_size: int
     action_dim: int
-    demonstrations: str | None
     policy: str | None
     world_model: str | None
     rewards: Mapping[str, float]
@@ -230,36 +308,32 @@ class PreferenceCardInfo:
     min_margin: float
     num_dropped: int
     provenance: Mapping[str, Setting]
-    limits: tuple[str, ...] = ()
-    license: str = "apache-2.0"
-
-    def __post_init__(self):
-        _check_repo_ids(demonstrations=self.demonstrations, policy=self.policy, world_model=self.world_model)
+    figures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemonstrationCardInfo:
+class DemonstrationCardInfo(DatasetCardInfo):
     """
     What the card of a LeRobot dataset says.
 
     Args:
-        repo_id (`str`), name (`str`): what a reader passes to `load_dataset`, and the title.
         source (`str`): who demonstrated what and where, the end of the first sentence of the card.
-        robot_type (`str`), fps (`float`), num_frames (`int`), image_size (`int`): as in `info.json`.
+        robot_type (`str`), fps (`float`), image_size (`int`): as in `info.json`.
         tasks (`Mapping[str, int]`): instruction to number of episodes.
         features (`Mapping[str, str]`): column to its meaning.
         action_space (`str`), gripper (`str`): as in [`PolicyCardInfo`].
         conventions (`Mapping[str, Setting]`): renderer, camera and what else training and evaluation must share.
         recording (`Mapping[str, Setting]`): seeds, noise, dropped episodes.
-        limits (`tuple[str, ...]`), license (`str`): as in [`PolicyCardInfo`].
+        others: as in [`DatasetCardInfo`].
     """
 
-    repo_id: str
-    name: str
+    template: ClassVar[str] = "demonstrations.md"
+    tags: ClassVar[tuple[str, ...]] = ("LeRobot", "nora15_hf", "robotics")
+    tag_field: ClassVar[str] = "robot_type"
+
     source: str
     robot_type: str
     fps: float
-    num_frames: int
     image_size: int
     tasks: Mapping[str, int]
     features: Mapping[str, str]
@@ -267,18 +341,76 @@ class DemonstrationCardInfo:
     gripper: str
     conventions: Mapping[str, Setting]
     recording: Mapping[str, Setting]
-    limits: tuple[str, ...] = ()
-    license: str = "apache-2.0"
 
 
-def _check_repo_ids(**repo_ids: str | None) -> None:
-    # Hub metadata takes repo ids only, and a path would tell strangers about the machine it was made on
-    for name, repo_id in repo_ids.items():
-        if repo_id is None:
-            continue
-        try:
-            validate_repo_id(repo_id)
-        except HFValidationError as error:
-            raise ValueError(
-                f"`{name}` is {repo_id!r}; expected a Hub repo id such as 'policy-sft' or 'owner/policy-sft', not a path."
-            ) from error
+_KINDS = {
+    kind.__name__: kind
+    for kind in (PolicyCardInfo, AdapterCardInfo, WorldModelCardInfo, PreferenceCardInfo, DemonstrationCardInfo)
+}
+
+
+def from_dict(values: Mapping[str, Any]) -> CardInfo | None:
+    """
+    The [`CardInfo`] behind what [`~CardInfo.to_dict`] returned; `None` if another version of this package wrote it.
+    """
+    kind = _KINDS.get(values.get("kind"))
+    if kind is None or values.keys() - {"kind"} != {entry.name for entry in fields(kind)}:
+        return None
+    nested = {"evaluation": Evaluation, "conversion": Conversion}
+    return kind(
+        **{
+            name: nested[name](**value)
+            if name in nested and value is not None
+            else tuple(value)
+            if isinstance(value, list)
+            else value
+            for name, value in values.items()
+            if name != "kind"
+        }
+    )
+
+
+def address(named: str | list[str] | tuple[str, ...] | None, repo_id: str, own_name: str) -> Any:
+    """
+    Names of repos beside the one that `own_name` becomes on the Hub, `repo_id`: in its namespace where they have none.
+    """
+    if named is None or (isinstance(named, str) and "/" in named):
+        return named
+    if isinstance(named, str):
+        return repo_id if named == own_name else f"{repo_id.split('/')[0]}/{named}"
+    return type(named)(address(name, repo_id, own_name) for name in named)
+
+
+def check_repo_id(name: str, repo_id: str) -> str:
+    """
+    `repo_id`, if it is one: Hub metadata takes nothing else, and a path would tell strangers about the machine.
+
+    Raises:
+        ValueError: names the argument `name`.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`{name}` is {repo_id!r}; expected a Hub repo id such as 'policy-sft' or 'owner/policy-sft', not a path."
+        ) from error
+    return repo_id
+
+
+__all__ = [
+    "NOT_STATED",
+    "AdapterCardInfo",
+    "CardInfo",
+    "Conversion",
+    "DatasetCardInfo",
+    "DemonstrationCardInfo",
+    "Evaluation",
+    "ModelCardInfo",
+    "PolicyCardInfo",
+    "PreferenceCardInfo",
+    "Stage",
+    "WorldModelCardInfo",
+    "address",
+    "check_repo_id",
+    "from_dict",
+]

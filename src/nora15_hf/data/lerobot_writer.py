@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 from PIL import Image
 
-from .dataset_configs import dataset_configs
+from ..cards.dataset_configs import dataset_configs
 from .feature_statistics import channel_histogram, image_statistics, vector_statistics
 from .lerobot_layout import (
     CHUNKS_SIZE,

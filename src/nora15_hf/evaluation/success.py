@@ -3,9 +3,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
-from statistics import NormalDist
+from math import comb
 from typing import Protocol
+
+from ..cards.wilson_interval import wilson_interval
 
 
 class TaskOutcome(Protocol):
@@ -14,32 +15,6 @@ class TaskOutcome(Protocol):
     task: str
     seed: int
     success: bool
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate (Wilson 1927), sound also near 0 and 1 and for small `n`.
-
-    Args:
-        successes (`int`): between 0 and `n`.
-        n (`int`): episodes, at least 1.
-        confidence (`float`, defaults to 0.95): between 0 and 1, exclusive.
-
-    Returns:
-        `tuple[float, float]`: lower and upper bound in [0, 1].
-
-    Raises:
-        ValueError: counts or confidence outside their range.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"`successes` ({successes}) must lie between 0 and `n` ({n}), and `n` must be 1 or more.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` is {confidence}; it must lie between 0 and 1, for example 0.95.")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / n
-    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    # At the ends the bound is exactly 0 or 1; rounding would leave it 1e-17 beside.
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
 @dataclass(frozen=True)
@@ -183,4 +158,4 @@ def _mcnemar_exact(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail)
 
 
-__all__ = ["PairedComparison", "SuccessCount", "SuccessTable", "compare_paired", "wilson_interval"]
+__all__ = ["PairedComparison", "SuccessCount", "SuccessTable", "compare_paired"]

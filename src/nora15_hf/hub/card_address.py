@@ -1,25 +1,22 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """A card under the name its repo has on the Hub."""
 
-import re
+import logging
+from pathlib import Path
 
 from huggingface_hub import RepoCard
 
+from ..cards.card_info import address, from_dict
+from ..cards.cards import CARD_FILE, INFO_KEY, render_card
+
 __all__ = ["addressed_card"]
 
+logger = logging.getLogger(__name__)
+
 _REFERENCES = ("base_model", "datasets", "source_datasets")
-_CALLS = re.compile(
-    r"""((?:^repo = |load_dataset\(|LeRobotDataset\(|from_pretrained\((?:base, )?)")([\w.-]+)(?=")""", re.M
-)
-
-# What a card's tables and sentences call other repos.
-_MENTIONS = re.compile(
-    r"^(\| (?:started from|base model|trained on|observations from|candidates from|world model) \| )(.+)(?= \|$)", re.M
-)
-_NAME = re.compile(r"[\w.-]+")
 
 
-def addressed_card(text: str, folder_name: str, repo_id: str) -> str:
+def addressed_card(folder: Path, repo_id: str) -> str:
     """
     A card that was written for a local folder, as it should read in the repo.
 
@@ -27,33 +24,32 @@ def addressed_card(text: str, folder_name: str, repo_id: str) -> str:
     repos of the same namespace.
 
     Args:
-        text (`str`): The card.
-        folder_name (`str`): What the card calls its own artefact.
+        folder (`Path`): Folder of the artefact and its card.
         repo_id (`str`): The repo, `namespace/name`.
 
     Returns:
-        `str`: The card, if it has metadata, with `repo_id` in its usage snippets, and other bare names there, in its tables
-        and in its metadata put into the namespace. Names that have a namespace already stay as they are.
+        `str`: The card. One of this package is written again with `repo_id` as its own name and other bare names put
+        into the namespace. Of a card whose text somebody else wrote or edited, only the metadata are addressed; without
+        metadata it stays as it is.
     """
+    text = (folder / CARD_FILE).read_text(encoding="utf-8")
     if not text.startswith("---"):
         return text
-    namespace = repo_id.split("/")[0]
-
-    def address(name: str) -> str:
-        if "/" in name:
-            return name
-        return repo_id if name == folder_name else f"{namespace}/{name}"
-
     card = RepoCard(text, ignore_metadata_errors=False)
+    facts = card.data.get(INFO_KEY)
+    info = None if facts is None else from_dict(facts)
     for reference in _REFERENCES:
-        named = card.data.get(reference)
-        if named is not None:
-            card.data[reference] = address(named) if isinstance(named, str) else [address(name) for name in named]
-    card.text = _CALLS.sub(lambda match: match[1] + address(match[2]), card.text)
-    card.text = _MENTIONS.sub(
-        lambda match: (
-            match[1] + ", ".join(address(name) if _NAME.fullmatch(name) else name for name in match[2].split(", "))
-        ),
-        card.text,
-    )
+        if reference in card.data:
+            own_name = folder.resolve().name if info is None else info.repo_id
+            card.data[reference] = address(card.data[reference], repo_id, own_name)
+    if info is not None and render_card(folder, info).text == card.text:
+        card.data[INFO_KEY] = info.addressed(repo_id).to_dict()
+        card.text = render_card(folder, info.addressed(repo_id)).text
+    elif facts is not None:
+        logger.warning(
+            "%s was edited, or written by another version of this package: the names in its text stay as they are. Where "
+            "they should be those of the Hub, write them by hand or call `nora15 card` with --repo-id %s.",
+            folder / CARD_FILE,
+            repo_id,
+        )
     return str(card)

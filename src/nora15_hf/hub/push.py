@@ -82,5 +82,4 @@ def _addressed(plan: PushPlan, repo_id: str) -> dict[str, Path | bytes]:
     """The files, with the repo's name in the card."""
     if "README.md" not in plan.files:
         return plan.files
-    text = (plan.folder / "README.md").read_text(encoding="utf-8")
-    return plan.files | {"README.md": addressed_card(text, plan.folder.resolve().name, repo_id).encode()}
+    return plan.files | {"README.md": addressed_card(plan.folder, repo_id).encode()}

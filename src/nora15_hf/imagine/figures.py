@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from .film_strip import FilmStrip
 from .imagination import Imagination, contestant_label
 

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from ..trainers.world_model.world_model_metrics import ActionSensitivity
 from .film_strip import FilmStrip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from .figures import energy_curves, film_strip, ranking_bars
 from .imagination import Imagination, contestant_label
 

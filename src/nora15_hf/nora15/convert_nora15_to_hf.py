@@ -2,18 +2,18 @@
 """Published NORA checkpoints as native repos, which `AutoModel` and `AutoProcessor` load without anything else."""
 
 import copy
-import json
 import os
 from dataclasses import dataclass
-from importlib import metadata, resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 from transformers import Qwen2_5_VLConfig
 
 from ..actions.normalization import ActionStatistics
+from ..cards.card_info import Conversion, PolicyCardInfo
+from ..cards.cards import save_card
+from ..cards.policy_card import policy_card_info, raw_dimensions
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.fingerprint import artefact_name
 from ..repo_files.one_commit import push_model_folder
@@ -182,7 +182,8 @@ def convert_nora15_to_hf(
             norm_stats=processor.norm_stats,
             seed=init_expert,
         )
-        _write_card(folder, report, config, push_to or output.name)
+        scheduler = type(model.scheduler).__name__
+        save_card(folder, _card_info(report, config, processor, scheduler, push_to or output.name))
     if push_to is not None:
         push_model_folder(
             output,
@@ -280,38 +281,32 @@ def _new_expert(model: Nora15ForActionPrediction, seed: int, dtype: torch.dtype)
     }
 
 
-def _write_card(folder: Path, report: ConversionReport, config: Nora15Config, repo_id: str) -> None:
-    # A base model can only be a Hub id.
+def _card_info(
+    report: ConversionReport, config: Nora15Config, processor: Nora15Processor, scheduler: str, repo_id: str
+) -> PolicyCardInfo:
+    # A base model can only be a Hub id, and a machine's folders mean nothing to a reader of the card.
     base_model = None if os.path.isdir(report.source) else report.source
-    keys = list(report.norm_stats)
-    card = ModelCard.from_template(
-        ModelCardData(
-            base_model=base_model,
-            library_name="transformers",
-            pipeline_tag="robotics",
-            tags=["nora15", "nora15_hf", "robotics", "vision-language-action", "flow-matching"],
-        ),
-        template_str=resources.files("nora15_hf.model_cards").joinpath("converted_policy.md").read_text("utf-8")
-        + "\n",
-        name=repo_id.split("/")[-1],
+    names = {"tokenizer": "tokenizer", "action_codec": "FAST codec", "norm_stats": "action statistics"}
+    places = vars(report.sources)
+    return policy_card_info(
+        config,
+        processor,
         repo_id=repo_id,
-        source=base_model or "a local checkpoint",
-        parameters=f"{report.num_parameters:,}",
-        dtypes=", ".join(sorted({tensor.dtype for tensor in report.tensors})),
-        chunk_size=config.chunk_size,
-        action_dim=config.action_dim,
-        seed=report.seed,
-        # A machine's folders mean nothing to a reader of the card.
-        sources={
-            part: "a local folder" if os.path.exists(place) else f"`{place}`"
-            for part, place in vars(report.sources).items()
-        },
-        dataset_key="" if len(keys) == 1 else f", dataset_key={json.dumps(keys[0])}",
-        statistics={key: np.flatnonzero(~value.mask).tolist() for key, value in report.norm_stats.items()},
-        library_version=metadata.version("nora15_hf"),
-        transformers_version=metadata.version("transformers"),
+        num_parameters=report.num_parameters,
+        scheduler=scheduler,
+        base_model=base_model,
+        license=None,
+        conversion=Conversion(
+            source=base_model or "a local checkpoint",
+            dtypes=", ".join(sorted({tensor.dtype for tensor in report.tensors})),
+            parts={
+                name: "a local folder" if os.path.exists(places[part]) else f"`{places[part]}`"
+                for part, name in names.items()
+            },
+            seed=report.seed,
+            raw_dimensions=raw_dimensions(report.norm_stats),
+        ),
     )
-    card.save(folder / "README.md")
 
 
 __all__ = ["ConversionReport", "convert_nora15_to_hf"]

@@ -15,8 +15,8 @@ from huggingface_hub import DatasetCardData
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
+from ..cards.dataset_configs import dataset_configs
 from ..control.chunk_samplers import FastSampler, FlowSampler
-from ..data.dataset_configs import dataset_configs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint

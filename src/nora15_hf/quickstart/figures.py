@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from .report_data import ARM_LABELS, CurvePanel, Outcomes, PreferenceExample, total
 
 __all__ = [

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..cards.card_settings import setting_text
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from .animation import animated_data_uri, still_data_uri
 from .figures import (
     MAGNIFICATION,

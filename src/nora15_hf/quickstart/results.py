@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from .report_data import Outcomes, ReportData, total
 
 __all__ = ["write_results"]

@@ -4,7 +4,7 @@
 import dataclasses
 from pathlib import Path
 
-from ..evaluation.success import wilson_interval
+from ..cards.wilson_interval import wilson_interval
 from .config import QuickstartConfig
 from .report_data import ARM_LABELS, Outcomes, ReportData, total
 

@@ -5,12 +5,12 @@ import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
 from pathlib import Path
 
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 
+from ..cards.card_info import NOT_STATED, Conversion, WorldModelCardInfo
+from ..cards.cards import save_card
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.one_commit import push_model_folder
 from ..repo_files.shard_writer import ConvertedTensor, tensor_table, write_shards
@@ -151,7 +151,7 @@ def convert_vjepa2_ac_to_hf(
             files=tuple(files),
             dropped=tuple(dropped),
         )
-        _write_card(folder, report, push_to or output.name)
+        save_card(folder, _card_info(report, push_to or output.name))
     if push_to is not None:
         push_model_folder(
             output,
@@ -208,31 +208,36 @@ def _plan(source: Path, stored: Mapping[str, StoredTensor], config: VJEPA2ACConf
     return [ConvertedTensor(name, stored[name].dtype, shape, stored[name]) for name, shape in expected.items()]
 
 
-def _write_card(folder: Path, report: WorldModelConversionReport, repo_id: str) -> None:
+def _card_info(report: WorldModelConversionReport, repo_id: str) -> WorldModelCardInfo:
     config = report.config
-    card = ModelCard.from_template(
-        ModelCardData(
-            library_name="transformers",
-            pipeline_tag="robotics",
-            tags=["vjepa2_ac", "nora15_hf", "robotics", "world-model", "reward-model"],
-        ),
-        template_str=resources.files("nora15_hf.model_cards").joinpath("converted_world_model.md").read_text("utf-8")
-        + "\n",
-        name=repo_id.split("/")[-1],
+    metric = config.action_convention == "metric"
+    # A machine's folders mean nothing to a reader of the card.
+    sources = {"encoder": Path(report.encoder_source).name, "predictor": Path(report.source).name}
+    parts = {part: f"{report.num_parameters(part):,} parameters from `{source}`" for part, source in sources.items()}
+    return WorldModelCardInfo(
         repo_id=repo_id,
-        # A machine's folders mean nothing to a reader of the card.
-        source=Path(report.source).name,
-        encoder_source=Path(report.encoder_source).name,
-        encoder_parameters=f"{report.num_parameters('encoder'):,}",
-        predictor_parameters=f"{report.num_parameters('predictor'):,}",
-        dtypes=", ".join(sorted({tensor.dtype for tensor in report.tensors})),
-        config=config,
+        name=repo_id.rpartition("/")[2],
+        num_parameters=sum(report.num_parameters(part) for part in sources),
         image_size=config.encoder_config.crop_size,
-        metric=config.action_convention == "metric",
-        library_version=metadata.version("nora15_hf"),
-        transformers_version=metadata.version("transformers"),
+        action_dim=config.action_dim,
+        horizon=4,
+        encoder=sources["encoder"],
+        frame_step=NOT_STATED,
+        action_space="pose differences: metres, radians, gripper closedness" if metric else NOT_STATED,
+        action_scale="metres and radians" if metric else "normalised as the policy's",
+        state_input="poses: metres, radians, gripper closedness, robot base frame" if metric else "zeros",
+        pose_dim=config.state_dim if metric else None,
+        limits=(
+            "It knows the robots and cameras of its training data: it infers the axes of movement from the camera's view, so "
+            "that another camera position is another world.",
+        ),
+        license=None,
+        conversion=Conversion(
+            source=sources["predictor"],
+            dtypes=", ".join(sorted({tensor.dtype for tensor in report.tensors})),
+            parts=parts,
+        ),
     )
-    card.save(folder / "README.md")
 
 
 __all__ = ["WorldModelConversionReport", "convert_vjepa2_ac_to_hf"]

@@ -3,24 +3,20 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 from matplotlib.figure import Figure
-from peft import PeftModel
+from transformers import ProcessorMixin, TrainingArguments
 
-from ...cards.card_info import PolicyCardInfo
-from ...cards.cards import write_policy_card
+from ...cards.card_info import NOT_STATED, PolicyCardInfo
+from ...cards.policy_card import policy_card_info
+from ...nora15.modeling_nora15 import Nora15ForActionPrediction
 from ...preferences.preference_record import PreferenceInfo
-from ...repo_files.fingerprint import artefact_name
-
-if TYPE_CHECKING:
-    from .flow_dpo_trainer import FlowDPOTrainer
+from ..training_card import known, origin, training_settings
 
 CURVES_FILE = "preference_curves.png"
-_NOT_STATED = "not stated; ask who recorded the data"
 _SETTINGS = (
     "objective", "loss_type", "beta", "fast_beta", "fast_weight", "label_smoothing", "sft_weight", "proximal_weight",
     "proximal_bound", "num_draws", "reduction", "shared_draws", "antithetic_noise", "freeze_backbone",
@@ -94,109 +90,67 @@ def _points(log_history: Sequence[dict[str, float]], name: str) -> list[tuple[in
     return [(log["step"], log[name]) for log in log_history if name in log]
 
 
-def write_flow_dpo_card(trainer: "FlowDPOTrainer", name: str) -> Path:
+def flow_dpo_card_info(
+    policy: Nora15ForActionPrediction,
+    processor: ProcessorMixin,
+    args: TrainingArguments,
+    *,
+    steps: int,
+    rows: Dataset,
+    preferences: PreferenceInfo | None,
+    **facts: Any,
+) -> PolicyCardInfo:
     """
-    Writes `README.md` and the curves into the output folder of a run.
-
-    The data and the rewards behind them are taken from the record of the preference dataset, where it is known, see
-    [`~nora15_hf.preferences.PreferenceInfo`]; the meaning of the action dimensions from the processor's `conventions`.
+    What a run of flow DPO knows about its policy.
 
     Args:
-        trainer ([`FlowDPOTrainer`]): at any step.
-        name (`str`): of the model.
+        policy ([`Nora15ForActionPrediction`]), processor ([`Nora15Processor`]), args ([`FlowDPOConfig`]): of the run.
+        steps (`int`): optimiser steps done.
+        rows ([`~datasets.Dataset`]): preferences that were trained on.
+        preferences ([`PreferenceInfo`], *optional*): how they came about; `None` where it is not known.
+        facts: other fields of [`PolicyCardInfo`], `repo_id` among them.
     """
-    folder = Path(trainer.args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    card = write_policy_card(folder, _card_info(trainer, name))
-    if plot_preference_curves(trainer.state.log_history, folder / CURVES_FILE) is not None:
-        text = card.read_text(encoding="utf-8")
-        section = (
-            "## Preference training curves\n\n"
-            f"![Loss, margin, accuracy and errors against the training step]({CURVES_FILE})\n\n"
-            "Accuracy and margin say that the policy tells chosen from rejected, not that it acts better. When both errors "
-            "rise above the reference's (dashed), the policy is forgetting.\n\n"
-        )
-        heading = "## Intended use and limits"
-        card.write_text(text.replace(heading, section + heading, 1), encoding="utf-8")
-    return card
-
-
-def _card_info(trainer: "FlowDPOTrainer", name: str) -> PolicyCardInfo:
-    processor = trainer.processing_class
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    policy = model.get_base_model() if isinstance(model, PeftModel) else model
-    config = policy.config
-    keys = tuple(processor.norm_stats)
-    conventions = {field: value for key in keys for field, value in processor.conventions.get(key, {}).items()}
-    known = trainer.preference_info
-    base_model = artefact_name(config.name_or_path) if config.name_or_path else None
-    repo_id = trainer.hub_model_id or name
-    adapters = (
-        f"This repo holds adapters for {base_model}: load both with "
-        f"`nora15_hf.trainers.load_merged_policy(base, {repo_id!r})`, not as the snippet above does."
-    )
-    instruction = trainer.train_dataset[0]["instruction"]
-    return PolicyCardInfo(
-        repo_id=repo_id,
-        name=name,
+    told = known("how the preferences came about", lambda: preference_facts(rows, preferences), {})
+    weights = {}
+    if preferences is not None:
+        weights = known("the rewards", lambda: preferences.record.settings.reward_weights, {})
+    return policy_card_info(
+        policy.config,
+        processor,
         stage="dpo",
-        num_parameters=sum(parameter.numel() for parameter in policy.parameters()),
-        image_size=processor.image_size,
-        chunk_size=config.chunk_size,
-        action_dim=config.action_dim,
-        n_action_steps=config.chunk_size,
-        action_space=str(conventions.get("action_space", conventions.get("action", _NOT_STATED))),
-        gripper=str(conventions.get("gripper", _NOT_STATED)),
-        normalization=f"{processor.normalization_mode} of the dataset, to [-1, 1]",
-        state_dim=config.state_dim,
-        statistics_keys=keys,
-        decoder=f"flow matching, {type(policy.scheduler).__name__}, {config.num_inference_steps} steps",
-        example_instruction=instruction,
-        training=_training(trainer, known),
-        base_model=base_model,
-        rewards={} if known is None else known.record.settings.reward_weights,
-        limits=(adapters,) if isinstance(model, PeftModel) else (),
+        num_parameters=policy.num_parameters(),
+        scheduler=type(policy.scheduler).__name__,
+        training=training_settings(args, _SETTINGS, steps) | {"pairs": len(rows)} | told,
+        rewards=weights,
+        **origin(policy.config.name_or_path),
+        **facts,
     )
 
 
-def _training(trainer: "FlowDPOTrainer", known: PreferenceInfo | None) -> dict[str, Any]:
-    args = trainer.args
-    values = {setting: vars(args)[setting] for setting in _SETTINGS}
-    values = {
-        setting: value.value if isinstance(value, Enum) else value
-        for setting, value in values.items()
-        if value not in (None, False, 0.0)
-    }
-    values["steps"] = trainer.state.global_step
-    values["batch size"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    values["pairs"] = len(trainer.train_dataset)
-    return values | preference_facts(trainer.train_dataset, known)
-
-
-def preference_facts(rows: Dataset, known: PreferenceInfo | None) -> dict[str, Any]:
+def preference_facts(rows: Dataset, preferences: PreferenceInfo | None) -> dict[str, Any]:
     """
     Rows of the card's table that tell how preferences came about: from their record, else what the rows show.
 
     Args:
         rows ([`~datasets.Dataset`]): What was trained on.
-        known ([`PreferenceInfo`], *optional*): Of the rows as the trainer got them.
+        preferences ([`PreferenceInfo`], *optional*): Of the rows as the trainer got them.
     """
-    if known is None:
+    if preferences is None:
         shown = {"preferences": "from several sets, or without a record of how they were made"}
         if "rewards" in rows.features:
             shown["preferences: rewards"] = ", ".join(rows.features["rewards"])
         return shown | {"preferences: dataset keys": ", ".join(sorted(rows.unique("dataset_key")))}
-    settings = vars(known.record.settings)
+    settings = vars(preferences.record.settings)
     told = {
         f"preferences: {key.replace('_', ' ')}": settings[key]
         for key in ("policy", "policy_fingerprint", "sampler", "num_candidates", "pairing", "min_margin")
     }
-    told["preferences: demonstrations"] = known.record.provenance.get("demonstrations", _NOT_STATED)
-    told["preferences: counts"] = asdict(known.record.counts)
+    told["preferences: demonstrations"] = preferences.record.provenance.get("demonstrations", NOT_STATED)
+    told["preferences: counts"] = asdict(preferences.record.counts)
     told["preferences: standardised rewards"] = settings["reward"]["standardize"]
-    if known.sampled_by_policy is not None:
-        told["candidates are the starting policy's own"] = known.sampled_by_policy
+    if preferences.sampled_by_policy is not None:
+        told["candidates are the starting policy's own"] = preferences.sampled_by_policy
     return told
 
 
-__all__ = ["CURVES_FILE", "plot_preference_curves", "write_flow_dpo_card"]
+__all__ = ["CURVES_FILE", "flow_dpo_card_info", "plot_preference_curves"]

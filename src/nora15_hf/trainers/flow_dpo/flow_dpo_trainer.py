@@ -22,6 +22,7 @@ from transformers import ProcessorMixin, TrainerCallback
 from trl import DPOTrainer
 from trl.trainer.utils import use_adapter
 
+from ...cards.card_info import PolicyCardInfo
 from ...nora15.alternative_answers import answer_log_probs
 from ...nora15.flow_matching import FlowDraws, draw_flow_samples, flow_loss
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
@@ -32,7 +33,8 @@ from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
-from .flow_dpo_card import write_flow_dpo_card
+from ..training_card import card_names, known, save_training_card
+from .flow_dpo_card import CURVES_FILE, flow_dpo_card_info, plot_preference_curves
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_setup import (
     freeze_backbone,
@@ -490,17 +492,41 @@ class FlowDPOTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
                 )
                 self.control.should_training_stop |= self.args.stop_on_collapse
 
+    def _save_checkpoint(self, model: nn.Module, trial) -> None:
+        # TRL writes the card first. Here the weights come first, so that nothing about a card can lose a checkpoint.
+        super(DPOTrainer, self)._save_checkpoint(model, trial)
+        self.create_model_card()
+
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
         """
         Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint.
 
-        Nothing is written while an upload in the background reads the folder; the next upload begins with a new card.
+        Nothing is written while an upload in the background reads the folder; the next upload begins with a new card. What
+        cannot be told is left out, with the reason in the log: a card never ends a training.
         """
-        # TRL calls this at every save, before it is known whether the save will be uploaded.
         if self.is_world_process_zero() and not is_uploading(self):
-            write_flow_dpo_card(self, model_name or Path(self.args.output_dir).name)
+            save_training_card(self.args.output_dir, partial(self._card_info, model_name))
+
+    def _card_info(self, model_name: str | None) -> PolicyCardInfo:
+        folder, rows = Path(self.args.output_dir), self.train_dataset
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model)
+        is_adapter = isinstance(model, PeftModel)
+        curves = known("curves", lambda: plot_preference_curves(self.state.log_history, folder / CURVES_FILE))
+        return flow_dpo_card_info(
+            model.get_base_model() if is_adapter else model,
+            self.processing_class,
+            self.args,
+            **card_names(self.args.output_dir, self.hub_model_id, model_name),
+            steps=self.state.global_step,
+            rows=rows,
+            preferences=self.preference_info,
+            example_instruction=known("an instruction of its training", lambda: rows[0]["instruction"]),
+            is_adapter=is_adapter,
+            curves=None if curves is None else CURVES_FILE,
+        )
 
 
 def _surrogates(args: FlowDPOConfig) -> list[Surrogate]:

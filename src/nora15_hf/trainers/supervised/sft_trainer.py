@@ -11,11 +11,11 @@ from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from ...cards.cards import write_policy_card
+from ...cards.card_info import PolicyCardInfo
 from ...data.collator import PolicyCollator
 from ...data.image_augmentation import ImageAugmentation
 from ...data.lerobot_dataset import LeRobotDataset
@@ -29,6 +29,7 @@ from ..complete_push import CompletePushCallback, write_policy_files
 from ..ema import EmaCallback
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
+from ..training_card import card_names, known, save_training_card
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
 from .sft_card import sft_card_info
@@ -334,10 +335,29 @@ class Nora15SFTTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
         super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
-        """Writes this library's card of a policy into the output folder."""
+        """
+        Writes this library's card of a policy into the output folder. What cannot be told is left out, with the reason in
+        the log: a card never ends a training.
+        """
         if self.is_world_process_zero():
-            name = model_name or Path(self.args.output_dir).name
-            write_policy_card(self.args.output_dir, sft_card_info(self, name))
+            save_training_card(self.args.output_dir, partial(self._card_info, model_name))
+
+    def _card_info(self, model_name: str | None) -> PolicyCardInfo:
+        if self.processing_class is None:
+            raise ValueError("A card states the processor's conventions: give processing_class to the trainer.")
+        # A stream would have to be opened for it.
+        rows = None if isinstance(self.train_dataset, IterableDataset) else self.train_dataset
+        instruction = rows and known("an instruction of its training", lambda: rows[0]["instruction"])
+        return sft_card_info(
+            self.policy,
+            self.processing_class,
+            self.args,
+            **card_names(self.args.output_dir, self.hub_model_id, model_name),
+            steps=self.state.global_step,
+            log_history=self.state.log_history,
+            example_instruction=instruction,
+            is_adapter=isinstance(self.model, PeftModel),
+        )
 
 
 __all__ = ["Nora15SFTTrainer"]

@@ -2,14 +2,16 @@
 """What a training run knows for the card of its world model."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from ...cards.card_info import WorldModelCardInfo
+from ...cards.card_info import NOT_STATED, WorldModelCardInfo
 from ...cards.card_settings import Setting
+from ...cards.policy_card import ACTION_CONVENTIONS, stated
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel
+from ..training_card import known
 from .world_model_training_config import WorldModelTrainingConfig
 
 # By the names of `world_model_metrics`.
@@ -32,37 +34,28 @@ def world_model_card_info(
     clips: EpisodeClips,
     metrics: Mapping[str, float],
     steps: int,
-    name: str | None = None,
-    **kwargs,
+    **facts: Any,
 ) -> WorldModelCardInfo:
     """
     Args:
         model ([`VJEPA2ACModel`]), args ([`WorldModelTrainingConfig`]), clips ([`EpisodeClips`]): Of the run.
         metrics (`Mapping[str, float]`): Of the last evaluation; empty before one.
         steps (`int`): Optimiser steps done.
-        name (`str`, *optional*): Title of the card; the output folder's name by default.
-        kwargs: Other fields of [`WorldModelCardInfo`].
+        facts: Other fields of [`WorldModelCardInfo`], `repo_id` and `name` among them.
     """
     conventions, dataset = clips.conventions, clips.dataset
-    name = name or Path(args.output_dir).resolve().name
-    actions = conventions.action_source
-    names = dataset.info["features"][conventions.action_key].get("names") if conventions.action_key else None
-    known = (
-        {} if "datasets" in kwargs or not _is_repo_id(conventions.dataset) else {"datasets": (conventions.dataset,)}
-    )
-    return WorldModelCardInfo(
-        repo_id=args.hub_model_id or name,
-        name=name,
-        num_parameters=model.num_parameters(),
-        image_size=model.config.encoder_config.crop_size,
-        action_dim=model.config.action_dim,
-        horizon=args.sensitivity_horizon,
-        encoder="frozen in this training",
-        frame_step=f"one frame, 1/{dataset.fps:g} s",
-        action_space=actions if not names else f"{actions}: {', '.join(map(str, names))}",
-        action_scale=conventions.action_scale,
-        state_input=conventions.state_input,
-        training={
+    told: dict[str, Any] = {
+        "num_parameters": model.num_parameters(),
+        "image_size": model.config.encoder_config.crop_size,
+        "action_dim": model.config.action_dim,
+        "horizon": args.sensitivity_horizon,
+        "encoder": "frozen in this training",
+        "frame_step": f"one frame, 1/{dataset.fps:g} s",
+        "action_space": known("the names of the action dimensions", lambda: _action_space(clips), NOT_STATED),
+        "action_scale": conventions.action_scale,
+        "state_input": conventions.state_input,
+        "pose_dim": model.config.state_dim if conventions.action_convention == "metric" else None,
+        "training": {
             "dataset": conventions.dataset,
             "dataset fingerprint": conventions.dataset_fingerprint,
             "camera": conventions.image_key,
@@ -78,10 +71,20 @@ def world_model_card_info(
             "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
             "seed": args.seed,
         },
-        metrics=held_out_measures(metrics),
-        **known,
-        **kwargs,
-    )
+        "metrics": held_out_measures(metrics),
+        "datasets": (conventions.dataset,) if _is_repo_id(conventions.dataset) else (),
+    }
+    return WorldModelCardInfo(**(told | facts))
+
+
+def _action_space(clips: EpisodeClips) -> str:
+    source, key = clips.conventions.action_source, clips.conventions.action_key
+    if key is None:
+        return source
+    names = clips.dataset.info["features"][key].get("names") or []
+    meaning = stated([key], {key: clips.dataset.conventions}, ACTION_CONVENTIONS)
+    details = [", ".join(map(str, names)), "" if meaning == NOT_STATED else meaning]
+    return ": ".join([source, *filter(None, details)])
 
 
 def held_out_measures(metrics: Mapping[str, float]) -> dict[str, Setting]:

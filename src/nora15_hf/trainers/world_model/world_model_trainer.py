@@ -1,19 +1,21 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Training of the world model's predictor on transformers' Trainer."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from ...cards.cards import write_world_model_card
+from ...cards.card_info import WorldModelCardInfo
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
+from ..training_card import card_names, save_training_card
 from .latent_cache import LatentCache, cache_settings
 from .world_model_card import world_model_card_info
 from .world_model_metrics import action_sensitivity, latent_statistics, latent_std
@@ -179,12 +181,12 @@ class WorldModelTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
         self._eval_metrics = metrics | extra
         return self._eval_metrics
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Saves model, processor, clip conventions and card: a folder that `AutoModel` and `AutoProcessor` load."""
+        super()._save(output_dir, state_dict)
+        # After the weights, and before `save_model` uploads the folder with `push_to_hub`.
         if self.args.should_save:
             self._write_files(Path(output_dir or self.args.output_dir))
-        # Last: with `push_to_hub` it uploads the folder.
-        super().save_model(output_dir, _internal_call)
 
     def _write_files(self, folder: Path) -> None:
         """What belongs beside the weights."""
@@ -204,11 +206,19 @@ class WorldModelTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
         if self.is_world_process_zero():
             self._write_card(Path(self.args.output_dir), model_name, **kwargs)
 
-    def _write_card(self, folder: Path, model_name: str | None = None, **kwargs) -> None:
-        info = world_model_card_info(
-            self.model, self.args, self.train_dataset, self._eval_metrics, self.state.global_step, model_name, **kwargs
+    def _write_card(self, folder: Path, title: str | None = None, **facts) -> None:
+        save_training_card(folder, partial(self._card_info, title, **facts))
+
+    def _card_info(self, title: str | None, **facts) -> WorldModelCardInfo:
+        names = card_names(self.args.output_dir, self.hub_model_id, title)
+        return world_model_card_info(
+            self.model,
+            self.args,
+            self.train_dataset,
+            self._eval_metrics,
+            self.state.global_step,
+            **(names | facts),
         )
-        write_world_model_card(folder, info)
 
 
 __all__ = ["LATENTS_FOLDER", "WorldModelTrainer"]
