@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
+from ..runtime.progress import whole_run
 from ..simulation.metaworld_tasks import get_task
 from ..simulation.simulation_pool import SimulationPool
 from .card_stage import write_cards
@@ -63,6 +64,8 @@ def run_quickstart(
         ("evaluation-continued_sft", "Evaluate continued SFT", partial(evaluate_arm, arm="continued_sft"), (), True),
         ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True),
     ]
+    # Of each stage on two cores: its part of the whole.
+    seconds = dict(zip((name for name, *_ in stages), (20, 104, 26, 15, 18, 120, 42, 72, 43, 17, 17), strict=True))
     runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
     with SimulationPool(
         num_workers=config.num_workers,
@@ -73,9 +76,12 @@ def run_quickstart(
     ) as pool:
         print(f"Meta-World in {pool.num_workers} processes, renderer: {pool.conventions()['renderer']}", flush=True)
         results = {}
-        for name, title, stage, folders, needs_simulator in stages:
-            work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
-            results[name] = runner.run(name, title, work, folders)
+        ahead = {name: share for name, share in seconds.items() if not runner.is_finished(name)}
+        with whole_run(sum(ahead.values()), "Quickstart") as whole:
+            for name, title, stage, folders, needs_simulator in stages:
+                work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
+                results[name] = runner.run(name, title, work, folders)
+                whole.update(ahead.get(name, 0))
         simulator = pool.conventions()
     report = collect_report(output, config, command_line(config), results, runner.costs, simulator)
     write_cards(output, config, report, results)

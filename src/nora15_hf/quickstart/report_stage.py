@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
+from ..runtime.cpu_threads import current_threads
 from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
 from .camera_projection import action_axes_on_picture, hand_on_picture
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
@@ -136,7 +136,8 @@ def run_conventions(
         },
         "run": {
             "seed": config.seed,
-            "threads": torch.get_num_threads(),
+            "threads": current_threads().describe(),
+            "threads chosen by": current_threads().chosen_by,
             "cores": os.cpu_count(),
             "processor": platform.machine(),
             "device": str(model.device),
