@@ -41,7 +41,7 @@ def commands(root: Path, inputs: Path, output: Path) -> dict[str, list[str]]:
     example, config = root / "examples", root / "examples" / "configs"
     demonstrations, policy = inputs / "demonstrations", inputs / "policy-sft"
     return {
-        "quickstart smoke": ["-m", "nora15_hf.cli", "quickstart", "--smoke", "--output", output],
+        "quickstart smoke": ["-m", "nora15_hf.commands", "quickstart", "--smoke", "--output", output],
         "supervised": [
             example / "sft.py", "--config", config / "sft_tiny.yaml", "--datasets", demonstrations, "--max_steps", 25,
             "--output_dir", output,
