@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Processes that tests run in, a file in one of them.
 WORKERS ?= 2
 
-.PHONY: quickstart test test-fast bench lint format docs audit clean
+.PHONY: quickstart test test-fast test-isas bench lint format docs audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -18,6 +18,18 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
+# Numbers and memory under other instruction sets than the processor's best, then under its own. Compiled code must not be taken
+# from the cache of another set.
+test-isas: $(INSTALLED)
+	set -e; for isa in "AVX2 default" "AVX2 avx2" "DEFAULT native"; do \
+	  set -- $$isa; echo "oneDNN: $$1, PyTorch: $$2"; \
+	  if [ $$2 = native ]; then unset ATEN_CPU_CAPABILITY; else export ATEN_CPU_CAPABILITY=$$2; fi; \
+	  cache=$$(mktemp -d); \
+	  ONEDNN_MAX_CPU_ISA=$$1 TORCHINDUCTOR_CACHE_DIR=$$cache $(BIN)/python -m pytest -m isa \
+	    --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS); \
+	  rm -rf $$cache; \
+	done
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)

@@ -47,7 +47,7 @@ from peft import PeftModel, get_peft_model
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness import Timing, peak_memory, save_results, set_threads, table, time_contestants
+from harness import Timing, add_threads_argument, peak_memory, save_results, set_threads, table, time_contestants
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.preferences import load_preferences, preference_features
@@ -160,8 +160,6 @@ class PlainStep(Step):
         reference = None if isinstance(policy, PeftModel) else copy.deepcopy(policy).requires_grad_(False)
         if options.train == "frozen":
             policy.vlm.requires_grad_(False)
-        if options.gradient_checkpointing:
-            policy.gradient_checkpointing_enable()
         super().__init__(policy.train(), reference)
         batch = PreferenceCollator(processor, policy.config)(list(rows.add_column(ROW_INDEX, list(range(len(rows))))))
         self.batch = {name: tensor.to(options.device) for name, tensor in batch.items()}
@@ -234,6 +232,9 @@ def make_step(
     """The contestant of that name, on a copy of the policy."""
     if options.device == "cpu":
         policy = copy.deepcopy(policy)
+    if options.gradient_checkpointing:
+        # Of both: the trainer would do it only when its training begins.
+        policy.activation_checkpointing_enable()
     if name == PLAIN:
         return PlainStep(policy, processor, rows, options)
     settings = {**OURS, **PREFIXES_ON_DISK}[name]
@@ -327,7 +328,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of products; weights are float32"
     )
     parser.add_argument("--gradient_checkpointing", action="store_true", help="recompute activations to save memory")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    add_threads_argument(parser)
     parser.add_argument("--pairs", type=int, default=8, help="pairs in the batch (default 8)")
     parser.add_argument("--draws", type=int, default=1, help="draws of noise and time per pair (default 1)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from nora15_hf.runtime.cpu_threads import choose_threads, current_threads
+
 PACKAGES = ("nora15_hf", "torch", "transformers", "diffusers", "tokenizers", "numpy", "scipy", "bitsandbytes")
 
 
@@ -118,16 +120,20 @@ def _silent_profiler() -> Iterator[None]:
         os.close(nowhere)
 
 
+def add_threads_argument(parser: ArgumentParser) -> None:
+    """`--threads`, for [`set_threads`]."""
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: as many as CPUs are free")
+
+
 def set_threads(threads: int | None) -> None:
-    """Lets PyTorch use that many threads, or leaves its own choice."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """Lets PyTorch use that many threads, or as many as CPUs are free; [`conditions`] tells how many they were."""
+    choose_threads(threads)
 
 
 def add_speed_arguments(parser: ArgumentParser, rounds: int) -> None:
     """`--size`, `--threads`, `--rounds` and `--output`."""
     parser.add_argument("--size", choices=("tiny", "cpu"), default="cpu", help="of the policy; default cpu, 107 M")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    add_threads_argument(parser)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds (default {rounds})")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
 
@@ -180,6 +186,7 @@ def conditions() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch_threads": torch.get_num_threads(),
+        "threads": current_threads().record(),
         "versions": installed_versions(),
     }
 
@@ -203,6 +210,7 @@ def save_results(path: Path, results: dict[str, Any]) -> None:
 __all__ = [
     "Timing",
     "add_speed_arguments",
+    "add_threads_argument",
     "compare",
     "conditions",
     "installed_versions",

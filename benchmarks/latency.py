@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from harness import save_results, set_threads, table
+from harness import add_threads_argument, save_results, set_threads, table
 from nora15_hf import Nora15ForActionPrediction
 from random_policy import random_policy, random_prompt
 
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--size", choices=("tiny", "cpu", "released"), default="cpu", help="default cpu, 107 M")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    add_threads_argument(parser)
     parser.add_argument("--steps", type=int, default=10, help="Euler steps (default 10)")
     parser.add_argument("--rounds", type=int, default=100, help="timed chunks (default 100)")
     parser.add_argument("--batch", type=int, default=16, help="observations of the throughput (default 16)")

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from dpo_step import BETA, load_rows
-from harness import save_results, table
+from harness import add_threads_argument, save_results, set_threads, table
 from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.trainers.flow_dpo.preference_collator import ROW_INDEX, PreferenceCollator
@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--repeats", type=int, default=50, help="times each margin is computed (default 50)")
     parser.add_argument("--figure", type=Path, help="PNG file for a plot")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    add_threads_argument(parser)
     options = parser.parse_args(arguments)
+    set_threads(options.threads)
     if (options.policy is None) != (options.reference is None):
         parser.error("--policy and --reference belong together")
 

@@ -14,7 +14,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 import torch
 from transformers import BitsAndBytesConfig
 
-from harness import save_results, table
+from harness import add_threads_argument, save_results, set_threads, table
 from nora15_hf import Nora15ForActionPrediction
 from observed_policy import add_policy_arguments, describe, load_policy, observe
 
@@ -29,7 +29,9 @@ PRECISIONS = {
 def main(arguments: list[str] | None = None) -> dict:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add_policy_arguments(parser)
+    add_threads_argument(parser)
     options = parser.parse_args(arguments)
+    set_threads(options.threads)
 
     model, processor = load_policy(options)
     inputs = observe(options, processor)

@@ -2,7 +2,7 @@
 """
 Labelling states with the world model: cached rollouts of this package against the released way of computing them.
 
-    OMP_NUM_THREADS=2 python benchmarks/rollout.py
+    python benchmarks/rollout.py --threads 2
 
 Both label states with 5 candidates of 4 steps, encoder included, with the same weights, and must agree. The released way
 (written out below from its description, `facebookresearch/vjepa2` and NORA-1.5) takes one state at a time, encodes its
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness import median_seconds, peak_memory, save_results, table
+from harness import add_threads_argument, median_seconds, peak_memory, save_results, set_threads, table
 from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, normalize_latents
 
 
@@ -116,7 +116,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--depth", type=int, default=6, help="of encoder and predictor")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=None, help="JSON file for the results")
+    add_threads_argument(parser)
     options = parser.parse_args(arguments)
+    set_threads(options.threads)
 
     torch.manual_seed(0)
     config = VJEPA2ACConfig(

@@ -18,7 +18,7 @@ import load
 import rollout
 import sample
 import sft_step
-from harness import set_threads
+from harness import add_threads_argument, set_threads
 
 # Module and its own arguments.
 BY_SIZE = {
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=[*BY_SIZE, *OTHERS], default=[*BY_SIZE, *OTHERS])
     parser.add_argument("--size", choices=("tiny", "cpu"), default="cpu", help="of the policy; default cpu, 107 M")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    add_threads_argument(parser)
     parser.add_argument("--rounds", type=int, help="timed rounds of those that take a size; default: their own")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks"), help="folder for JSON files")
     options = parser.parse_args(arguments)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from harness import compare, peak_memory, save_results, set_threads, time_contestants
+from harness import add_threads_argument, compare, peak_memory, save_results, set_threads, time_contestants
 from matched_pi0 import matched_pi0, pi0_inputs
 from nora15_hf import Nora15ForActionPrediction
 from plain_policy import PlainPolicy
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--size", choices=("tiny", "cpu", "released"), default="cpu", help="default cpu, 107 M")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    add_threads_argument(parser)
     parser.add_argument("--steps", type=int, default=10, help="Euler steps (default 10)")
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default 9)")
     parser.add_argument("--output", type=Path, help="JSON file for the results")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from harness import save_results, set_threads, table
+from harness import add_threads_argument, save_results, set_threads, table
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.evaluation.evaluate import evaluate_policy
 from nora15_hf.evaluation.success import SuccessTable, compare_paired
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--first-seed", type=int, default=20_000, help="of the episodes (default 20000)")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help="solver:steps; the first is compared with")
     parser.add_argument("--workers", type=int, help="simulator processes; default: one per core")
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: its own choice")
+    add_threads_argument(parser)
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     set_threads(options.threads)

@@ -18,7 +18,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from harness import save_results, table
+from harness import add_threads_argument, save_results, set_threads, table
 from nora15_hf.nora15.flow_schedulers import set_flow_timesteps
 from observed_policy import add_policy_arguments, describe, load_policy, observe
 
@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> dict:
         default=[1, 2, 3, 4, 5, 7, 10, 15, 21, 31],
         help="numbers of velocity evaluations; Heun takes the odd ones",
     )
+    add_threads_argument(parser)
     options = parser.parse_args(arguments)
+    set_threads(options.threads)
 
     model, processor = load_policy(options)
     with torch.no_grad():

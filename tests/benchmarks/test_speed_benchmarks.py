@@ -1,7 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The benchmarks run on the smallest inputs and report what they claim to measure."""
 
+import cProfile
 import json
+import pstats
 
 import pytest
 import torch
@@ -24,6 +26,8 @@ import sft_step
 import solvers
 from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
+
+pytestmark = pytest.mark.isa
 
 
 @pytest.fixture(autouse=True)
@@ -104,9 +108,29 @@ def test_fast_codec(tmp_path, capsys):
     fast_codec.main(["--repeats", "3", "--output", str(output)])
     results = json.loads(output.read_text())["results"]
     assert set(results) == {"encode", "decode", "encode + decode"}
-    # The target is 3, which the benchmark shows on an idle machine; a test beside other work must not fail by chance.
-    assert results["encode + decode"]["speed_up"] > 1.5
+    assert all(value > 0 for result in results.values() for value in result.values())
     assert "same ids" in capsys.readouterr().out
+
+
+def test_fast_codec_works_by_the_batch():
+    """Python's calls per chunk, counted: the speed that the benchmark shows comes from those that are left out."""
+
+    def added_calls(run):
+        counts = []
+        for chunks in (fast_codec.smooth_chunks(count, 5, 7, seed=1) for count in (64, 256)):
+            with cProfile.Profile() as profile:
+                run(chunks)
+            counts.append(pstats.Stats(profile).total_calls)
+        return counts[1] - counts[0]
+
+    codec = fast_codec.byte_level_codec(fast_codec.smooth_chunks(1000, 5, 7, seed=0))
+    published = fast_codec.PublishedProcessor(codec)
+    both_ways = {
+        "ours": lambda chunks: codec.decode(codec.encode(chunks), 5, 7),
+        "published": lambda chunks: published.decode(published.encode(chunks), 5, 7),
+    }
+    calls = {name: added_calls(run) for name, run in both_ways.items()}
+    assert calls["ours"] < calls["published"] / 5
 
 
 def test_fast_codec_refuses_to_compare_different_ids(monkeypatch):

@@ -10,6 +10,8 @@ import torch
 import training_memory
 from nora15_hf.nora15.presets import tiny_policy
 
+pytestmark = pytest.mark.isa
+
 
 @pytest.fixture(scope="module")
 def tiny():

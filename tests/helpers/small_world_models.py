@@ -13,6 +13,9 @@ from nora15_hf.vjepa2_ac import (
 
 GOLDEN = FIXTURES / "vjepa2_ac"
 PARITY = {"rtol": 0, "atol": 2e-6}
+# Of the encoder computed in float64, where every processor gives the same: the recorded values are float32 and lie up to 3.8e-6
+# from the exact ones. In float32, other instructions add roundings of their own.
+ENCODER_PARITY = {"rtol": 0, "atol": 4e-6, "check_dtype": False}
 VARIANTS = {
     "A": {},
     "B": {"use_extrinsics": True},

@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["accelerate_launch"]
 
 
-def accelerate_launch(script: str | Path, *arguments: object, num_processes: int = 2, timeout: float = 300) -> str:
+def accelerate_launch(script: str | Path, *arguments: object, num_processes: int = 2) -> str:
     """
     Runs `accelerate launch --num_processes N script arguments...` and returns its standard output and errors together.
 
@@ -26,7 +26,6 @@ def accelerate_launch(script: str | Path, *arguments: object, num_processes: int
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
     )
     assert finished.returncode == 0, finished.stdout[-6000:]
     return finished.stdout

@@ -93,7 +93,6 @@ def test_models_work_without_the_package(hub, models, environment_without_packag
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=240,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
     found = json.loads(finished.stdout.split("RESULT ")[-1])

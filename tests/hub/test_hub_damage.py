@@ -276,7 +276,7 @@ FAULTS = {
     "rate limit": ("storage", {"status": 429, "retry_after": 1}),
     "lost request": ("storage", {"lose_request": True}),
     "cut connection": ("storage", {"cut_after": 1000}),
-    "timeout": ("storage", {"delay": 0.5}),
+    "timeout": ("storage", {"delay": 4.0}),
     "damage": ("storage", {"corrupt": True}),
     "damage of a small file": ("resolve", {"corrupt": True, "method": "GET", "where": "/resolve-cache/"}),
     "small file, overloaded": ("resolve", {"status": 503, "method": "HEAD"}),
@@ -291,7 +291,7 @@ FAULTS = {
 @pytest.mark.parametrize("case", ["policy, shard", "processor", "demonstrations", "preferences"])
 def test_every_fault_ends_in_success_or_one_error(author, cache, monkeypatch, case, fault):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 2)
     repo, _, load = LOADS[case]
     route, options = FAULTS[fault]
     author.hub.fail(route, **options)

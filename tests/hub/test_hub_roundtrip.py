@@ -31,7 +31,6 @@ def run(hub: HubServer, cache: Path, *arguments: str, **options) -> dict:
         env=hub.environment(cache, **options),
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert finished.returncode == 0, (finished.stdout + finished.stderr)[-6000:]
     assert hub.token not in finished.stdout + finished.stderr

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The test Hub against the real client: what it accepts, refuses and lets go wrong."""
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -225,9 +226,11 @@ def test_a_download_that_never_succeeds_leaves_nothing_in_the_cache(hub, repo, w
 
 def test_a_slow_hub_is_a_timeout(hub, repo, waits, monkeypatch):
     push(repo)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    hub.fail("storage", delay=1.0)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 2)
+    slow = hub.fail("storage", until=threading.Event())
     assert Path(hf_hub_download(repo, "model.safetensors")).read_bytes() == LARGE
+    assert slow.hits == 1
+    slow.until.set()
 
 
 def test_a_damaged_upload_is_refused_and_leaves_no_commit(hub, repo, waits):

@@ -4,10 +4,12 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.tensor_memory import largest_memory
 from nora15_hf.nora15.flow_matching import draw_flow_samples
 from nora15_hf.nora15.presets import tiny_policy
+
+pytestmark = pytest.mark.isa
 
 TEXTS = ["open the faucet", "close the faucet, please", "press the button"]
 
@@ -56,29 +58,13 @@ def test_same_gradients(policy, batch, dropped):
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-6)
 
 
-class LargestMemory(TorchDispatchMode):
-    """Bytes of live tensors made in this context, at the worst moment."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak = {}, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.live[storage._cdata] = torch.multiprocessing.reductions.StorageWeakRef(storage), storage.nbytes()
-        self.live = {key: entry for key, entry in self.live.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
-        return result
-
-
 def peak(model, batch):
-    model.zero_grad()
-    with LargestMemory() as memory:
-        model(**batch)
-    return memory.peak
+    def forward():
+        model.zero_grad()
+        # Held until counted, with all that its graph has saved.
+        return model(**batch)
+
+    return largest_memory({"forward": forward})["forward"]
 
 
 def test_activations_of_both_parts_shrink(policy, batch):

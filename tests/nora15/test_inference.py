@@ -21,6 +21,8 @@ from nora15_hf.nora15.inference.prefill import attend_windows
 from nora15_hf.nora15.presets import tiny_policy
 from random_policy import random_policy
 
+pytestmark = pytest.mark.isa
+
 TEXTS = ["open the faucet", "press the handle down", "open the faucet please now"]
 
 

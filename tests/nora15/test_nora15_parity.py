@@ -26,6 +26,8 @@ from nora15_hf.nora15.backbone_parts import multimodal_position_ids
 from nora15_hf.nora15.flow_schedulers import flow_solver
 from nora15_hf.nora15.modeling_nora15 import sinusoidal_time_embedding
 
+pytestmark = pytest.mark.isa
+
 
 def released_model(attention: str) -> Nora15ForActionPrediction:
     model = Nora15ForActionPrediction._from_config(released_config(), attn_implementation=attention)

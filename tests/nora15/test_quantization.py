@@ -13,6 +13,8 @@ from nora15_hf.nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.nora15.quantization import DEFAULT_SKIP_MODULES, backbone_quantization
 
+pytestmark = pytest.mark.isa
+
 bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'nora15_hf[quant]'")
 
 CONFIGS = {

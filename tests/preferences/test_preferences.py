@@ -41,6 +41,8 @@ from nora15_hf.preferences import (
 from nora15_hf.trainers import FlowDPOConfig
 from nora15_hf.vjepa2_ac import tiny_world_model
 
+pytestmark = pytest.mark.isa
+
 CONFIGS = EXAMPLES / "configs"
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ TOKEN = "hf_" + "q" * 34
 ARTEFACTS = ("policy-sft", "policy-dpo", "world-model", "preferences", "demonstrations")
 
 
-def start_smoke(output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "nora15_hf.commands", "quickstart", "--smoke", "--output", str(output), *options]
+def start_smoke(output: Path, *options: str, start: Sequence[str] = ("-m", "nora15_hf.commands")) -> subprocess.Popen:
+    command = [sys.executable, *start, "quickstart", "--smoke", "--output", str(output), *options]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -94,17 +94,30 @@ print(sorted(row), frame.size)
     assert "rejected" in lines[3]
 
 
+# The command, killed with its simulators in the fourth of six steps of supervised training.
+KILLED = """
+import os, signal, sys
+from nora15_hf.commands import main
+from nora15_hf.trainers import Nora15SFTTrainer
+
+training_step = Nora15SFTTrainer.training_step
+
+def kill_at_step(self, *args, **kwargs):
+    if self.state.global_step == 3:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    return training_step(self, *args, **kwargs)
+
+Nora15SFTTrainer.training_step = kill_at_step
+main(sys.argv[1:])
+"""
+
+
 def test_resumes_after_a_kill_with_the_same_result(finished_run, tmp_path):
     output = tmp_path / "run"
-    process = start_smoke(output)
-    deadline = time.monotonic() + 300
-    # Killed within the SFT stage: its demonstrations are recorded, its policy is not.
-    while not (output / STATE_FOLDER / "demonstrations.json").exists():
-        assert time.monotonic() < deadline, "the first stage did not finish"
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process = start_smoke(output, start=("-c", KILLED))
+    printed, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, printed
+    assert (output / STATE_FOLDER / "demonstrations.json").exists()
     assert not (output / STATE_FOLDER / "policy-sft.json").exists()
 
     process = start_smoke(output, "--resume")

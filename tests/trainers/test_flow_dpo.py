@@ -23,6 +23,8 @@ from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction, Nora15Ou
 from nora15_hf.trainers.flow_dpo.flow_dpo_config import _INAPPLICABLE, FlowDPOConfig
 from nora15_hf.trainers.flow_dpo.preference_loss import preference_loss
 
+pytestmark = pytest.mark.isa
+
 GOLDEN = FIXTURES / "nora15"
 
 
@@ -97,8 +99,11 @@ def test_released_loss(golden):
     torch.testing.assert_close(loss, -torch.nn.functional.logsigmoid(tensors["inside_term"]), atol=5e-3, rtol=0)
     torch.testing.assert_close(loss.mean(), tensors["dpo_loss"], atol=5e-3, rtol=0)
 
+    # At the recorded margin: 250 times the rounding of this processor would change the slope there.
+    margin = chosen - rejected
+    margin = tensors["inside_term"] / 250 + margin - margin.detach()
     policy.zero_grad()
-    loss.mean().backward()
+    preference_loss(margin, "sigmoid", beta=250.0).mean().backward()
     parameters = dict(policy.named_parameters())
     compared = [name for name in tensors if name.startswith("grad.")]
     assert len(compared) == 16

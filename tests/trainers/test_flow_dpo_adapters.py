@@ -13,10 +13,11 @@ from peft import PeftModel, get_peft_model
 import dpo_step
 import margin_variance
 from helpers.flow_dpo_runs import make_rows, make_trainer
+from helpers.tensor_memory import largest_memory
 from nora15_hf.nora15.modeling_nora15 import Nora15ForActionPrediction
 from nora15_hf.trainers import nf4_config, policy_lora_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.isa, pytest.mark.slow]
 
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None,
@@ -139,7 +140,13 @@ def test_the_last_batch_may_be_smaller(tiny, tmp_path):
     assert together["eval_flow_error/chosen"] == pytest.approx(one_by_one["eval_flow_error/chosen"], rel=1e-5)
 
 
-def test_a_step_costs_one_backbone_pass(capsys):
+@pytest.fixture
+def requested_memory(monkeypatch):
+    """The benchmark counts what its steps ask for instead of what the allocator gives, libraries included."""
+    monkeypatch.setattr(dpo_step, "peak_memory", largest_memory)
+
+
+def test_a_step_costs_one_backbone_pass(capsys, requested_memory):
     results = dpo_step.main(["--size", "tiny", "--pairs", "2", "--rounds", "1", "--draws", "2"])["results"]
     passes = {name: row["backbone_passes"] for name, row in results.items()}
     assert passes == {
@@ -156,7 +163,7 @@ def test_a_step_costs_one_backbone_pass(capsys):
 
 @pytest.mark.parametrize("train", ["full", "lora", pytest.param("qlora", marks=needs_bitsandbytes)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_step_of_everything_and_of_adapters(train, dtype, capsys):
+def test_a_step_of_everything_and_of_adapters(train, dtype, capsys, requested_memory):
     """What a GPU is asked to measure runs on the CPU: gradients agree, or `main` raises, and ours takes less of all."""
     arguments = ["--size", "tiny", "--pairs", "2", "--rounds", "1", "--train", train, "--dtype", dtype]
     outcome = dpo_step.main([*arguments, *(["--gradient_checkpointing"] if dtype == "bfloat16" else [])])

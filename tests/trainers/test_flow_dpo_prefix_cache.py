@@ -18,6 +18,8 @@ from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
 
+pytestmark = pytest.mark.isa
+
 INSTRUCTIONS = ("open the faucet", "push the button and then close the faucet", "reach")
 TIMING = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
 

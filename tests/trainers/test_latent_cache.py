@@ -11,6 +11,8 @@ from nora15_hf.clips.episode_clips import EpisodeClips
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.trainers.world_model.latent_cache import CachedLatents, LatentCache, cache_settings
 
+pytestmark = pytest.mark.isa
+
 EPISODES = 4
 
 

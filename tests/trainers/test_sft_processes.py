@@ -81,7 +81,7 @@ def start(config: Path) -> subprocess.Popen:
 
 def finish(config: Path) -> None:
     process = start(config)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate()
     assert process.returncode == 0, output[-4000:]
 
 
@@ -128,23 +128,43 @@ def test_two_processes_see_the_losses_of_one(demonstrations, whole, tmp_path):
     assert len(list((tmp_path / "run" / "open_loop").glob("*/*.png"))) == 1
 
 
-def kill_at_file(process: subprocess.Popen, run: Path, number: int) -> None:
-    """Kills a run without warning when its folder has got `number` new files, in the middle of what it is writing."""
-    before = {path for path in run.rglob("*") if path.is_file()}
-    appeared: set[Path] = set()
-    while process.poll() is None and len(appeared) < number:
-        appeared |= {path for path in run.rglob("*") if path.is_file()} - before
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed: give it more steps"
+# Runs a script that kills itself where nothing can be tidied up any more.
+KILLED = """
+import os, runpy, signal, sys
+from transformers import TrainerState
+from nora15_hf.trainers import Nora15SFTTrainer
+
+owner, method, step, script = {"saving": TrainerState, "training": Nora15SFTTrainer}[sys.argv[1]], *sys.argv[2:5]
+original = getattr(owner, method)
+
+def kill_at_step(self, *args, **kwargs):
+    state = self if owner is TrainerState else self.state
+    if state.global_step == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *args, **kwargs)
+
+setattr(owner, method, kill_at_step)
+sys.argv = sys.argv[4:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def kill(config: Path, moment: str, method: str, step: int) -> set[str]:
+    """Runs the script until it is killed; the complete checkpoints that it leaves."""
+    command = [sys.executable, "-c", KILLED, moment, method, str(step), str(SCRIPT), "--config", str(config)]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout[-4000:]
+    return {state.parent.name for state in (config.parent / "run").glob("checkpoint-*/trainer_state.json")}
 
 
 def test_a_run_that_is_killed_twice_continues_bit_for_bit(demonstrations, whole, tmp_path):
-    """Killed while the first checkpoint is written, and again while a later one is; the same command finishes the run."""
+    """Killed while a checkpoint is written, and again between two checkpoints; the same command finishes the run."""
     config = write_config(tmp_path, demonstrations, per_device_train_batch_size=4, **STEPS)
     run = tmp_path / "run"
-    for number in (3, 25):
-        kill_at_file(start(config), run, number)
+    # The state is written last, so that the interrupted checkpoint has none.
+    assert "checkpoint-6" not in kill(config, "saving", "save_to_json", 6)
+    assert (run / "checkpoint-6").is_dir()
+    assert "checkpoint-10" in kill(config, "training", "training_step", 11)
     finish(config)
     assert logged(run) == logged(whole)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

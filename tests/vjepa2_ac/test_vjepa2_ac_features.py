@@ -16,6 +16,8 @@ from helpers.small_world_models import ENCODER, PARITY, VARIANTS, random_inputs,
 from nora15_hf.vjepa2_ac import VJEPA2ACModel, normalize_latents, tiny_world_model
 from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables
 
+pytestmark = pytest.mark.isa
+
 
 def recomputed(model, latents, actions):
     """The rollout `(B, steps, P, D)` with the whole clip predicted anew at every step."""

@@ -7,6 +7,8 @@ import torch
 from helpers.small_world_models import PARITY, fixture, small_model
 from nora15_hf.vjepa2_ac import CrossEntropyConfig, plan_actions
 
+pytestmark = pytest.mark.isa
+
 RECORDED = CrossEntropyConfig(
     horizon=2, num_samples=16, num_elites=4, num_iterations=3, momentum=0.15, max_position_step=0.075
 )

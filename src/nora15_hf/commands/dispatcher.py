@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ..runtime.progress import plain_progress
 from .parser import CommandParser
 
 COMMANDS = {
@@ -58,6 +59,7 @@ def parse(argv: Sequence[str] | None = None) -> ParsedCommand:
     return ParsedCommand(name, partial(module.run, *options))
 
 
+@plain_progress()
 def run(command: ParsedCommand) -> int:
     """
     Runs a command.

@@ -8,6 +8,7 @@ with warnings.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..runtime.thread_arguments import ThreadArguments
 from .library_defaults import library_defaults
 from .parser import comma_separated
 
@@ -41,12 +42,14 @@ class DoctorArguments:
     json: Path | None = field(default=None, metadata={"metavar": "FILE", "help": "also write the report as JSON"})
 
 
-ARGUMENTS = (DoctorArguments,)
+ARGUMENTS = (DoctorArguments, ThreadArguments)
 
 
-def run(options: DoctorArguments) -> int:
+def run(options: DoctorArguments, machine: ThreadArguments) -> int:
     from ..doctor import examine_policy
+    from ..runtime.cpu_threads import choose_threads
 
+    choose_threads(machine.threads)
     report = examine_policy(
         options.repo,
         options.dataset,

@@ -8,6 +8,7 @@ files, one self-contained index.html, and imagine.json.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..runtime.thread_arguments import ThreadArguments
 from .library_defaults import library_defaults
 from .parser import comma_separated
 
@@ -49,13 +50,15 @@ class ImagineArguments:
     )
 
 
-ARGUMENTS = (ImagineArguments,)
+ARGUMENTS = (ImagineArguments, ThreadArguments)
 
 
-def run(options: ImagineArguments) -> None:
+def run(options: ImagineArguments, machine: ThreadArguments) -> None:
     from ..imagine import imagine
     from ..imagine.page import PAGE_FILE
+    from ..runtime.cpu_threads import choose_threads
 
+    choose_threads(machine.threads)
     result = imagine(
         options.model,
         options.dataset,

@@ -34,6 +34,9 @@ from ..preferences.preference_figures import write_preference_figures
 from ..preferences.rewards import GOALS
 from ..preferences.states import STRATEGIES
 from ..repo_files.fingerprint import artefact_name
+from ..runtime.cpu_threads import choose_threads
+from ..runtime.progress import plain_progress
+from ..runtime.thread_arguments import ThreadArguments
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .parser import CommandParser
 
@@ -114,7 +117,7 @@ class BuildArguments:
     seed: int = field(default=BUILDING["seed"].default, metadata={"help": "Of states, noise and random choices."})
 
 
-ARGUMENTS = (BuildArguments,)
+ARGUMENTS = (BuildArguments, ThreadArguments)
 
 
 def make_reward(
@@ -155,7 +158,8 @@ def make_reward(
     )
 
 
-def run(options: BuildArguments) -> None:
+def run(options: BuildArguments, machine: ThreadArguments) -> None:
+    choose_threads(machine.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = Nora15ForActionPrediction.from_pretrained(options.policy, revision=options.policy_revision).to(device)
     processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
@@ -203,6 +207,7 @@ def run(options: BuildArguments) -> None:
     print(f"{len(preferences)} pairs from {len(states)} states in {options.output}")
 
 
+@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
     run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..quickstart.config import QuickstartConfig
+from ..runtime.thread_arguments import ThreadArguments
 from ..simulation.environment_table import ENVIRONMENTS
 from .parser import comma_separated
 
@@ -61,13 +62,15 @@ class QuickstartArguments:
     overwrite: bool = field(default=False, metadata={"flag": True, "help": "remove an earlier run in --output first"})
 
 
-ARGUMENTS = (QuickstartArguments,)
+ARGUMENTS = (QuickstartArguments, ThreadArguments)
 
 
-def run(options: QuickstartArguments) -> None:
+def run(options: QuickstartArguments, machine: ThreadArguments) -> None:
     # Imported here, since the other commands need none of it.
     from ..quickstart.quickstart import run_quickstart
+    from ..runtime.cpu_threads import choose_threads
 
+    choose_threads(machine.threads)
     settings = {
         "environment": options.environment,
         "tasks": None if options.tasks is None else tuple(options.tasks),

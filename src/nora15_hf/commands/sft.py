@@ -17,6 +17,9 @@ import torch
 from transformers import set_seed
 
 from ..data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
+from ..runtime.cpu_threads import choose_threads
+from ..runtime.progress import plain_progress
+from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     Nora15SFTConfig,
     Nora15SFTTrainer,
@@ -76,7 +79,7 @@ class SFTArguments:
     )
 
 
-ARGUMENTS = (SFTArguments, Nora15SFTConfig)
+ARGUMENTS = (SFTArguments, Nora15SFTConfig, ThreadArguments)
 
 
 def per_dataset(options: SFTArguments) -> list[dict]:
@@ -110,7 +113,8 @@ def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStr
     return streams[0] if len(streams) == 1 else LeRobotStreamMixture(streams, options.dataset_weights, seed=seed)
 
 
-def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
+def run(options: SFTArguments, config: Nora15SFTConfig, machine: ThreadArguments) -> None:
+    choose_threads(machine.threads)
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
@@ -160,6 +164,7 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
         trainer.create_model_card()
 
 
+@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
     run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 

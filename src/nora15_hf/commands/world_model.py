@@ -20,6 +20,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ..clips import ClipConventions, EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
+from ..runtime.cpu_threads import choose_threads
+from ..runtime.progress import plain_progress
+from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     EncoderPretrainingConfig,
     EncoderPretrainingTrainer,
@@ -76,7 +79,7 @@ class WorldModelArguments:
     encoder_learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of these steps."})
 
 
-ARGUMENTS = (WorldModelArguments, WorldModelTrainingConfig)
+ARGUMENTS = (WorldModelArguments, WorldModelTrainingConfig, ThreadArguments)
 
 
 def open_dataset(options: WorldModelArguments) -> LeRobotDataset:
@@ -141,7 +144,8 @@ def pretrain_encoder(
     return VJEPA2ACModel.from_pretrained(finished, dtype=torch.float32)
 
 
-def run(options: WorldModelArguments, config: WorldModelTrainingConfig) -> None:
+def run(options: WorldModelArguments, config: WorldModelTrainingConfig, machine: ThreadArguments) -> None:
+    choose_threads(machine.threads)
     dataset = open_dataset(options)
     # Before anything is trained, encoder included.
     training, validation = dataset.split_by_episode(options.validation_share, options.split_seed)
@@ -182,6 +186,7 @@ def run(options: WorldModelArguments, config: WorldModelTrainingConfig) -> None:
     trainer.save_model()
 
 
+@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
     run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 

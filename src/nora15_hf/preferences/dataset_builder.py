@@ -20,6 +20,7 @@ from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
+from ..runtime.cpu_threads import current_threads, resume_threads
 from .candidates import Sampler, noisy_negatives, sample_candidates, sampler_settings
 from .pairs import select_pairs
 from .preference_dataset import DATA_FILES, load_preferences, preference_features
@@ -129,9 +130,12 @@ def build_preferences(
                 bar.update(outcome.states)
             # First the count, then the file: after a kill in between the shard is made again and counted the same.
             record.shards[path.name] = counts
+            record.threads = current_threads().record()
             record.write(folder)
             write_rows(path, rows, features)
 
+    record.threads = current_threads().record()
+    record.threads = current_threads().record()
     record.counts = sum(record.shards.values(), PreferenceCounts())
     record.write(folder)
     _write_front_matter(folder, record)
@@ -217,6 +221,8 @@ def _open_record(
                 f"{folder} holds a preference set that was made with other arguments: {'; '.join(changed)}. "
                 "Choose another folder, or delete it."
             )
+        if record.threads is not None:
+            resume_threads(record.threads)
         return record
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no preference set. Choose another folder.")

@@ -102,6 +102,7 @@ class PreferenceRecord:
         states (`list[int]`): Positions of the states in the dataset of demonstrations.
         shards (`dict[str, PreferenceCounts]`): Name of each file that is written to what became of its states.
         counts ([`PreferenceCounts`], *optional*): Their sum; `None` while the set is unfinished.
+        threads (`dict[str, Any]`, *optional*): Threads of the run, see [`~nora15_hf.runtime.cpu_threads.ThreadUse.record`].
     """
 
     settings: PreferenceSettings
@@ -109,11 +110,11 @@ class PreferenceRecord:
     states: list[int]
     shards: dict[str, PreferenceCounts] = field(default_factory=dict)
     counts: PreferenceCounts | None = None
+    threads: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `preferences.json`."""
-        content = dataclasses.asdict(self)
-        return content if self.counts is not None else {key: content[key] for key in content if key != "counts"}
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, content: Any, source: str) -> "PreferenceRecord":

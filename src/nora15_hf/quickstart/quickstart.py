@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
+from ..runtime.progress import whole_run
 from ..simulation.simulation_pool import SimulationPool
 from .card_stage import write_cards
 from .config import QuickstartConfig
@@ -62,15 +63,20 @@ def run_quickstart(
         ("evaluation-continued_sft", "Evaluate continued SFT", partial(evaluate_arm, arm="continued_sft"), (), True),
         ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True),
     ]
+    # Of each stage on two cores: its part of the whole.
+    seconds = dict(zip((name for name, *_ in stages), (20, 104, 26, 15, 18, 120, 42, 72, 43, 17, 17), strict=True))
     with SimulationPool(config.environment, num_workers=config.num_workers, **config.environment_settings) as pool:
         spec = pool.spec
         runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
         renderer = spec.conventions["renderer"]
         print(f"{spec.title} in {pool.num_workers} processes, renderer: {renderer}", flush=True)
         results = {}
-        for name, title, stage, folders, needs_simulator in stages:
-            work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
-            results[name] = runner.run(name, title, work, folders)
+        ahead = {name: share for name, share in seconds.items() if not runner.is_finished(name)}
+        with whole_run(sum(ahead.values()), "Quickstart") as whole:
+            for name, title, stage, folders, needs_simulator in stages:
+                work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
+                results[name] = runner.run(name, title, work, folders)
+                whole.update(ahead.get(name, 0))
     report = collect_report(output, config, command_line(config), results, runner.costs, spec)
     write_cards(output, config, report, results)
     write_results(output / "results.json", report)

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
+from ..runtime.cpu_threads import current_threads
 from ..simulation.environment import EnvironmentSpec
 from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
@@ -133,7 +133,8 @@ def run_conventions(output: Path, config: QuickstartConfig, spec: EnvironmentSpe
         },
         "run": {
             "seed": config.seed,
-            "threads": torch.get_num_threads(),
+            "threads": current_threads().describe(),
+            "threads chosen by": current_threads().chosen_by,
             "cores": os.cpu_count(),
             "processor": platform.machine(),
             "device": str(model.device),

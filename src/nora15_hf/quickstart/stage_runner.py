@@ -3,12 +3,16 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ..repo_files.written_whole import write_json
+from ..runtime.cpu_threads import keep_threads
 from .config import QuickstartConfig
 from .memory import PeakMemory
 from .report_data import StageCost
@@ -54,6 +58,7 @@ class StageRunner:
         state.mkdir(parents=True, exist_ok=True)
         if not run_file.exists():
             write_json(run_file, {"fingerprint": config.fingerprint()})
+        keep_threads(run_file)
 
     def _check_is_ours(self, run_file: Path) -> None:
         if not run_file.exists():
@@ -71,6 +76,13 @@ class StageRunner:
                 "Repeat that run's options with --resume, or start anew with --overwrite or another --output."
             )
 
+    def _record(self, name: str) -> Path:
+        return self.output / STATE_FOLDER / f"{name}.json"
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a stage has its result, of this run or of the one that is continued."""
+        return self._record(name).exists()
+
     def run(
         self, name: str, title: str, stage: Callable[[], dict[str, Any]], folders: tuple[str, ...] = ()
     ) -> dict[str, Any]:
@@ -86,12 +98,12 @@ class StageRunner:
         Returns:
             `dict`: The stage's result, of this run or of the one that finished it.
         """
-        record = self.output / STATE_FOLDER / f"{name}.json"
+        record = self._record(name)
         heading = f"[{len(self.costs) + 1}/{self.num_stages}] {title}"
-        if record.exists():
-            print(f"{heading}: done before", flush=True)
+        if self.is_finished(name):
+            _tell(f"{heading}: done before")
         else:
-            print(heading, flush=True)
+            _tell(heading)
             for folder in folders:
                 shutil.rmtree(self.output / folder, ignore_errors=True)
             start = time.perf_counter()
@@ -99,11 +111,17 @@ class StageRunner:
                 result = stage()
             seconds = time.perf_counter() - start
             write_json(record, {"seconds": seconds, "peak_memory_mib": peak.mebibytes, "result": result})
-            print(f"      {seconds:.0f} s, peak memory {peak.mebibytes:.0f} MiB", flush=True)
+            _tell(f"      {seconds:.0f} s, peak memory {peak.mebibytes:.0f} MiB")
         # Read back even when just written: a fresh and a resumed run then go on from the same numbers.
         saved = json.loads(record.read_text())
         self.costs.append(StageCost(name=title, seconds=saved["seconds"], peak_memory_mib=saved["peak_memory_mib"]))
         return saved["result"]
+
+
+def _tell(line: str) -> None:
+    # Above the progress bars, where there are any.
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 __all__ = ["STATE_FOLDER", "StageRunner"]

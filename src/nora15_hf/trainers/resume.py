@@ -11,6 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..repo_files.written_whole import write_json
+from ..runtime.cpu_threads import keep_threads
 
 RUN_FILE = "run.json"
 
@@ -37,7 +38,8 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
     A checkpoint is complete with its trainer state, which is written last; an interrupted run may leave one without.
 
     A run is known by `options` and by those training arguments that change what is learnt. The first call writes them
-    to `run.json` in the output folder; later calls compare.
+    to `run.json` in the output folder; later calls compare. The number of threads that an entry point chose is kept there
+    too, and the continued run takes it up.
 
     Args:
         args (`TrainingArguments`): `output_dir` is searched; a `resume_from_checkpoint` given there is returned as it is.
@@ -60,6 +62,7 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
         if args.should_save:
             output_dir.mkdir(parents=True, exist_ok=True)
             write_json(record, run)
+            keep_threads(record)
         return None
     if not record.is_file():
         raise ValueError(
@@ -67,7 +70,7 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
             "wrote it. Choose another output_dir, or name the checkpoint through resume_from_checkpoint."
         )
     earlier = json.loads(record.read_text())
-    if earlier != run:
+    if {group: earlier.get(group) for group in run} != run:
         differences = [
             f"{name} was {earlier[group].get(name)!r}, is {run[group].get(name)!r}"
             for group in ("options", "arguments")
@@ -79,6 +82,8 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
             "Choose another output_dir, or name the checkpoint through resume_from_checkpoint to continue it all the "
             "same."
         )
+    if args.should_save:
+        keep_threads(record)
     return checkpoint
 
 
