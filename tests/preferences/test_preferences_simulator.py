@@ -54,14 +54,13 @@ def demonstrations(tmp_path_factory, pool):
     )
 
 
-def open_both(root) -> tuple[LeRobotDataset, LeRobotDataset]:
-    dataset = LeRobotDataset(root, dataset_key="default")
-    return dataset, LeRobotDataset(root, dataset_key="default", action_key="action.executed", image_keys=[])
+def opened(root) -> LeRobotDataset:
+    return LeRobotDataset(root, dataset_key="default")
 
 
 def test_frames_are_states_that_can_be_reached_again(demonstrations, pool):
-    dataset, executed = open_both(demonstrations)
-    states = SimulatorStates(executed)
+    dataset = opened(demonstrations)
+    states = SimulatorStates(dataset)
     wanted = [(0, 0), (1, 7), (1, 30)]
     found = pool.restore(
         [
@@ -74,22 +73,20 @@ def test_frames_are_states_that_can_be_reached_again(demonstrations, pool):
             observation.images["image"], dataset.frame(int(dataset.episodes["from"][episode]) + frame)
         )
     assert states.state(1, 30).executed.shape == (30, 4)
-    with pytest.raises(ValueError, match=r'Open it with action_key="action\.executed"'):
-        SimulatorStates(dataset)
     with pytest.raises(ValueError, match="opened with 1 of its 2 episodes"):
-        SimulatorStates(LeRobotDataset(demonstrations, action_key="action.executed", image_keys=[], episodes=[1]))
+        SimulatorStates(LeRobotDataset(demonstrations, image_keys=[], episodes=[1]))
 
 
 def test_the_score_is_what_happens_in_the_simulator(demonstrations, pool, tiny):
-    dataset, executed = open_both(demonstrations)
+    dataset = opened(demonstrations)
     index = 20
     sample = dataset[index]
     good = torch.from_numpy(sample["actions"])
     away = torch.tensor([[0.0, 0.0, 1.0, 0.0]]).expand(5, 4)
-    reward = SimulatorSuccessReward(pool, tiny[1], executed, discount=0.9)
+    reward = SimulatorSuccessReward(pool, tiny[1], dataset, discount=0.9)
     scores = reward.score(batch_of(dataset, [index, 0], torch.stack([good, away]).expand(2, 2, 5, 4)))
     env = MetaWorldEnv(TASK, renderer="raycast", max_steps=MAX_STEPS)
-    state = SimulatorStates(executed).state(0, index)
+    state = SimulatorStates(dataset).state(0, index)
     for number, chunk in enumerate((good, away)):
         env.reset(state.seed)
         for action in (*state.executed, *chunk.numpy()):
@@ -105,7 +102,7 @@ def test_the_score_is_what_happens_in_the_simulator(demonstrations, pool, tiny):
 
 
 def test_the_policy_can_go_on_and_meets_the_same_luck_with_every_candidate(demonstrations, pool, tiny):
-    dataset, executed = open_both(demonstrations)
+    dataset = opened(demonstrations)
     calls = []
 
     class Watched(FlowChunkPolicy):
@@ -114,16 +111,16 @@ def test_the_policy_can_go_on_and_meets_the_same_luck_with_every_candidate(demon
             return super().__call__(observations, noise_keys)
 
     policy = Watched(*tiny, num_steps=1)
-    reward = SimulatorSuccessReward(pool, tiny[1], executed, policy=policy)
+    reward = SimulatorSuccessReward(pool, tiny[1], dataset, policy=policy)
     candidates = torch.zeros(1, 2, 5, 4)
     scores = reward.score(batch_of(dataset, [30], candidates))
-    seed = SimulatorStates(executed).state(0, 30).seed
+    seed = SimulatorStates(dataset).state(0, 30).seed
     assert calls[0] == ([(seed, 30, 1)] * 2, [INSTRUCTION] * 2)
     assert len(calls) == (MAX_STEPS - 30 - 5) / 5
     assert scores[0, 0] == scores[0, 1]
     assert reward.settings["continued_by_fingerprint"]
     with pytest.raises(ValueError, match=r"discount=0 must lie in \(0, 1\]"):
-        SimulatorSuccessReward(pool, tiny[1], executed, discount=0)
+        SimulatorSuccessReward(pool, tiny[1], dataset, discount=0)
 
 
 def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path):
@@ -134,7 +131,7 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
     again = record_reached_states(
         tmp_path / "again", policy, [TASK], 3, pool=pool, max_policy_steps=10, first_seed=40, progress=False
     )
-    dataset, executed = open_both(root)
+    dataset = opened(root)
     for column in ("all_actions", "all_states"):
         np.testing.assert_array_equal(getattr(dataset, column)(), getattr(LeRobotDataset(again), column)())
     recorded = dataset.conventions["reached_states"]
@@ -143,20 +140,21 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
     # What the policy did, and what the expert wanted instead.
     seen = Observation({"image": dataset.frame(0)}, None, INSTRUCTION)
     [chunk] = policy([seen], [(dataset.conventions["episode_seeds"][0], 0)])
-    np.testing.assert_allclose(executed.all_actions()[:5], np.clip(chunk, -1, 1), atol=1e-5)
-    assert np.abs(dataset.all_actions()[:5] - executed.all_actions()[:5]).max() > 0.1
+    np.testing.assert_allclose(dataset.column("action.executed")[:5], np.clip(chunk, -1, 1), atol=1e-5)
+    assert np.abs(dataset.all_actions()[:5] - dataset.column("action.executed")[:5]).max() > 0.1
     reached = reached_positions(dataset)
     assert len(reached) == sum(recorded["policy_steps"])
     np.testing.assert_array_equal(
-        dataset.all_actions()[recorded["policy_steps"][0]], executed.all_actions()[recorded["policy_steps"][0]]
+        dataset.all_actions()[recorded["policy_steps"][0]],
+        dataset.column("action.executed")[recorded["policy_steps"][0]],
     )
-    states = SimulatorStates(executed).state(0, 8)
+    states = SimulatorStates(dataset).state(0, 8)
     [observation] = pool.restore([(0, states.task, states.seed, states.executed)])
     np.testing.assert_array_equal(observation.images["image"], dataset.frame(8))
 
     reward = WeightedReward(
         {
-            "success": (SimulatorSuccessReward(pool, tiny[1], executed, discount=0.99), 1.0),
+            "success": (SimulatorSuccessReward(pool, tiny[1], dataset, discount=0.99), 1.0),
             "ground_truth": (GroundTruthActionReward(), 0.1),
         }
     )

@@ -132,13 +132,7 @@ def make_reward(
         from ..simulation.simulation_pool import SimulationPool
 
         pool = stack.enter_context(SimulationPool.of_recording(dataset.conventions))
-        executed = LeRobotDataset(
-            options.demonstrations,
-            revision=options.demonstrations_revision,
-            action_key="action.executed",
-            image_keys=[],
-        )
-        return WeightedReward({"success": (SimulatorSuccessReward(pool, processor, executed, discount=0.99), 1.0)})
+        return WeightedReward({"success": (SimulatorSuccessReward(pool, processor, dataset, discount=0.99), 1.0)})
     if options.world_model is None:
         raise ValueError(f"--reward {options.reward} needs --world_model. Without one use --reward ground_truth.")
     world_model = VJEPA2ACModel.from_pretrained(options.world_model).to(device)

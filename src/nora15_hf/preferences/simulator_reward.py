@@ -42,7 +42,7 @@ class SimulatorSuccessReward:
     Args:
         pool ([`SimulationPool`]): simulators under the dataset's conventions.
         processor ([`Nora15Processor`]): of the policy that sampled the candidates; knows their physical units.
-        executed ([`LeRobotDataset`]): the dataset of the states, opened with `action_key="action.executed"`.
+        dataset ([`LeRobotDataset`]): the dataset of the states, with all its episodes.
         policy ([`FlowChunkPolicy`], *optional*): who continues; the scripted expert by default.
         discount (`float`, *optional*, defaults to 1.0): in (0, 1]; below 1 earlier success scores higher.
         n_action_steps (`int`, *optional*, defaults to 5): actions that the policy executes before it looks again.
@@ -56,7 +56,7 @@ class SimulatorSuccessReward:
         self,
         pool: SimulationPool,
         processor: ProcessorMixin,
-        executed: LeRobotDataset,
+        dataset: LeRobotDataset,
         *,
         policy: FlowChunkPolicy | None = None,
         discount: float = 1.0,
@@ -64,14 +64,14 @@ class SimulatorSuccessReward:
     ):
         if not 0 < discount <= 1:
             raise ValueError(f"discount={discount} must lie in (0, 1].")
-        check_conventions(executed.conventions, pool.spec, processor)
+        check_conventions(dataset.conventions, pool.spec, processor)
         if policy is None:
             require_expert(pool.spec)
         else:
             check_policy_fits(policy.processor, pool.spec, policy.dataset_key)
         self.pool = pool
         self.processor = processor
-        self.states = SimulatorStates(executed)
+        self.states = SimulatorStates(dataset)
         self.policy = policy
         self.discount = discount
         self.n_action_steps = n_action_steps

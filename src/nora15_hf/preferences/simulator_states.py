@@ -35,21 +35,16 @@ class SimulatorStates:
     [`~nora15_hf.preferences.reached_states.record_reached_states`].
 
     Args:
-        executed ([`LeRobotDataset`]): that dataset, opened with `action_key="action.executed"` and all its episodes.
+        dataset ([`LeRobotDataset`]): that dataset with all its episodes, whatever columns it was opened with.
 
     Raises:
-        ValueError: opened with another action key or only in part, or recorded by something that kept no seeds.
+        ValueError: opened only in part, without what was executed, or recorded by something that kept no seeds.
     """
 
-    def __init__(self, executed: LeRobotDataset):
-        if executed.action_key != EXECUTED_ACTION:
-            raise ValueError(
-                f"The dataset was opened with action_key={executed.action_key!r}; a state is reached again by what was "
-                f'executed. Open it with action_key="{EXECUTED_ACTION}".'
-            )
-        self._actions = executed.all_actions()
-        self._episodes = executed.episodes
-        self._starts = _episode_starts(executed)
+    def __init__(self, dataset: LeRobotDataset):
+        self._actions = dataset.column(EXECUTED_ACTION)
+        self._episodes = dataset.episodes
+        self._starts = _episode_starts(dataset)
 
     def state(self, episode_index: int, frame_index: int) -> SimulatorState:
         """The state that frame `frame_index` of episode `episode_index` shows."""
