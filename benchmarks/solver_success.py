@@ -18,7 +18,6 @@ from nora15_hf import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.evaluation.evaluate import evaluate_policy
 from nora15_hf.evaluation.success import SuccessTable, compare_paired
 from nora15_hf.quickstart.config import DEFAULT_TASKS
-from nora15_hf.simulation.metaworld_tasks import get_task
 from nora15_hf.simulation.simulation_pool import SimulationPool
 from solvers import SOLVERS
 
@@ -37,13 +36,15 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     set_threads(options.threads)
-    for task in options.tasks:
-        get_task(task)
 
     model = Nora15ForActionPrediction.from_pretrained(options.policy, dtype=torch.float32)
     processor = Nora15Processor.from_pretrained(options.policy)
     outcomes = {}
-    with SimulationPool(num_workers=options.workers, image_size=processor.image_size, renderer="raycast") as pool:
+    with SimulationPool(
+        "metaworld", num_workers=options.workers, image_size=processor.image_size, renderer="raycast"
+    ) as pool:
+        for task in options.tasks:
+            pool.spec.task(task)
         for arm in options.arms:
             solver, _, steps = arm.partition(":")
             if solver not in SOLVERS or not steps.isdigit():

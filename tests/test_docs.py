@@ -20,10 +20,14 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
-    # All blocks of a page in one namespace and one empty folder, in order, as a reader would type them.
+    # All blocks of a page in one namespace and one empty folder, in order, as a reader would type them. A block that begins
+    # with the name of a file is that file, too.
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     namespace = {}
     for code in blocks(page, "python"):
+        if name := re.match(r"# (\w+\.py)\n", code):
+            (tmp_path / name[1]).write_text(code)
         exec(compile(code, page.name, "exec"), namespace)
 
 

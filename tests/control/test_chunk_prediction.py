@@ -18,6 +18,7 @@ from nora15_hf.control.flow_chunk_policy import FlowChunkPolicy
 from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotWriter
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import sample_candidates
+from nora15_hf.simulation.environment import Observation
 from nora15_hf.trainers.supervised.open_loop import replay_episodes
 
 H, A, S = 5, 4, 4
@@ -151,9 +152,10 @@ def test_closed_loop_policy(samples):
     policy = make_policy("plain")
     hand = [sample for sample in samples if sample["dataset_key"] == "hand"]
     keys = [(10000, 0), (10001, 3)]
-    found = FlowChunkPolicy(*policy, dataset_key="hand", num_steps=2)(
-        [sample["images"] for sample in hand], [sample["instruction"] for sample in hand], keys
-    )
+    observations = [
+        Observation(dict(enumerate(sample["images"])), sample["state"], sample["instruction"]) for sample in hand
+    ]
+    found = FlowChunkPolicy(*policy, dataset_key="hand", num_steps=2)(observations, keys)
     assert_equal(found, [by_hand(*policy, *pair, num_steps=2)[0] for pair in zip(hand, keys, strict=True)])
 
 

@@ -26,7 +26,7 @@ def successes(tmp_path_factory) -> dict[str, int]:
     )
     output = tmp_path_factory.mktemp("policy")
     (output / ".quickstart").mkdir()
-    with SimulationPool(num_workers=2, image_size=config.image_size, renderer=config.renderer) as pool:
+    with SimulationPool(config.environment, num_workers=2, **config.environment_settings) as pool:
         record(output, config, pool)
         train_sft(output, config)
         runs = {"intact": evaluate_arm(output, config, pool, "sft")["episodes"]}

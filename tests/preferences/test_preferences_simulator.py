@@ -22,7 +22,8 @@ from nora15_hf.preferences import (
 from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
 from nora15_hf.preferences.simulator_states import SimulatorStates
-from nora15_hf.simulation.metaworld_env import MetaWorldEnv
+from nora15_hf.simulation.environment import Observation
+from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
 from nora15_hf.simulation.simulation_pool import SimulationPool
 
 pytestmark = [
@@ -37,7 +38,7 @@ MAX_STEPS = 60
 
 @pytest.fixture(scope="module")
 def pool():
-    with SimulationPool(num_workers=1, num_slots=4, renderer="raycast", max_steps=MAX_STEPS) as pool:
+    with SimulationPool("metaworld", num_workers=1, num_slots=4, renderer="raycast", max_steps=MAX_STEPS) as pool:
         yield pool
 
 
@@ -68,8 +69,10 @@ def test_frames_are_states_that_can_be_reached_again(demonstrations, pool):
             for slot, state in enumerate(states.state(*position) for position in wanted)
         ]
     )
-    for (episode, frame), image in zip(wanted, found, strict=True):
-        np.testing.assert_array_equal(image, dataset.frame(int(dataset.episodes["from"][episode]) + frame))
+    for (episode, frame), observation in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(
+            observation.images["image"], dataset.frame(int(dataset.episodes["from"][episode]) + frame)
+        )
     assert states.state(1, 30).executed.shape == (30, 4)
     with pytest.raises(ValueError, match=r'Open it with action_key="action\.executed"'):
         SimulatorStates(dataset)
@@ -106,9 +109,9 @@ def test_the_policy_can_go_on_and_meets_the_same_luck_with_every_candidate(demon
     calls = []
 
     class Watched(FlowChunkPolicy):
-        def __call__(self, images, instructions, noise_keys):
-            calls.append((list(noise_keys), list(instructions)))
-            return super().__call__(images, instructions, noise_keys)
+        def __call__(self, observations, noise_keys):
+            calls.append((list(noise_keys), [observation.instruction for observation in observations]))
+            return super().__call__(observations, noise_keys)
 
     policy = Watched(*tiny, num_steps=1)
     reward = SimulatorSuccessReward(pool, tiny[1], executed, policy=policy)
@@ -138,7 +141,8 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
     assert dataset.num_episodes + len(recorded["failed"]) == 3
     assert all(5 <= steps <= 10 for steps in recorded["policy_steps"])
     # What the policy did, and what the expert wanted instead.
-    [chunk] = policy([dataset.frame(0)], [INSTRUCTION], [(dataset.conventions["episode_seeds"][0], 0)])
+    seen = Observation({"image": dataset.frame(0)}, None, INSTRUCTION)
+    [chunk] = policy([seen], [(dataset.conventions["episode_seeds"][0], 0)])
     np.testing.assert_allclose(executed.all_actions()[:5], np.clip(chunk, -1, 1), atol=1e-5)
     assert np.abs(dataset.all_actions()[:5] - executed.all_actions()[:5]).max() > 0.1
     reached = reached_positions(dataset)
@@ -147,8 +151,8 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
         dataset.all_actions()[recorded["policy_steps"][0]], executed.all_actions()[recorded["policy_steps"][0]]
     )
     states = SimulatorStates(executed).state(0, 8)
-    [image] = pool.restore([(0, states.task, states.seed, states.executed)])
-    np.testing.assert_array_equal(image, dataset.frame(8))
+    [observation] = pool.restore([(0, states.task, states.seed, states.executed)])
+    np.testing.assert_array_equal(observation.images["image"], dataset.frame(8))
 
     reward = WeightedReward(
         {

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from nora15_hf import commands
-from nora15_hf.evaluation.evaluate import check_conventions, swapped_instructions
+from nora15_hf.evaluation.environment_fit import check_conventions
+from nora15_hf.evaluation.evaluate import swapped_instructions
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
+from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
 
 pytestmark = pytest.mark.slow
 
@@ -161,13 +163,15 @@ def test_missing_simulator_names_the_pip_command(tmp_path):
 
 def test_refuses_a_simulator_that_differs_from_the_recording():
     recorded = {"renderer": "osmesa", "image_size": 84, "camera": "corner4"}
-    simulator = {"renderer": "raycast", "image_size": 96, "camera": "corner4"}
+    simulator = MetaWorldEnv.describe(renderer="raycast", image_size=96)
     with pytest.raises(ValueError, match=r"renderer: recorded 'osmesa', simulator 'raycast'; image_size"):
         check_conventions(recorded, simulator)
 
 
 def test_swaps_only_within_a_scene():
-    swapped = swapped_instructions(["faucet-open", "faucet-close", "button-press-topdown"])
+    swapped = swapped_instructions(
+        ["faucet-open", "faucet-close", "button-press-topdown"], MetaWorldEnv.describe(renderer="raycast")
+    )
     assert swapped == {"faucet-open": "close the faucet", "faucet-close": "open the faucet"}
 
 

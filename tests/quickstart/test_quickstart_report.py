@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from helpers.paths import ROOT
-from nora15_hf.quickstart import camera_projection
 from nora15_hf.quickstart.animation import animated_data_uri
 from nora15_hf.quickstart.figures import success_over_all_tasks, training_curves
 from nora15_hf.quickstart.report import verdict, write_report
@@ -316,31 +315,6 @@ def test_charts_follow_the_colour_scheme():
     assert "prefers-color-scheme:dark" in svg
     assert "fill: var(--ink)" in svg
     assert "#010203" not in svg
-
-
-@pytest.mark.simulator
-def test_projection_uses_the_camera_of_the_simulator():
-    metaworld = pytest.importorskip("metaworld", reason='needs pip install "nora15_hf[sim]"')
-    import mujoco
-
-    environment = metaworld.env_dict.ALL_V3_ENVIRONMENTS["faucet-open-v3"]()
-    model, data = environment.model, environment.data
-    mujoco.mj_forward(model, data)
-    camera = model.camera("corner4").id
-    np.testing.assert_allclose(data.cam_xpos[camera], camera_projection.CAMERA_POSITION, atol=1e-7)
-    np.testing.assert_allclose(data.cam_xmat[camera].reshape(3, 3), camera_projection.CAMERA_AXES, atol=1e-7)
-    assert np.tan(np.deg2rad(model.cam_fovy[camera] / 2)) == pytest.approx(camera_projection.SLOPE)
-
-
-def test_projection_is_linear_close_to_the_hand():
-    hand = np.array([0.0, 0.6, 0.2])
-    axes = camera_projection.action_axes_on_picture(hand, 84)
-    step = np.array([0.5, -0.3, 0.8])
-    moved = camera_projection.hand_on_picture(hand + 0.01 * step, 84)
-    expected = camera_projection.hand_on_picture(hand, 84) + axes @ step
-    np.testing.assert_allclose(moved, expected, atol=2e-4)
-    # lifting the hand moves it up on the picture
-    assert axes[1, 2] < 0 < np.abs(axes).max() < 0.05
 
 
 def test_animation_keeps_every_frame_and_loops():

@@ -16,10 +16,14 @@ from nora15_hf.data.lerobot_dataset import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.evaluation.rollout import Episode, EpisodeResult, ShuffledImages, rollout
 from nora15_hf.evaluation.success import SuccessTable, compare_paired, wilson_interval
+from nora15_hf.simulation.environment import Observation, find_task
 from nora15_hf.simulation.expert_episodes import ExpertNoise, record_expert_episode
-from nora15_hf.simulation.metaworld_env import MetaWorldEnv
-from nora15_hf.simulation.metaworld_tasks import METAWORLD_TASKS, get_task, tasks_sharing_scene
-from nora15_hf.simulation.renderers import Crop, OpenGLRenderer, RayCastRenderer, available_renderer
+from nora15_hf.simulation.metaworld.camera import CAMERA_AXES, CAMERA_POSITION, SLOPE, Crop, hand_projection
+from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
+from nora15_hf.simulation.metaworld.metaworld_tasks import METAWORLD_TASKS
+from nora15_hf.simulation.metaworld.opengl_renderer import OpenGLRenderer
+from nora15_hf.simulation.metaworld.raycast_renderer import RayCastRenderer
+from nora15_hf.simulation.metaworld.renderers import available_renderer
 from nora15_hf.simulation.simulation_pool import SimulationPool
 
 pytestmark = [
@@ -44,7 +48,7 @@ def handle():
 
 @pytest.fixture(scope="module")
 def pool():
-    with SimulationPool(num_workers=2, num_slots=4, renderer="raycast", max_steps=40) as pool:
+    with SimulationPool("metaworld", num_workers=2, num_slots=4, renderer="raycast", max_steps=40) as pool:
         yield pool
 
 
@@ -58,13 +62,14 @@ def run_expert(env, steps):
 
 def test_unknown_task_lists_the_tasks():
     with pytest.raises(ValueError, match=r"faucet-opn.*faucet-open, faucet-close"):
-        get_task("faucet-opn")
+        find_task(METAWORLD_TASKS, "faucet-opn")
 
 
 def test_pairs_that_share_a_scene():
-    assert tasks_sharing_scene("faucet-open") == ["faucet-close"]
-    assert tasks_sharing_scene("handle-pull") == ["handle-press"]
-    assert tasks_sharing_scene("button-press-topdown") == []
+    spec = MetaWorldEnv.describe(renderer="raycast")
+    assert spec.tasks_sharing_scene("faucet-open") == ["faucet-close"]
+    assert spec.tasks_sharing_scene("handle-pull") == ["handle-press"]
+    assert spec.tasks_sharing_scene("button-press-topdown") == []
 
 
 def test_instructions_are_distinct():
@@ -74,8 +79,8 @@ def test_instructions_are_distinct():
 def test_missing_extra_names_the_pip_command():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['metaworld'] = sys.modules['mujoco'] = None\n"
-        "import simulation.metaworld_tasks, evaluation.success\n"
-        "import simulation.metaworld_env"
+        "import simulation.environment_table, evaluation.success\n"
+        "import simulation.metaworld.metaworld_env"
     )
     outcome = subprocess.run([sys.executable, "-c", code, *nora15_hf.__path__], capture_output=True, text=True)
     assert outcome.returncode != 0
@@ -121,7 +126,7 @@ def test_fast_picture_equals_casting_every_ray(task):
     for seed in (3, 4):
         env.reset(seed)
         for _ in range(3):
-            image = env.observation()["image"]
+            image = env.observation().images["image"]
             np.testing.assert_array_equal(image, reference.render(env._env.data))
             run_expert(env, 20)
 
@@ -158,7 +163,7 @@ def test_camera_matches_opengl(faucet):
         pytest.skip("no OpenGL on this machine")
     faucet.reset(0)
     run_expert(faucet, 30)
-    cast = faucet.observation()["image"].astype(float)
+    cast = faucet.observation().images["image"].astype(float)
     renderer = OpenGLRenderer(faucet._env.model, 84, platform=name)
     drawn = renderer.render(faucet._env.data).astype(float)
     renderer.close()
@@ -171,7 +176,7 @@ def test_camera_matches_opengl(faucet):
 def test_pictures_show_the_parts_that_matter(faucet):
     """Arm, cyan finger, white finger and the faucet's red handle cover some pixels each."""
     faucet.reset(0)
-    image = faucet.observation()["image"].astype(int)
+    image = faucet.observation().images["image"].astype(int)
     red, green, blue = np.moveaxis(image, 2, 0)
     assert ((red > 90) & (red > 2 * green)).sum() > 200
     assert ((blue > 150) & (green > 150) & (red < 60)).sum() >= 8
@@ -185,7 +190,7 @@ def test_goal_is_hidden_unless_asked_for():
     images = []
     for env in (hidden, shown):
         env.reset(2)
-        images.append(env.observation()["image"])
+        images.append(env.observation().images["image"])
     changed = (images[0] != images[1]).any(axis=2)
     assert 5 <= changed.sum() <= 60
     assert images[1][changed].mean(axis=0)[0] > 150
@@ -200,7 +205,7 @@ def test_pair_of_one_scene_looks_the_same():
         env._env.set_state(env._env.init_qpos, env._env.init_qvel)
         env._env.model.body("box").pos = [0, 0.85, 0]
         mujoco.mj_forward(env._env.model, env._env.data)
-        images.append(env.observation()["image"])
+        images.append(env.observation().images["image"])
     np.testing.assert_array_equal(*images)
 
 
@@ -218,7 +223,7 @@ def test_renderer_names():
 
 
 def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr("nora15_hf.simulation.renderers._opengl_works", lambda platform: False)
+    monkeypatch.setattr("nora15_hf.simulation.metaworld.renderers._opengl_works", lambda platform: False)
     available_renderer.cache_clear()
     try:
         assert available_renderer("auto") == available_renderer("auto") == "raycast"
@@ -227,6 +232,40 @@ def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
     finally:
         available_renderer.cache_clear()
     assert sum("casting rays" in record.message for record in caplog.records) == 1
+
+
+# -- where the hand is on the picture ----------------------------------------------------------------------------------
+
+
+def test_projection_uses_the_camera_of_the_simulator(faucet):
+    faucet.reset(0)
+    model, data = faucet._env.model, faucet._env.data
+    camera = model.camera("corner4").id
+    np.testing.assert_allclose(data.cam_xpos[camera], CAMERA_POSITION, atol=1e-7)
+    np.testing.assert_allclose(data.cam_xmat[camera].reshape(3, 3), CAMERA_AXES, atol=1e-7)
+    assert np.tan(np.deg2rad(model.cam_fovy[camera] / 2)) == pytest.approx(SLOPE)
+
+
+def test_projection_is_linear_close_to_the_hand():
+    projection = hand_projection(84)
+    hand = np.array([0.0, 0.6, 0.2])
+    axes = projection.action_axes(hand)
+    step = np.array([0.5, -0.3, 0.8])
+    moved = projection.on_picture(hand + 0.01 * step)
+    np.testing.assert_allclose(moved, projection.on_picture(hand) + axes @ step, atol=2e-4)
+    # lifting the hand moves it up on the picture
+    assert axes[1, 2] < 0 < np.abs(axes).max() < 0.05
+
+
+def test_projected_hand_is_where_the_picture_shows_it(faucet):
+    """The white finger and the cyan finger stand a few pixels around the projected hand."""
+    faucet.reset(0)
+    observation = faucet.observation()
+    red, green, blue = np.moveaxis(observation.images["image"].astype(int), 2, 0)
+    rows, columns = np.nonzero((blue > 150) & (green > 150) & (red < 60))
+    right, down = hand_projection(84).on_picture(observation.state[:3]) * 84
+    assert abs(columns.mean() - right) < 8
+    assert abs(rows.mean() - down) < 8
 
 
 # -- environment ------------------------------------------------------------------------------------------------------
@@ -241,7 +280,7 @@ def trajectory(env, seed, steps=25):
     for _ in range(steps):
         env.step(env.expert_action() + random.normal(0, 0.2, 4))
         states.append(env._metaworld_observation.copy())
-    return first["image"], np.stack(states), env.observation()["image"]
+    return first.images["image"], np.stack(states), env.observation().images["image"]
 
 
 @pytest.mark.parametrize("task", ["faucet-open", "handle-press"])
@@ -261,32 +300,32 @@ def test_first_frame_shows_the_reset_state():
     first, places = env.observation(), env._env.data.geom_xpos.copy()
     mujoco.mj_forward(env._env.model, env._env.data)
     np.testing.assert_array_equal(env._env.data.geom_xpos, places)
-    np.testing.assert_array_equal(first["image"], env.observation()["image"])
+    np.testing.assert_array_equal(first.images["image"], env.observation().images["image"])
     np.testing.assert_array_equal(env._metaworld_observation[4:7], env._env._get_pos_objects())
 
 
 def test_observation(faucet):
     faucet.reset(0)
     observation = faucet.observation()
-    assert observation["image"].shape == (84, 84, 3)
-    assert observation["image"].dtype == np.uint8
-    assert observation["state"].shape == (4,)
-    assert observation["state"].dtype == np.float32
-    np.testing.assert_allclose(observation["state"][:3], faucet._env.data.body("hand").xpos, atol=1e-6)
-    assert observation["instruction"] == "open the faucet"
+    assert observation.images["image"].shape == (84, 84, 3)
+    assert observation.images["image"].dtype == np.uint8
+    assert observation.state.shape == (4,)
+    assert observation.state.dtype == np.float32
+    np.testing.assert_allclose(observation.state[:3], faucet._env.data.body("hand").xpos, atol=1e-6)
+    assert observation.instruction == "open the faucet"
 
 
 def test_expert_succeeds_and_random_actions_do_not(faucet):
     successes = {"expert": 0, "random": 0}
     for seed in range(3):
         faucet.reset(seed)
-        while faucet.num_steps < 150 and not faucet.step(faucet.expert_action()):
-            pass
+        while not faucet.done and not faucet.success:
+            faucet.step(faucet.expert_action())
         successes["expert"] += faucet.success
         random = np.random.default_rng(seed)
         faucet.reset(seed)
-        while faucet.num_steps < 150 and not faucet.step(random.uniform(-1, 1, 4)):
-            pass
+        while not faucet.done and not faucet.success:
+            faucet.step(random.uniform(-1, 1, 4))
         successes["random"] += faucet.success
     assert successes == {"expert": 3, "random": 0}
 
@@ -315,19 +354,19 @@ def test_use_outside_an_episode():
 
 
 def test_conventions_are_plain_json(faucet, pool):
-    conventions = faucet.conventions()
+    conventions = faucet.spec.conventions
     assert json.loads(json.dumps(conventions)) == conventions
-    assert conventions | {"max_steps": 40} == pool.conventions()
+    assert conventions | {"max_steps": 40} == pool.spec.conventions
 
 
 # -- rollouts ---------------------------------------------------------------------------------------------------------
 
 
-def image_policy(images, instructions, noise_keys):
+def image_policy(observations, noise_keys):
     """Actions that depend on image, words and noise key, so that any mix-up shows."""
     chunks = []
-    for image, instruction, key in zip(images, instructions, noise_keys, strict=True):
-        random = np.random.default_rng([int(image.sum()), len(instruction), *key])
+    for observation, key in zip(observations, noise_keys, strict=True):
+        random = np.random.default_rng([int(observation.images["image"].sum()), len(observation.instruction), *key])
         chunks.append(random.uniform(-1, 1, (5, 4)))
     return np.stack(chunks)
 
@@ -338,7 +377,7 @@ EPISODES = [Episode(task, 10000 + seed) for task in ("faucet-open", "handle-pres
 def test_rollout_does_not_depend_on_workers(pool):
     results = rollout(image_policy, EPISODES, pool, record_frames=2, progress=False)
     assert [(result.task, result.seed) for result in results] == [(item.task, item.seed) for item in EPISODES]
-    with SimulationPool(num_workers=1, num_slots=4, renderer="raycast", max_steps=40) as single:
+    with SimulationPool("metaworld", num_workers=1, num_slots=4, renderer="raycast", max_steps=40) as single:
         again = rollout(image_policy, EPISODES, single, record_frames=2, progress=False)
     for one, other in zip(results, again, strict=True):
         assert (one.success, one.num_steps) == (other.success, other.num_steps)
@@ -349,9 +388,10 @@ def test_rollout_does_not_depend_on_workers(pool):
 def test_batches_are_the_same_in_every_run(pool):
     seen = []
 
-    def recording(images, instructions, noise_keys):
-        seen[-1].append((images.sum(), tuple(instructions), tuple(noise_keys)))
-        return image_policy(images, instructions, noise_keys)
+    def recording(observations, noise_keys):
+        images = sum(int(observation.images["image"].sum()) for observation in observations)
+        seen[-1].append((images, tuple(observation.instruction for observation in observations), tuple(noise_keys)))
+        return image_policy(observations, noise_keys)
 
     for _ in range(2):
         seen.append([])
@@ -366,9 +406,8 @@ def test_rollout_matches_the_environment(pool, faucet):
     faucet.reset(10001)
     for replan, frame in enumerate(result.frames):
         observation = faucet.observation()
-        np.testing.assert_array_equal(frame, observation["image"])
-        key = [(10001, replan)]
-        for action in image_policy(observation["image"][None], [observation["instruction"]], key)[0]:
+        np.testing.assert_array_equal(frame, observation.images["image"])
+        for action in image_policy([observation], [(10001, replan)])[0]:
             if faucet.num_steps < 40:
                 faucet.step(action)
 
@@ -376,9 +415,9 @@ def test_rollout_matches_the_environment(pool, faucet):
 def test_instruction_override_reaches_the_policy(pool):
     told = []
 
-    def listening(images, instructions, noise_keys):
-        told.extend(instructions)
-        return np.zeros((len(images), 40, 4))
+    def listening(observations, noise_keys):
+        told.extend(observation.instruction for observation in observations)
+        return np.zeros((len(observations), 40, 4))
 
     [result] = rollout(
         listening, [Episode("faucet-open", 1, "close the faucet")], pool, n_action_steps=40, progress=False
@@ -399,7 +438,7 @@ def test_instruction_override_reaches_the_policy(pool):
 )
 def test_bad_policy_output(pool, output, match):
     with pytest.raises(ValueError, match=match):
-        rollout(lambda images, instructions, keys: output, [Episode("faucet-open", 1)], pool, progress=False)
+        rollout(lambda observations, keys: output, [Episode("faucet-open", 1)], pool, progress=False)
 
 
 def test_bad_rollout_arguments(pool):
@@ -411,43 +450,62 @@ def test_bad_rollout_arguments(pool):
         rollout(image_policy, [Episode("make-tea", 1)], pool)
 
 
+def numbered(numbers, instructions):
+    """Observations whose only picture is a number."""
+    return [Observation({"image": number}, None, text) for number, text in zip(numbers, instructions, strict=True)]
+
+
+def shuffler(received):
+    """[`ShuffledImages`] of a policy that notes the numbers it is shown."""
+    return ShuffledImages(
+        lambda observations, keys: received.append([observation.images["image"] for observation in observations])
+    )
+
+
 @given(st.integers(2, 40))
 def test_shuffled_images_have_no_fixed_point(batch):
     received = []
-    policy = ShuffledImages(lambda images, instructions, keys: received.append(images))
-    policy(np.arange(batch)[:, None], ["words"] * batch, [(seed, 0) for seed in range(batch)])
-    assert sorted(received[0][:, 0]) == list(range(batch))
-    assert (received[0][:, 0] != np.arange(batch)).all()
+    shuffler(received)(numbered(range(batch), ["words"] * batch), [(seed, 0) for seed in range(batch)])
+    assert sorted(received[0]) == list(range(batch))
+    assert all(shown != own for own, shown in enumerate(received[0]))
 
 
 def test_shuffled_images_change_places_at_every_look():
     received = []
-    policy = ShuffledImages(lambda images, instructions, keys: received.append(images[:, 0].tolist()))
+    policy = shuffler(received)
     for replan in (0, 1, 0):
-        policy(np.arange(16)[:, None], ["words"] * 16, [(seed, replan) for seed in range(16)])
+        policy(numbered(range(16), ["words"] * 16), [(seed, replan) for seed in range(16)])
     assert received[0] == received[2] != received[1]
 
 
 def test_shuffled_images_go_to_other_instructions():
     received = []
-    policy = ShuffledImages(lambda images, instructions, keys: received.append(images[:, 0]))
     instructions = ["open", "close", "press", "open", "close", "open"]
-    policy(np.arange(6)[:, None], instructions, [(seed, 0) for seed in range(6)])
+    shuffler(received)(numbered(range(6), instructions), [(seed, 0) for seed in range(6)])
     assert all(instructions[origin] != text for origin, text in zip(received[0], instructions, strict=True))
 
 
 def test_shuffled_images_for_the_last_episode():
     received = []
-    policy = ShuffledImages(lambda images, instructions, keys: received.append(images.tolist()))
+    policy = shuffler(received)
     with pytest.raises(ValueError, match="two or more"):
-        policy(np.array([[1]]), ["a"], [(0, 0)])
-    policy(np.array([[1], [2]]), ["a", "b"], [(0, 0), (1, 0)])
-    policy(np.array([[3]]), ["b"], [(1, 1)])
-    assert received == [[[2], [1]], [[1]]]
+        policy(numbered([1], "a"), [(0, 0)])
+    policy(numbered([1, 2], "ab"), [(0, 0), (1, 0)])
+    policy(numbered([3], "b"), [(1, 1)])
+    assert received == [[2, 1], [1]]
+
+
+@pytest.mark.parametrize("key", [(), (30,), (30, 2)])
+def test_shuffled_images_know_an_episode_by_keys_of_any_length(key):
+    received = []
+    policy = shuffler(received)
+    policy(numbered([1, 2], "ab"), [(0, *key, 0), (1, *key, 0)])
+    policy(numbered([3], "b"), [(1, *key, 1)])
+    assert received == [[2, 1], [1]]
 
 
 def test_worker_loss_is_explained():
-    with SimulationPool(num_workers=1, num_slots=1, renderer="raycast") as small:
+    with SimulationPool("metaworld", num_workers=1, num_slots=1, renderer="raycast") as small:
         small._workers[0].kill()
         with pytest.raises(RuntimeError, match="exit code -9"):
             small.start([(0, "faucet-open", 1)])
@@ -512,7 +570,7 @@ def test_paired_comparison():
 def test_demonstrations_do_not_depend_on_workers(tmp_path):
     settings = {"num_slots": 2, "renderer": "raycast", "max_steps": 52, "image_size": 32}  # short: some experts fail
     for workers in (1, 2):
-        with SimulationPool(num_workers=workers, **settings) as pool:
+        with SimulationPool("metaworld", num_workers=workers, **settings) as pool:
             record_demonstrations(tmp_path / str(workers), ["handle-press"], 3, pool=pool, progress=False)
     one, two = (
         {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
@@ -538,14 +596,16 @@ def test_labels_are_what_the_expert_wants(faucet):
     # Without noise the labels are the executed actions: replaying them visits the same states.
     faucet.reset(5)
     for state, action in zip(calm["observation.state"], calm["action"], strict=True):
-        np.testing.assert_array_equal(faucet.observation()["state"], state)
+        np.testing.assert_array_equal(faucet.observation().state, state)
         faucet.step(action)
     assert faucet.success
 
 
 def test_failed_experts_stop_the_recording(tmp_path):
     with (
-        SimulationPool(num_workers=1, num_slots=1, renderer="raycast", max_steps=3, image_size=16) as pool,
+        SimulationPool(
+            "metaworld", num_workers=1, num_slots=1, renderer="raycast", max_steps=3, image_size=16
+        ) as pool,
         pytest.raises(RuntimeError, match="max_steps"),
     ):
         record_demonstrations(tmp_path / "data", ["reach"], 1, pool=pool, progress=False)

@@ -58,7 +58,7 @@ class BuildArguments:
     reward: str = field(
         default="paper",
         metadata={
-            "help": "Reward preset; ground_truth needs no world model, success needs Meta-World demonstrations.",
+            "help": "Reward preset; ground_truth needs no world model, success needs demonstrations from a simulator.",
             "choices": [*REWARD_PRESETS, "ground_truth", "success"],
         },
     )
@@ -128,8 +128,7 @@ def make_reward(
         from ..preferences.simulator_reward import SimulatorSuccessReward
         from ..simulation.simulation_pool import SimulationPool
 
-        settings = {key: dataset.conventions[key] for key in ("image_size", "renderer", "max_steps", "show_goal")}
-        pool = stack.enter_context(SimulationPool(**settings))
+        pool = stack.enter_context(SimulationPool.of_recording(dataset.conventions))
         executed = LeRobotDataset(
             options.demonstrations,
             revision=options.demonstrations_revision,

@@ -1,6 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Records demonstrations in Meta-World, trains a small policy and a world model on them, builds preferences from imagined
+Records demonstrations in a simulator, trains a small policy and a world model on them, builds preferences from imagined
 outcomes, tunes the policy with flow DPO, evaluates everything in closed loop and writes a report. Needs no GPU, no OpenGL
 and no download.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..quickstart.config import QuickstartConfig
-from ..simulation.metaworld_tasks import METAWORLD_TASKS
+from ..simulation.environment_table import ENVIRONMENTS
 from .parser import comma_separated
 
 DEFAULTS = QuickstartConfig()
@@ -20,12 +20,19 @@ class QuickstartArguments:
     """Where a quickstart writes, and what differs from [`QuickstartConfig`] or its `smoke`."""
 
     output: Path = field(metadata={"help": "folder for models, datasets and report"})
+    environment: str | None = field(
+        default=None,
+        metadata={
+            "choices": sorted(ENVIRONMENTS),
+            "help": f"a simulator with scripted experts (default: {DEFAULTS.environment})",
+        },
+    )
     tasks: list[str] | None = field(
         default=None,
         metadata={
             "parse": comma_separated,
-            "help": f"comma-separated Meta-World tasks (default: {','.join(DEFAULTS.tasks)}); "
-            f"known: {', '.join(sorted(METAWORLD_TASKS))}",
+            "help": f"comma-separated tasks of the environment (default: {','.join(DEFAULTS.tasks)}); known: "
+            + "; ".join(f"{name}: {', '.join(sorted(entry.tasks))}" for name, entry in ENVIRONMENTS.items()),
         },
     )
     episodes: int | None = field(
@@ -58,10 +65,11 @@ ARGUMENTS = (QuickstartArguments,)
 
 
 def run(options: QuickstartArguments) -> None:
-    # First of all: says what to install where the simulator is missing.
+    # Imported here, since the other commands need none of it.
     from ..quickstart.quickstart import run_quickstart
 
     settings = {
+        "environment": options.environment,
         "tasks": None if options.tasks is None else tuple(options.tasks),
         "episodes": options.episodes,
         "evaluation_episodes": options.evaluation_episodes,

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""A trained policy as what a rollout calls: pictures and instructions in, chunks in physical units out."""
+"""A trained policy as what a rollout calls: observations in, chunks in physical units out."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from ..actions.keyed_noise import NoiseKey
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from ..simulation.environment import Observation
 from .chunk_prediction import predict_chunks
 from .chunk_samplers import FlowSampler
 
@@ -37,16 +38,10 @@ class FlowChunkPolicy:
         self.dataset_key = dataset_key
         self.num_steps = num_steps
 
-    def __call__(
-        self,
-        images: Sequence[np.ndarray],
-        instructions: Sequence[str],
-        noise_keys: Sequence[NoiseKey],
-    ) -> np.ndarray:
+    def __call__(self, observations: Sequence[Observation], noise_keys: Sequence[NoiseKey]) -> np.ndarray:
         """
         Args:
-            images (`list[np.ndarray]`): uint8 `(height, width, 3)`, one per episode.
-            instructions (`list[str]`): One per episode.
+            observations (`list[Observation]`): One per episode, each with the cameras of the training in their order.
             noise_keys (`list[tuple[int, ...]]`): One per episode, as `(episode seed, replan index)`, see [`keyed_noise`].
 
         Returns:
@@ -55,9 +50,10 @@ class FlowChunkPolicy:
         return predict_chunks(
             self.model,
             self.processor,
-            images,
-            instructions,
+            [list(observation.images.values()) for observation in observations],
+            [observation.instruction for observation in observations],
             noise_keys,
+            states=[observation.state for observation in observations],
             dataset_key=self.dataset_key,
             sampler=FlowSampler(self.num_steps),
         )

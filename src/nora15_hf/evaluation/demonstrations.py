@@ -1,19 +1,20 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Demonstrations by Meta-World's scripted experts, written as a LeRobot v3.0 dataset."""
+"""Demonstrations by a simulator's scripted experts, written as a LeRobot v3.0 dataset."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..data.lerobot_writer import LeRobotWriter
-from ..simulation.expert_episodes import ExpertNoise
-from ..simulation.metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
-from ..simulation.metaworld_tasks import get_task
+from ..simulation.environment import EnvironmentSpec
+from ..simulation.expert_episodes import ExpertNoise, recorded_features
 from ..simulation.simulation_pool import SimulationPool
 
-ROBOT_TYPE = "metaworld_sawyer"
+# Among the conventions of a dataset of `record_demonstrations`: how it was recorded.
+RECORDING = "demonstrations"
 
 
 def record_demonstrations(
@@ -37,9 +38,9 @@ def record_demonstrations(
 
     Args:
         root (`str` or `Path`): folder of the new dataset, absent or empty.
-        tasks (`Sequence[str]`): keys of `METAWORLD_TASKS`.
+        tasks (`Sequence[str]`): names of the environment's tasks.
         episodes_per_task (`int`): successful episodes wanted of each.
-        pool ([`SimulationPool`]): where the experts run; decides image size, renderer and step limit.
+        pool ([`SimulationPool`]): where the experts run; decides everything that the conventions name.
         first_seed (`int`, defaults to 0): keep away from 10000 and above, which are for evaluation.
         noise_std, burst_probability, burst_steps, steps_after_success: see [`ExpertNoise`].
         progress (`bool`, defaults to `True`): show a progress bar.
@@ -48,7 +49,8 @@ def record_demonstrations(
         `Path`: `root`.
 
     Raises:
-        ValueError: unknown task, no task, a task twice, fewer than one episode, a negative seed.
+        ValueError: unknown task, no task, a task twice, fewer than one episode, a negative seed, or an environment
+            without scripted experts.
         RuntimeError: a task's expert failed more than `episodes_per_task` times (and more than five).
     """
     if not tasks or len(set(tasks)) != len(tasks):
@@ -57,25 +59,13 @@ def record_demonstrations(
         raise ValueError(
             f"`episodes_per_task` ({episodes_per_task}) must be 1 or more and `first_seed` ({first_seed}) 0 or more."
         )
-    instructions = {task: get_task(task).instruction for task in tasks}
+    spec = pool.spec
+    require_expert(spec)
+    instructions = {task: spec.task(task).instruction for task in tasks}
     noise = asdict(ExpertNoise(noise_std, burst_probability, burst_steps, steps_after_success))
     failed_seeds: dict[str, list[int]] = {task: [] for task in tasks}
-    conventions = pool.conventions() | {
-        "demonstrations": {"expert_noise": noise, "first_seed": first_seed, "failed_seeds": failed_seeds}
-    }
-    size = conventions["image_size"]
-    writer = LeRobotWriter(
-        root,
-        fps=CONTROL_RATE,
-        features={
-            "observation.image": {"dtype": "image", "shape": (size, size, 3)},
-            "observation.state": {"dtype": "float32", "shape": (STATE_SIZE,)},
-            "action": {"dtype": "float32", "shape": (ACTION_SIZE,)},
-            "action.executed": {"dtype": "float32", "shape": (ACTION_SIZE,)},
-        },
-        robot_type=ROBOT_TYPE,
-        conventions=conventions,
-    )
+    recording = {"expert_noise": noise, "first_seed": first_seed, "failed_seeds": failed_seeds}
+    writer = open_recording(root, spec, {RECORDING: recording})
     requests = [(task, first_seed + number) for task in tasks for number in range(episodes_per_task)]
     next_seed = dict.fromkeys(tasks, first_seed + episodes_per_task)
     with tqdm(total=len(requests), desc="demonstrations", disable=not progress) as bar:
@@ -90,7 +80,7 @@ def record_demonstrations(
                 if len(failed_seeds[task]) > max(5, episodes_per_task):
                     raise RuntimeError(
                         f"The expert of {task!r} failed {len(failed_seeds[task])} times (seeds {failed_seeds[task]}) "
-                        f"within {pool.max_steps} steps. Raise the pool's `max_steps` or lower `noise_std`."
+                        f"within {spec.max_steps} steps. Raise the pool's `max_steps` or lower `noise_std`."
                     )
                 replacements.append((task, next_seed[task]))
                 next_seed[task] += 1
@@ -98,4 +88,24 @@ def record_demonstrations(
     return writer.finalize()
 
 
-__all__ = ["record_demonstrations"]
+def require_expert(spec: EnvironmentSpec) -> None:
+    """Refuse an environment that has no scripted expert to record."""
+    if not spec.has_expert:
+        raise ValueError(
+            f"The environment {spec.name!r} has no scripted expert, who would have to act or to label. Record in one that "
+            "has, or write demonstrations of your own with LeRobotWriter."
+        )
+
+
+def open_recording(root: str | Path, spec: EnvironmentSpec, recording: dict[str, Any]) -> LeRobotWriter:
+    """A writer for the frames of [`record_steps`], with the simulator's conventions and what `recording` adds to them."""
+    return LeRobotWriter(
+        root,
+        fps=spec.control_rate,
+        features=recorded_features(spec),
+        robot_type=spec.robot_type,
+        conventions={**spec.conventions, **recording},
+    )
+
+
+__all__ = ["RECORDING", "open_recording", "record_demonstrations", "require_expert"]

@@ -1,61 +1,26 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Closed-loop evaluation of a policy on Meta-World tasks, with the two controls that show what it uses."""
+"""Closed-loop evaluation of a policy in a simulator, with the two controls that show what it uses."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
-from ..simulation.metaworld_tasks import get_task, tasks_sharing_scene
+from ..simulation.environment import EnvironmentSpec
 from ..simulation.simulation_pool import SimulationPool
+from .environment_fit import check_policy_fits
 from .rollout import Episode, EpisodeResult, ShuffledImages, rollout
-
-# What a policy cannot know about its pictures and actions and must therefore find as it was in training.
-BINDING_CONVENTIONS = (
-    "simulator",
-    "renderer",
-    "image_size",
-    "camera",
-    "camera_turned_degrees",
-    "crop",
-    "show_goal",
-    "control_rate_hz",
-    "action",
-)
 
 Control = Literal["swapped_instruction", "shuffled_images"]
 
 
-def check_conventions(recorded: dict[str, Any], simulator: dict[str, Any]) -> None:
-    """
-    Refuses a simulator that shows or does something else than the demonstrations did.
-
-    Args:
-        recorded (`dict`): Conventions of the demonstrations, as kept in the dataset and in the processor.
-        simulator (`dict`): Conventions of the simulator, see [`SimulationPool.conventions`].
-
-    Raises:
-        ValueError: Lists every convention that differs.
-    """
-    differing = [
-        f"{name}: recorded {recorded[name]!r}, simulator {simulator[name]!r}"
-        for name in BINDING_CONVENTIONS
-        if name in recorded and recorded[name] != simulator[name]
-    ]
-    if differing:
-        raise ValueError(
-            "The simulator does not agree with the recorded demonstrations, so that success would mean nothing: "
-            f"{'; '.join(differing)}. Evaluate with the recorded settings, or record the demonstrations anew."
-        )
-
-
-def swapped_instructions(tasks: Sequence[str]) -> dict[str, str]:
+def swapped_instructions(tasks: Sequence[str], spec: EnvironmentSpec) -> dict[str, str]:
     """For each task that shares its scene with another of `tasks`: the other's instruction."""
     swapped = {}
     for task in tasks:
-        others = [other for other in tasks_sharing_scene(task) if other in tasks]
+        others = [other for other in spec.tasks_sharing_scene(task) if other in tasks]
         if others:
-            swapped[task] = get_task(others[0]).instruction
+            swapped[task] = spec.task(others[0]).instruction
     return swapped
 
 
@@ -68,6 +33,7 @@ def evaluate_policy(
     episodes_per_task: int,
     first_seed: int = 10_000,
     n_action_steps: int = 5,
+    dataset_key: str | None = None,
     control: Control | None = None,
     record_frames: int = 0,
     progress: bool = True,
@@ -77,11 +43,13 @@ def evaluate_policy(
 
     Args:
         model, processor: The policy.
-        tasks (`list[str]`): Meta-World tasks.
+        tasks (`list[str]`): Names of the environment's tasks.
         pool ([`SimulationPool`]): The simulators.
         episodes_per_task (`int`): Episodes of each task, with the seeds from `first_seed` on.
         first_seed (`int`, *optional*, defaults to 10000): Beyond all training seeds.
         n_action_steps (`int`, *optional*, defaults to 5): Actions executed of each chunk.
+        dataset_key (`str`, *optional*):
+            Which of the policy's datasets the simulator continues; may be omitted when there is only one.
         control (`str`, *optional*):
             `"swapped_instruction"` tells the policy what another task of the same scene is told (tasks that share no
             scene are left out); `"shuffled_images"` shows it another episode's pictures.
@@ -92,13 +60,13 @@ def evaluate_policy(
         `list[EpisodeResult]`, task by task.
 
     Raises:
-        ValueError: The policy was trained under other conventions, or no two tasks share a scene for the swap.
+        ValueError: The policy does not fit the simulator (see [`check_policy_fits`]), or no two tasks share a scene for
+            the swap.
     """
-    for recorded in processor.conventions.values():
-        check_conventions(recorded, pool.conventions())
+    check_policy_fits(processor, pool.spec, dataset_key)
     instructions: dict[str, str | None] = dict.fromkeys(tasks)
     if control == "swapped_instruction":
-        instructions = swapped_instructions(tasks)
+        instructions = swapped_instructions(tasks, pool.spec)
         if not instructions:
             raise ValueError(f"No two of the tasks {list(tasks)} share a scene, so instructions cannot be swapped.")
     episodes = [
@@ -106,7 +74,7 @@ def evaluate_policy(
         for task, instruction in instructions.items()
         for seed in range(first_seed, first_seed + episodes_per_task)
     ]
-    policy = FlowChunkPolicy(model, processor)
+    policy = FlowChunkPolicy(model, processor, dataset_key)
     if control == "shuffled_images":
         policy = ShuffledImages(policy)
     return rollout(
@@ -114,4 +82,4 @@ def evaluate_policy(
     )
 
 
-__all__ = ["BINDING_CONVENTIONS", "check_conventions", "evaluate_policy", "swapped_instructions"]
+__all__ = ["Control", "evaluate_policy", "swapped_instructions"]

@@ -2,17 +2,16 @@
 """Closed-loop episodes of a policy, many side by side, one batched policy call per round."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..simulation.metaworld_tasks import get_task
+from ..actions.keyed_noise import NoiseKey, keyed_rng
+from ..simulation.environment import Observation
 from ..simulation.simulation_pool import SimulationPool
-
-# (images uint8 (B, height, width, 3), instructions, (episode seed, replan index) pairs) -> actions (B, H, A), physical
-ChunkPolicy = Callable[[np.ndarray, list[str], list[tuple[int, int]]], np.ndarray]
+from .lockstep import ChunkPolicy, DrivenEpisode, drive_in_lockstep
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Episode:
     """One episode to run.
 
     Attributes:
-        task (`str`): a key of `METAWORLD_TASKS`.
+        task (`str`): a name of the environment's tasks.
         seed (`int`): start of the episode; evaluation uses 10000 and above.
         instruction (`str`, *optional*): what the policy is told; default: the task's own. Another task's instruction
             makes the control "swapped instructions". Success is judged by `task`.
@@ -39,7 +38,7 @@ class EpisodeResult:
         task, seed, instruction: of the episode, the instruction as the policy was told.
         success (`bool`): the task succeeded in some step.
         num_steps (`int`): control steps until success, or the step limit.
-        frames (`list[np.ndarray]`): recorded images, uint8 `(size, size, 3)`.
+        frames (`list[np.ndarray]`): recorded images of the first camera, uint8 `(height, width, 3)`.
     """
 
     task: str
@@ -51,13 +50,18 @@ class EpisodeResult:
 
 
 @dataclass
-class _Running:
+class _Running(DrivenEpisode):
     position: int
     episode: Episode
     instruction: str
-    image: np.ndarray
-    replan: int
-    frames: list[np.ndarray]
+    frames: list[np.ndarray] = field(default_factory=list)
+
+    def look(self, observation: Observation) -> None:
+        """Take in what is seen, with the instruction that the policy is to be told."""
+        self.observation = replace(observation, instruction=self.instruction)
+
+    def keep_frame(self) -> None:
+        self.frames.append(next(iter(self.observation.images.values())))
 
 
 class _Schedule:
@@ -89,93 +93,72 @@ def rollout(
     record_frames: int = 0,
     progress: bool = True,
 ) -> list[EpisodeResult]:
-    """Run episodes in lockstep: all live slots' images go through the policy at once, then all simulators move.
+    """Run episodes in lockstep: what is seen in all live slots goes through the policy at once, then all simulators move.
 
     Args:
-        policy (`ChunkPolicy`): `(images, instructions, noise_keys) -> actions (B, H, A)` in physical units, with
-            images uint8 `(B, size, size, 3)` and noise keys `(episode seed, replan index)`.
+        policy (`ChunkPolicy`): `(observations, noise keys) -> actions (B, H, A)` in physical units; a noise key is
+            `(episode seed, replan index)`.
         episodes (`Sequence[Episode]`): what to run.
         pool ([`SimulationPool`]): where to run it; its conventions belong to the result.
         n_action_steps (`int`, defaults to 5): actions of a chunk that are executed before the policy looks again.
         record_frames (`int`, defaults to 0): keep every `record_frames`-th image that the policy saw, and the last of
-            the episode; 0 keeps none.
+            the episode, of the first camera; 0 keeps none.
         progress (`bool`, defaults to `True`): show a progress bar.
 
     Returns:
         `list[EpisodeResult]`: in the order of `episodes`; an episode ends at its first success or at the step limit.
 
     Raises:
-        ValueError: no episodes, an unknown task, a negative `record_frames`, `n_action_steps` below 1, or a policy
-            output that is not finite or not of shape `(B, H >= n_action_steps, 4)`.
+        ValueError: no episodes, an unknown task, a negative `record_frames`, and what [`drive_in_lockstep`] refuses.
     """
     if not episodes:
         raise ValueError("`episodes` is empty: give at least one Episode(task, seed).")
-    if n_action_steps < 1 or record_frames < 0:
-        raise ValueError(
-            f"`n_action_steps` ({n_action_steps}) must be 1 or more, `record_frames` ({record_frames}) 0 or more."
-        )
-    own_instructions = {episode.task: get_task(episode.task).instruction for episode in episodes}
+    if record_frames < 0:
+        raise ValueError(f"`record_frames` is {record_frames}; it must be 0 or more.")
+    for episode in episodes:
+        pool.spec.task(episode.task)
     schedule = _Schedule(episodes)
     running: dict[int, _Running] = {}
     results: dict[int, EpisodeResult] = {}
+    _fill_free_slots(schedule, running, pool)
     with tqdm(total=len(episodes), desc="episodes", disable=not progress) as bar:
-        while True:
-            _fill_free_slots(schedule, running, pool, own_instructions)
-            if not running:
-                break
-            slots = sorted(running)
-            live = [running[slot] for slot in slots]
-            for run in live:
+        for actions in drive_in_lockstep(
+            policy, running, n_action_steps=n_action_steps, action_dim=pool.spec.action_dim
+        ):
+            outcomes = pool.advance(list(actions.items()))
+            for slot, outcome in zip(actions, outcomes, strict=True):
+                run = running[slot]
                 if record_frames and run.replan % record_frames == 0:
-                    run.frames.append(run.image)
-            actions = _policy_actions(policy, live, n_action_steps)
-            outcomes = pool.advance(list(zip(slots, actions, strict=True)))
-            for slot, run, (success, num_steps, image) in zip(slots, live, outcomes, strict=True):
-                run.image = image
-                run.replan += 1
-                if success or num_steps == pool.max_steps:
+                    run.keep_frame()
+                run.look(outcome.observation)
+                if outcome.ended:
                     if record_frames:
-                        run.frames.append(image)
+                        run.keep_frame()
                     results[run.position] = EpisodeResult(
-                        run.episode.task, run.episode.seed, run.instruction, success, num_steps, run.frames
+                        run.episode.task,
+                        run.episode.seed,
+                        run.instruction,
+                        outcome.success,
+                        outcome.num_steps,
+                        run.frames,
                     )
                     del running[slot]
                     bar.update()
             bar.set_postfix(successes=sum(result.success for result in results.values()))
+            _fill_free_slots(schedule, running, pool)
     return [results[position] for position in range(len(episodes))]
 
 
-def _fill_free_slots(
-    schedule: _Schedule, running: dict[int, _Running], pool: SimulationPool, own_instructions: dict[str, str]
-) -> None:
+def _fill_free_slots(schedule: _Schedule, running: dict[int, _Running], pool: SimulationPool) -> None:
     taken = {}
     for slot in range(pool.num_slots):
         if slot not in running and (item := schedule.take(slot)) is not None:
             taken[slot] = item
-    images = pool.start([(slot, episode.task, episode.seed) for slot, (_, episode) in taken.items()])
-    for (slot, (position, episode)), image in zip(taken.items(), images, strict=True):
-        instruction = own_instructions[episode.task] if episode.instruction is None else episode.instruction
-        running[slot] = _Running(position, episode, instruction, image, replan=0, frames=[])
-
-
-def _policy_actions(policy: ChunkPolicy, live: list[_Running], n_action_steps: int) -> np.ndarray:
-    """The first `n_action_steps` actions of every chunk, float32 `(B, n_action_steps, 4)`."""
-    chunks = np.asarray(
-        policy(
-            np.stack([run.image for run in live]),
-            [run.instruction for run in live],
-            [(run.episode.seed, run.replan) for run in live],
-        ),
-        dtype=np.float32,
-    )
-    if chunks.ndim != 3 or chunks.shape[0] != len(live) or chunks.shape[1] < n_action_steps or chunks.shape[2] != 4:
-        raise ValueError(
-            f"The policy returned actions of shape {chunks.shape} for {len(live)} images; expected "
-            f"({len(live)}, H, 4) with H at least n_action_steps={n_action_steps}."
-        )
-    if not np.isfinite(chunks).all():
-        raise ValueError("The policy returned actions that are not finite (NaN or infinity).")
-    return chunks[:, :n_action_steps]
+    seen = pool.start([(slot, episode.task, episode.seed) for slot, (_, episode) in taken.items()])
+    for (slot, (position, episode)), observation in zip(taken.items(), seen, strict=True):
+        instruction = observation.instruction if episode.instruction is None else episode.instruction
+        running[slot] = _Running(observation, (episode.seed,), position, episode, instruction)
+        running[slot].look(observation)
 
 
 class ShuffledImages:
@@ -195,24 +178,28 @@ class ShuffledImages:
 
     def __init__(self, policy: ChunkPolicy):
         self._policy = policy
-        self._last_foreign: dict[tuple[str, int], np.ndarray] = {}
+        self._last_foreign: dict[tuple[str, NoiseKey], dict[str, np.ndarray]] = {}
 
-    def __call__(self, images: np.ndarray, instructions: list[str], noise_keys: list[tuple[int, int]]) -> np.ndarray:
-        episodes = [(text, seed) for text, (seed, _) in zip(instructions, noise_keys, strict=True)]
+    def __call__(self, observations: Sequence[Observation], noise_keys: Sequence[NoiseKey]) -> np.ndarray:
+        instructions = [observation.instruction for observation in observations]
+        images = [observation.images for observation in observations]
+        # A key ends with the number of the look; what stands before it is the same throughout an episode.
+        episodes = [(text, key[:-1]) for text, key in zip(instructions, noise_keys, strict=True)]
         if len(images) > 1:
-            random_order = np.random.default_rng(noise_keys).permutation(len(images))
-            order = np.array(sorted(random_order, key=lambda position: instructions[position]))
+            random = keyed_rng(tuple(number for key in noise_keys for number in key))
+            order = sorted(random.permutation(len(images)), key=lambda position: instructions[position])
             largest_group = max(Counter(instructions).values())
-            shuffled = np.empty_like(images)
-            shuffled[order] = images[np.roll(order, largest_group if largest_group < len(images) else 1)]
-            images = shuffled
+            sources = np.roll(order, largest_group if largest_group < len(images) else 1)
+            shuffled = {position: images[source] for position, source in zip(order, sources, strict=True)}
+            images = [shuffled[position] for position in range(len(images))]
             self._last_foreign = dict(zip(episodes, images, strict=True))
         elif self._last_foreign:
             # An episode that began alone is not in the table, so any image in it is foreign.
-            images = self._last_foreign.get(episodes[0], next(iter(self._last_foreign.values())))[None]
+            images = [self._last_foreign.get(episodes[0], next(iter(self._last_foreign.values())))]
         else:
             raise ValueError("ShuffledImages got a single episode and has no other image to show: run two or more.")
-        return self._policy(images, instructions, noise_keys)
+        shown = [replace(observation, images=other) for observation, other in zip(observations, images, strict=True)]
+        return self._policy(shown, noise_keys)
 
 
-__all__ = ["ChunkPolicy", "Episode", "EpisodeResult", "ShuffledImages", "rollout"]
+__all__ = ["Episode", "EpisodeResult", "ShuffledImages", "rollout"]

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""States that the policy reaches by itself, recorded like demonstrations. Needs the `sim` extra."""
+"""States that the policy reaches by itself, recorded like demonstrations in a simulator with scripted experts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,32 +11,33 @@ from tqdm.auto import tqdm
 from ..actions.keyed_noise import keyed_rng
 from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
-from ..data.lerobot_writer import LeRobotWriter
-from ..evaluation.demonstrations import ROBOT_TYPE
-from ..evaluation.evaluate import check_conventions
-from ..simulation.expert_episodes import FRAME_KEYS
-from ..simulation.metaworld_env import ACTION_SIZE, CONTROL_RATE, STATE_SIZE
-from ..simulation.metaworld_tasks import get_task
+from ..evaluation.demonstrations import open_recording, require_expert
+from ..evaluation.environment_fit import check_policy_fits
+from ..evaluation.lockstep import DrivenEpisode, drive_in_lockstep
 from ..simulation.simulation_pool import SimulationPool
-from .simulator_states import EPISODE_SEEDS, EXECUTED_ACTIONS
+from ..simulation.simulation_worker import RecordedSteps
+from .simulator_states import EPISODE_SEEDS
 
 REACHED_STATES = "reached_states"
 
 
 @dataclass
-class _Drive:
-    """An episode in its slot."""
+class _Drive(DrivenEpisode):
+    """An episode whose first steps are the policy's."""
 
     task: str
     seed: int
     policy_steps: int
-    image: np.ndarray
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
     success: bool = False
 
     @property
     def num_steps(self) -> int:
         return sum(len(part["action"]) for part in self.parts)
+
+    def add(self, recorded: RecordedSteps) -> None:
+        self.parts.append(recorded.frames)
+        self.success, self.observation = recorded.success, recorded.observation
 
 
 def record_reached_states(
@@ -63,7 +64,7 @@ def record_reached_states(
     Args:
         root (`str` or `Path`): folder of the new dataset, absent or empty.
         policy ([`FlowChunkPolicy`]): who acts first.
-        tasks (`Sequence[str]`): keys of `METAWORLD_TASKS`.
+        tasks (`Sequence[str]`): names of the environment's tasks.
         episodes_per_task (`int`): episodes tried of each, with the seeds from `first_seed` on.
         pool ([`SimulationPool`]): simulators under the policy's conventions.
         max_policy_steps (`int`, *optional*, defaults to 60): most control steps of the policy.
@@ -76,37 +77,30 @@ def record_reached_states(
         `Path`: `root`. [`reached_positions`] tells which of its frames the policy reached.
 
     Raises:
-        ValueError: no task, fewer than one episode, too few steps, or a pool under other conventions than the policy's.
+        ValueError: no task, fewer than one episode, too few steps, an environment without scripted experts, or one that the
+            policy does not fit (see [`check_policy_fits`]).
         RuntimeError: no episode succeeded.
     """
     if not tasks or episodes_per_task < 1:
         raise ValueError(
             f"tasks={list(tasks)}, episodes_per_task={episodes_per_task}: name at least one task and one episode."
         )
-    if not 1 <= n_action_steps <= max_policy_steps < pool.max_steps:
+    spec = pool.spec
+    if not 1 <= n_action_steps <= max_policy_steps < spec.max_steps:
         raise ValueError(
             f"n_action_steps={n_action_steps}, max_policy_steps={max_policy_steps}, but 1 <= n_action_steps <= "
-            f"max_policy_steps < {pool.max_steps} must hold: the expert needs steps of the pool's limit, too."
+            f"max_policy_steps < {spec.max_steps} must hold: the expert needs steps of the pool's limit, too."
         )
-    conventions = pool.conventions()
-    for recorded in policy.processor.conventions.values():
-        check_conventions(recorded, conventions)
+    require_expert(spec)
+    check_policy_fits(policy.processor, spec, policy.dataset_key)
     seeds, policy_steps, failed = [], [], []
-    conventions |= {
-        EPISODE_SEEDS: seeds,
-        REACHED_STATES: {"policy_steps": policy_steps, "failed": failed, "max_policy_steps": max_policy_steps},
-    }
-    size = conventions["image_size"]
-    shapes = {"observation.state": (STATE_SIZE,), "action": (ACTION_SIZE,), EXECUTED_ACTIONS: (ACTION_SIZE,)}
-    writer = LeRobotWriter(
+    writer = open_recording(
         root,
-        fps=CONTROL_RATE,
-        features={
-            "observation.image": {"dtype": "image", "shape": (size, size, 3)},
-            **{name: {"dtype": "float32", "shape": shape} for name, shape in shapes.items()},
+        spec,
+        {
+            EPISODE_SEEDS: seeds,
+            REACHED_STATES: {"policy_steps": policy_steps, "failed": failed, "max_policy_steps": max_policy_steps},
         },
-        robot_type=ROBOT_TYPE,
-        conventions=conventions,
     )
     episodes = [(task, first_seed + number) for task in tasks for number in range(episodes_per_task)]
     with tqdm(total=len(episodes), desc="Reached states", unit="episode", disable=not progress) as bar:
@@ -117,13 +111,13 @@ def record_reached_states(
                 if not drive.success:
                     failed.append([drive.task, drive.seed])
                     continue
-                frames = {key: np.concatenate([part[key] for part in drive.parts]) for key in FRAME_KEYS}
-                writer.add_episode(get_task(drive.task).instruction, frames)
+                frames = {key: np.concatenate([part[key] for part in drive.parts]) for key in drive.parts[0]}
+                writer.add_episode(spec.task(drive.task).instruction, frames)
                 seeds.append(drive.seed)
                 policy_steps.append(drive.policy_steps)
     if not seeds:
         raise RuntimeError(
-            f"The expert brought none of the {len(episodes)} episodes to success within {pool.max_steps} steps. Lower "
+            f"The expert brought none of the {len(episodes)} episodes to success within {spec.max_steps} steps. Lower "
             "max_policy_steps or raise the pool's max_steps."
         )
     return writer.finalize()
@@ -138,36 +132,27 @@ def _drive(
     steps_after_success: int,
 ) -> list[_Drive]:
     """Episodes that have a slot each."""
-    images = pool.start([(slot, task, seed) for slot, (task, seed) in enumerate(episodes)])
+    seen = pool.start([(slot, task, seed) for slot, (task, seed) in enumerate(episodes)])
     drives = []
-    for (task, seed), image in zip(episodes, images, strict=True):
+    for (task, seed), observation in zip(episodes, seen, strict=True):
         draw = keyed_rng((seed, len(task), *task.encode()))
-        drives.append(_Drive(task, seed, int(draw.integers(n_action_steps, max_policy_steps + 1)), image))
-    replan = 0
-    while running := [
-        s for s, drive in enumerate(drives) if not drive.success and drive.num_steps < drive.policy_steps
-    ]:
-        live = [drives[slot] for slot in running]
-        chunks = policy(
-            np.stack([drive.image for drive in live]),
-            [get_task(drive.task).instruction for drive in live],
-            [(drive.seed, replan) for drive in live],
-        )
+        policy_steps = int(draw.integers(n_action_steps, max_policy_steps + 1))
+        drives.append(_Drive(observation, (seed,), task, seed, policy_steps))
+    driven = dict(enumerate(drives))
+    for actions in drive_in_lockstep(policy, driven, n_action_steps=n_action_steps, action_dim=pool.spec.action_dim):
         steps = [
-            (slot, chunk[: min(n_action_steps, drive.policy_steps - drive.num_steps)].astype(np.float32))
-            for slot, drive, chunk in zip(running, live, chunks, strict=True)
+            (slot, chunk[: driven[slot].policy_steps - driven[slot].num_steps]) for slot, chunk in actions.items()
         ]
-        for drive, part in zip(live, pool.record(steps, steps_after_success), strict=True):
-            drive.success = part.pop("success")
-            drive.image = part.pop("next_image")
-            drive.parts.append(part)
-        replan += 1
+        for slot, recorded in zip(actions, pool.record(steps, steps_after_success), strict=True):
+            drive = driven[slot]
+            drive.add(recorded)
+            if recorded.ended or drive.num_steps == drive.policy_steps:
+                del driven[slot]
     for drive in drives:
         drive.policy_steps = drive.num_steps
     finishes = pool.record([(slot, None) for slot in range(len(drives))], steps_after_success)
-    for drive, part in zip(drives, finishes, strict=True):
-        drive.success = part.pop("success")
-        drive.parts.append(part)
+    for drive, recorded in zip(drives, finishes, strict=True):
+        drive.add(recorded)
     return drives
 
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The reward that asks the simulator: does the episode succeed after this chunk? Needs the `sim` extra."""
+"""The reward that asks the simulator: does the episode succeed after this chunk?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from transformers import ProcessorMixin
 
 from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
-from ..evaluation.evaluate import check_conventions
+from ..evaluation.demonstrations import require_expert
+from ..evaluation.environment_fit import check_conventions, check_policy_fits
+from ..evaluation.lockstep import DrivenEpisode, drive_in_lockstep
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..simulation.simulation_pool import SimulationPool
 from .rewards import RewardBatch
@@ -20,14 +22,12 @@ from .simulator_states import SimulatorState, SimulatorStates
 
 @dataclass
 class _Trial:
-    """A candidate in its slot."""
+    """A candidate at its state."""
 
     position: tuple[int, int]
     state: SimulatorState
     instruction: str
     chunk: np.ndarray
-    replan: int = 0
-    image: np.ndarray | None = None
 
 
 class SimulatorSuccessReward:
@@ -48,7 +48,8 @@ class SimulatorSuccessReward:
         n_action_steps (`int`, *optional*, defaults to 5): actions that the policy executes before it looks again.
 
     Raises:
-        ValueError: another discount, or a pool that does not agree with the dataset's conventions.
+        ValueError: another discount, a pool that does not agree with the dataset's conventions or that the candidates' or
+            the continuing policy does not fit (see [`check_policy_fits`]), or no policy and no scripted expert.
     """
 
     def __init__(
@@ -63,7 +64,11 @@ class SimulatorSuccessReward:
     ):
         if not 0 < discount <= 1:
             raise ValueError(f"discount={discount} must lie in (0, 1].")
-        check_conventions(executed.conventions, pool.conventions())
+        check_conventions(executed.conventions, pool.spec, processor)
+        if policy is None:
+            require_expert(pool.spec)
+        else:
+            check_policy_fits(policy.processor, pool.spec, policy.dataset_key)
         self.pool = pool
         self.processor = processor
         self.states = SimulatorStates(executed)
@@ -81,7 +86,7 @@ class SimulatorSuccessReward:
                 "continued_by_fingerprint": fingerprint(model.state_dict()),
                 "n_action_steps": self.n_action_steps,
             }
-        return settings | {"simulator": self.pool.conventions()}
+        return settings | {"simulator": dict(self.pool.spec.conventions)}
 
     def score(self, batch: RewardBatch) -> torch.Tensor:
         scores = torch.zeros(batch.candidates.shape[:2])
@@ -108,35 +113,29 @@ class SimulatorSuccessReward:
         self.pool.restore(
             [(slot, trial.state.task, trial.state.seed, trial.state.executed) for slot, trial in enumerate(trials)]
         )
-        outcomes: dict[int, tuple[bool, int]] = {}
-        running = self._advance({slot: trial.chunk for slot, trial in enumerate(trials)}, trials, outcomes)
+        outcomes = dict(enumerate(self.pool.advance([(slot, trial.chunk) for slot, trial in enumerate(trials)])))
+        running = [slot for slot, outcome in outcomes.items() if not outcome.ended]
         if self.policy is None:
-            outcomes.update(zip(running, self.pool.finish_with_expert(running), strict=True))
-            running = []
-        while running:
-            live = [trials[slot] for slot in running]
-            chunks = self.policy(
-                np.stack([trial.image for trial in live]),
-                [trial.instruction for trial in live],
-                [(trial.state.seed, len(trial.state.executed), trial.replan) for trial in live],
+            ends = {slot: (outcome.success, outcome.num_steps) for slot, outcome in outcomes.items()}
+            ends.update(zip(running, self.pool.finish_with_expert(running), strict=True))
+            return list(ends.values())
+        driven = {
+            slot: DrivenEpisode(
+                replace(outcomes[slot].observation, instruction=trials[slot].instruction),
+                (trials[slot].state.seed, len(trials[slot].state.executed)),
+                replan=1,  # the candidate was the first chunk
             )
-            actions = {slot: chunk[: self.n_action_steps] for slot, chunk in zip(running, chunks, strict=True)}
-            running = self._advance(actions, trials, outcomes)
-        return [outcomes[slot] for slot in range(len(trials))]
-
-    def _advance(
-        self, actions: dict[int, np.ndarray], trials: Sequence[_Trial], outcomes: dict[int, tuple[bool, int]]
-    ) -> list[int]:
-        """Executes actions by slot; returns the slots whose episode goes on."""
-        running = []
-        for slot, (success, num_steps, image) in zip(actions, self.pool.advance(list(actions.items())), strict=True):
-            if success or num_steps == self.pool.max_steps:
-                outcomes[slot] = success, num_steps
-            else:
-                trials[slot].image = image
-                trials[slot].replan += 1
-                running.append(slot)
-        return running
+            for slot in running
+        }
+        for actions in drive_in_lockstep(
+            self.policy, driven, n_action_steps=self.n_action_steps, action_dim=self.pool.spec.action_dim
+        ):
+            for slot, outcome in zip(actions, self.pool.advance(list(actions.items())), strict=True):
+                outcomes[slot] = outcome
+                driven[slot].observation = replace(outcome.observation, instruction=trials[slot].instruction)
+                if outcome.ended:
+                    del driven[slot]
+        return [(outcome.success, outcome.num_steps) for outcome in outcomes.values()]
 
 
 __all__ = ["SimulatorSuccessReward"]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.lerobot_dataset import LeRobotDataset
-from ..simulation.metaworld_tasks import METAWORLD_TASKS
+from ..evaluation.demonstrations import RECORDING
+from ..simulation.environment_table import find_environment
+from ..simulation.expert_episodes import EXECUTED_ACTION
 
-EXECUTED_ACTIONS = "action.executed"
 EPISODE_SEEDS = "episode_seeds"
 
 
@@ -18,9 +19,9 @@ class SimulatorState:
     A state that can be reached again.
 
     Attributes:
-        task (`str`): a key of `METAWORLD_TASKS`.
+        task (`str`): a name of the environment's tasks.
         seed (`int`): of the episode.
-        executed (`np.ndarray`): float32 `(n, 4)`, the actions that led there.
+        executed (`np.ndarray`): float32 `(n, A)`, the actions that led there.
     """
 
     task: str
@@ -41,10 +42,10 @@ class SimulatorStates:
     """
 
     def __init__(self, executed: LeRobotDataset):
-        if executed.action_key != EXECUTED_ACTIONS:
+        if executed.action_key != EXECUTED_ACTION:
             raise ValueError(
                 f"The dataset was opened with action_key={executed.action_key!r}; a state is reached again by what was "
-                f'executed. Open it with action_key="{EXECUTED_ACTIONS}".'
+                f'executed. Open it with action_key="{EXECUTED_ACTION}".'
             )
         self._actions = executed.all_actions()
         self._episodes = executed.episodes
@@ -64,16 +65,17 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
             f"The dataset was opened with {len(indices)} of its {dataset.info['total_episodes']} episodes. Open all of "
             "them: seeds are counted through."
         )
-    task_of = {task.instruction: name for name, task in METAWORLD_TASKS.items()}
-    tasks = [task_of[instructions[0]] for instructions in dataset.episodes["tasks"]]
-    if EPISODE_SEEDS in conventions:
-        return list(zip(tasks, conventions[EPISODE_SEEDS], strict=True))
-    if "demonstrations" not in conventions:
+    if EPISODE_SEEDS not in conventions and RECORDING not in conventions:
         raise ValueError(
             f"The dataset's conventions ({sorted(conventions)}) do not tell the seeds of its episodes: it was not recorded "
             "by record_demonstrations or record_reached_states, and its states cannot be reached again."
         )
-    recording = conventions["demonstrations"]
+    known_tasks = find_environment(conventions["simulator"]).tasks
+    task_of = {task.instruction: name for name, task in known_tasks.items()}
+    tasks = [task_of[instructions[0]] for instructions in dataset.episodes["tasks"]]
+    if EPISODE_SEEDS in conventions:
+        return list(zip(tasks, conventions[EPISODE_SEEDS], strict=True))
+    recording = conventions[RECORDING]
     # A task's episodes stand in the order of its seeds, those left out that failed.
     next_seed = dict.fromkeys(tasks, recording["first_seed"])
     starts = []
@@ -85,4 +87,4 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
     return starts
 
 
-__all__ = ["EPISODE_SEEDS", "EXECUTED_ACTIONS", "SimulatorState", "SimulatorStates"]
+__all__ = ["EPISODE_SEEDS", "SimulatorState", "SimulatorStates"]

@@ -21,7 +21,6 @@ from ..cards.cards import (
 )
 from ..preferences.preference_record import PreferenceRecord
 from ..preferences.rewards import REWARD_PRESETS
-from ..simulation.metaworld_tasks import get_task
 from ..trainers.world_model.world_model_card import held_out_measures
 from ..vjepa2_ac import VJEPA2ACModel
 from .config import QuickstartConfig
@@ -71,7 +70,7 @@ def _policy_info(output: Path, config: QuickstartConfig, report: ReportData, arm
         normalization=NORMALIZATION,
         statistics_keys=tuple(processor.norm_stats),
         decoder=f"flow matching, {type(model.scheduler).__name__}, {model.config.num_inference_steps} steps",
-        example_instruction=get_task(config.tasks[0]).instruction,
+        example_instruction=config.task(config.tasks[0]).instruction,
         training=training | {"seed": config.seed},
         base_model=POLICY_FOLDERS["sft"] if post_trained else None,
         datasets=("demonstrations", "preferences") if arm == "dpo" else ("demonstrations",),
@@ -140,7 +139,7 @@ def _preference_info(output: Path, config: QuickstartConfig) -> PreferenceCardIn
 
 
 def _demonstration_info(output: Path, config: QuickstartConfig) -> DemonstrationCardInfo:
-    dataset = open_demonstrations(output)
+    dataset = open_demonstrations(output, config)
     conventions = dict(dataset.conventions)
     recording = conventions.pop("demonstrations")
     noise = recording["expert_noise"]
@@ -152,7 +151,7 @@ def _demonstration_info(output: Path, config: QuickstartConfig) -> Demonstration
         fps=dataset.fps,
         num_frames=len(dataset),
         image_size=config.image_size,
-        tasks={get_task(task).instruction: config.episodes for task in config.tasks},
+        tasks={config.task(task).instruction: config.episodes for task in config.tasks},
         features={
             "observation.image": "camera picture",
             "observation.state": conventions["state"],

@@ -3,10 +3,13 @@
 
 import dataclasses
 import json
+from typing import Any
 
 from ..repo_files.fingerprint import digest
-from ..simulation.metaworld_tasks import get_task
+from ..simulation.environment import Task, find_task
+from ..simulation.environment_table import find_environment
 
+DEFAULT_ENVIRONMENT = "metaworld"
 DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
 FIRST_EVALUATION_SEED = 10_000
 
@@ -17,7 +20,8 @@ class QuickstartConfig:
     The budget of every stage. The defaults fit ten minutes on two CPU cores; [`QuickstartConfig.smoke`] a minute.
 
     Args:
-        tasks (`tuple[str, ...]`): Meta-World tasks; two that share a scene show whether the policy reads.
+        environment (`str`): A simulator with scripted experts, out of the table of environments.
+        tasks (`tuple[str, ...]`): Its tasks; two that share a scene show whether the policy reads.
         episodes (`int`): Demonstrations per task; their seeds count from 0.
         evaluation_episodes (`int`): Episodes per task and policy; their seeds count from 10000.
         control_episodes (`int`): Episodes per task of each control (swapped instruction, shuffled images).
@@ -37,6 +41,7 @@ class QuickstartConfig:
             and learning rate.
     """
 
+    environment: str = DEFAULT_ENVIRONMENT
     tasks: tuple[str, ...] = DEFAULT_TASKS
     episodes: int = 25
     evaluation_episodes: int = 25
@@ -70,7 +75,7 @@ class QuickstartConfig:
         if repeated:
             raise ValueError(f"tasks names {repeated} more than once.")
         for task in self.tasks:
-            get_task(task)
+            self.task(task)
         for field in dataclasses.fields(self):
             if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
@@ -96,9 +101,21 @@ class QuickstartConfig:
         }
         return cls(**(tiny | overrides))
 
+    def task(self, name: str) -> Task:
+        """A task of the environment."""
+        return find_task(find_environment(self.environment).tasks, name)
+
+    @property
+    def environment_settings(self) -> dict[str, Any]:
+        """Settings of the environment, those included that the tasks need."""
+        settings = {"image_size": self.image_size, "renderer": self.renderer, "max_steps": self.max_steps}
+        for name in self.tasks:
+            settings |= self.task(name).needed_settings
+        return settings
+
     def fingerprint(self) -> str:
         """Changes with every setting that changes the result."""
         return digest([json.dumps(dataclasses.asdict(self), sort_keys=True).encode()])
 
 
-__all__ = ["DEFAULT_TASKS", "FIRST_EVALUATION_SEED", "QuickstartConfig"]
+__all__ = ["DEFAULT_ENVIRONMENT", "DEFAULT_TASKS", "FIRST_EVALUATION_SEED", "QuickstartConfig"]

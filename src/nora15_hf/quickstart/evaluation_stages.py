@@ -49,7 +49,7 @@ def evaluate_controls(output: Path, config: QuickstartConfig, pool: SimulationPo
     """The SFT policy with the instruction of the other task of its scene, and with another episode's pictures."""
     model, processor = load_policy(output / POLICY_FOLDERS["sft"])
     controls: list[Control] = ["shuffled_images"]
-    if swapped_instructions(config.tasks):
+    if swapped_instructions(config.tasks, pool.spec):
         controls.insert(0, "swapped_instruction")
     outcomes = {}
     for control in controls:

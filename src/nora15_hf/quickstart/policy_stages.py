@@ -12,7 +12,6 @@ from transformers import set_seed
 from ..data import LeRobotDataset, PolicyCollator
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences.preference_dataset import load_preferences
-from ..simulation.metaworld_tasks import get_task
 from ..trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
 from ..trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
 from ..trainers.policy_setup import complete_chunk_indices, tiny_policy_for
@@ -22,13 +21,12 @@ from .config import QuickstartConfig
 from .progress import show_losses
 from .stage_runner import STATE_FOLDER
 
-DATASET_KEY = "metaworld"
 CHUNK_SIZE = 5
 
 
-def open_demonstrations(output: Path) -> LeRobotDataset:
+def open_demonstrations(output: Path, config: QuickstartConfig) -> LeRobotDataset:
     """The recorded demonstrations, with chunks as the policy takes them."""
-    return LeRobotDataset(output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=DATASET_KEY)
+    return LeRobotDataset(output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=config.environment)
 
 
 def demonstrated_states(dataset: LeRobotDataset, preferences: Dataset) -> list[int]:
@@ -49,8 +47,8 @@ def load_policy(folder: Path) -> tuple[Nora15ForActionPrediction, Nora15Processo
 def initial_policy(output: Path, config: QuickstartConfig) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
     """The policy before training: random weights; codec and statistics fitted on the demonstrations."""
     return tiny_policy_for(
-        open_demonstrations(output),
-        [get_task(task).instruction for task in config.tasks],
+        open_demonstrations(output, config),
+        [config.task(name).instruction for name in config.tasks],
         image_size=config.image_size,
         seed=config.seed,
     )
@@ -58,7 +56,7 @@ def initial_policy(output: Path, config: QuickstartConfig) -> tuple[Nora15ForAct
 
 def train_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     """Joint training on the demonstrations: FAST cross-entropy + 10 x flow matching."""
-    dataset = open_demonstrations(output)
+    dataset = open_demonstrations(output, config)
     model, processor = initial_policy(output, config)
     set_seed(config.seed)
     trainer = Nora15SFTTrainer(
@@ -122,7 +120,7 @@ def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any
     chunk is imitated instead of candidates being compared.
     """
     model, processor = load_policy(output / "policy-sft")
-    dataset = open_demonstrations(output)
+    dataset = open_demonstrations(output, config)
     states = demonstrated_states(dataset, load_preferences(output / "preferences"))
     set_seed(config.seed)
     trainer = Nora15SFTTrainer(
@@ -175,7 +173,6 @@ def curves(log_history: list[dict[str, Any]], names: tuple[str, ...]) -> dict[st
 
 __all__ = [
     "CHUNK_SIZE",
-    "DATASET_KEY",
     "curves",
     "demonstrated_states",
     "initial_policy",

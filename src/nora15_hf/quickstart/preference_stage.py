@@ -22,7 +22,7 @@ def build_preference_dataset(output: Path, config: QuickstartConfig) -> dict[str
     policy, processor = load_policy(output / "policy-sft")
     world_model = VJEPA2ACModel.from_pretrained(output / "world-model", dtype=torch.float32)
     reward = preset_reward(REWARD_PRESET, world_model, VJEPA2ACProcessor.from_pretrained(output / "world-model"))
-    dataset = open_demonstrations(output)
+    dataset = open_demonstrations(output, config)
     indices = complete_chunk_indices(dataset)
     chosen = np.random.default_rng(config.seed).permutation(len(indices))[: config.preference_states]
     preferences = build_preferences(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from ..simulation.metaworld_tasks import get_task
 from ..simulation.simulation_pool import SimulationPool
 from .card_stage import write_cards
 from .config import QuickstartConfig
@@ -40,7 +39,7 @@ def run_quickstart(
     Raises:
         FileExistsError: The folder is not empty.
         ValueError: The folder holds a run with other settings.
-        ImportError: (already when this module is imported) the `sim` extra is missing.
+        ImportError: The simulator is not installed.
     """
     output = Path(output)
     transformers_logging.disable_progress_bar()
@@ -63,21 +62,16 @@ def run_quickstart(
         ("evaluation-continued_sft", "Evaluate continued SFT", partial(evaluate_arm, arm="continued_sft"), (), True),
         ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True),
     ]
-    runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
-    with SimulationPool(
-        num_workers=config.num_workers,
-        image_size=config.image_size,
-        renderer=config.renderer,
-        max_steps=config.max_steps,
-        show_goal=any(get_task(task).needs_goal for task in config.tasks),
-    ) as pool:
-        print(f"Meta-World in {pool.num_workers} processes, renderer: {pool.conventions()['renderer']}", flush=True)
+    with SimulationPool(config.environment, num_workers=config.num_workers, **config.environment_settings) as pool:
+        spec = pool.spec
+        runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
+        renderer = spec.conventions["renderer"]
+        print(f"{spec.title} in {pool.num_workers} processes, renderer: {renderer}", flush=True)
         results = {}
         for name, title, stage, folders, needs_simulator in stages:
             work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
             results[name] = runner.run(name, title, work, folders)
-        simulator = pool.conventions()
-    report = collect_report(output, config, command_line(config), results, runner.costs, simulator)
+    report = collect_report(output, config, command_line(config), results, runner.costs, spec)
     write_cards(output, config, report, results)
     write_results(output / "results.json", report)
     write_report(output / "report.html", report)

@@ -14,12 +14,11 @@ import torch
 
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
+from ..simulation.environment import EnvironmentSpec
 from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
-from .camera_projection import action_axes_on_picture, hand_on_picture
 from .config import FIRST_EVALUATION_SEED, QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS, rollouts_file
 from .policy_stages import (
-    DATASET_KEY,
     demonstrated_states,
     load_policy,
     open_demonstrations,
@@ -38,9 +37,8 @@ from .report_data import (
     StageCost,
 )
 
-ACTION_NAMES = ["hand dx", "hand dy", "hand dz", "gripper"]
 NUM_EXAMPLES = 6
-PACKAGES = ("nora15_hf", "torch", "transformers", "trl", "diffusers", "datasets", "metaworld", "mujoco", "numpy")
+PACKAGES = ("nora15_hf", "torch", "transformers", "trl", "diffusers", "datasets", "numpy")
 CONTROL_TEXTS = {
     "swapped_instruction": (
         "Swapped instruction",
@@ -60,7 +58,7 @@ def collect_report(
     command: str,
     stage_results: Mapping[str, dict[str, Any]],
     stages: list[StageCost],
-    simulator: dict[str, Any],
+    spec: EnvironmentSpec,
 ) -> ReportData:
     """
     Args:
@@ -69,7 +67,7 @@ def collect_report(
         command (`str`): The command line that reproduces it.
         stage_results (`dict[str, dict]`): Result of each stage by its name.
         stages (`list[StageCost]`): What they cost.
-        simulator (`dict`): Conventions of the simulator.
+        spec ([`EnvironmentSpec`]): Of the simulator.
     """
     episodes = {arm: stage_results[f"evaluation-{arm}"]["episodes"] for arm in ARM_LABELS}
     outcomes = {arm: _as_results(records) for arm, records in episodes.items()}
@@ -91,22 +89,21 @@ def collect_report(
         ],
         curves=_curve_panels(stage_results),
         rewards=_rewards(output),
-        examples=_examples(output),
+        examples=_examples(output, config, spec),
         rollouts=[rollout for arm in ("random", "sft", "dpo") for rollout in _rollouts(output, arm, episodes[arm])],
         stages=stages,
-        conventions=run_conventions(output, config, simulator),
-        versions={"Python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        action_names=ACTION_NAMES,
+        conventions=run_conventions(output, config, spec),
+        versions={"Python": platform.python_version()}
+        | {package: version(package) for package in (*PACKAGES, *spec.packages)},
+        action_names=list(spec.action_names),
     )
 
 
-def run_conventions(
-    output: Path, config: QuickstartConfig, simulator: dict[str, Any]
-) -> dict[str, dict[str, Setting]]:
+def run_conventions(output: Path, config: QuickstartConfig, spec: EnvironmentSpec) -> dict[str, dict[str, Setting]]:
     """Every setting that moves the numbers, in groups."""
     model, _ = load_policy(output / POLICY_FOLDERS["sft"])
     return {
-        "simulator": {name: value for name, value in _flat(simulator) if name != "max_steps"},
+        "simulator": {name: value for name, value in _flat(spec.conventions) if name != "max_steps"},
         "evaluation": {
             "tasks": ", ".join(config.tasks),
             "episodes per task and policy": config.evaluation_episodes,
@@ -235,29 +232,31 @@ def _rewards(output: Path) -> dict[str, np.ndarray]:
     return rewards | {"combination": np.array(columns["reward"])}
 
 
-def _examples(output: Path) -> list[PreferenceExample]:
+def _examples(output: Path, config: QuickstartConfig, spec: EnvironmentSpec) -> list[PreferenceExample]:
     """Pairs from all over the dataset, one from each equal part of it."""
-    dataset = open_demonstrations(output)
-    image_size = dataset.frame(0).shape[0]
+    dataset = open_demonstrations(output, config)
     _, processor = load_policy(output / POLICY_FOLDERS["sft"])
     preferences = load_preferences(output / "preferences")
     spread = np.linspace(0, len(preferences) - 1, min(NUM_EXAMPLES, len(preferences))).astype(int)
     preferences = preferences.select(spread)
     examples = []
     for row, state in zip(preferences, demonstrated_states(dataset, preferences), strict=True):
-        hand = dataset[state]["state"][:3]
+        drawing = {}
+        if spec.hand_projection is not None:
+            hand = dataset[state]["state"][:3]
+            drawing["origin"] = tuple(spec.hand_projection.on_picture(hand))
+            drawing["action_axes"] = spec.hand_projection.action_axes(hand)
         candidates = np.asarray(row["candidates"])
         chosen, rejected = (_candidate_number(candidates, row[side]) for side in ("chosen", "rejected"))
         examples.append(
             PreferenceExample(
                 image=np.asarray(row["images"][0].convert("RGB")),
                 instruction=row["instruction"],
-                chosen=processor.unnormalize_actions(candidates[chosen], DATASET_KEY),
-                rejected=processor.unnormalize_actions(candidates[rejected], DATASET_KEY),
-                demonstrated=processor.unnormalize_actions(np.asarray(row["actions"]), DATASET_KEY),
+                chosen=processor.unnormalize_actions(candidates[chosen], config.environment),
+                rejected=processor.unnormalize_actions(candidates[rejected], config.environment),
+                demonstrated=processor.unnormalize_actions(np.asarray(row["actions"]), config.environment),
                 rewards={name: (values[chosen], values[rejected]) for name, values in row["rewards"].items()},
-                origin=tuple(hand_on_picture(hand, image_size)),
-                action_axes=action_axes_on_picture(hand, image_size),
+                **drawing,
             )
         )
     return examples

@@ -12,6 +12,7 @@ from .report_data import ARM_LABELS, Outcomes, ReportData, total
 def command_line(config: QuickstartConfig) -> str:
     """The shortest command that makes a run with this configuration."""
     options = {
+        "environment": str,
         "tasks": lambda tasks: ",".join(tasks),
         "episodes": str,
         "evaluation_episodes": str,

@@ -11,18 +11,17 @@ from ..clips.clip_conventions import ClipConventions
 from ..clips.episode_clips import EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
+from ..simulation.expert_episodes import EXECUTED_ACTION
 from ..trainers.world_model.encoder_pretraining_config import EncoderPretrainingConfig
 from ..trainers.world_model.encoder_pretraining_trainer import EncoderPretrainingTrainer
 from ..trainers.world_model.world_model_trainer import WorldModelTrainer
 from ..trainers.world_model.world_model_training_config import WorldModelTrainingConfig
 from ..vjepa2_ac.presets import tiny_world_model
 from .config import QuickstartConfig
-from .policy_stages import CHUNK_SIZE, DATASET_KEY, curves, trainer_arguments
+from .policy_stages import CHUNK_SIZE, curves, trainer_arguments
 from .progress import show_losses
 from .stage_runner import STATE_FOLDER
 
-# What moved the robot: the demonstrations' labels are what the expert wanted, before the disturbance.
-EXECUTED_ACTION_KEY = "action.executed"
 VALIDATION_SHARE = 0.1
 CLIP_FRAMES = CHUNK_SIZE + 1
 # Fewer than a chunk has, to save time: the model then still learns to go on from its own imagination.
@@ -32,13 +31,14 @@ AUTOREGRESSIVE_STEPS = 3
 def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     """Encoder and predictor from scratch, then the predictor alone on the frozen encoder's latents."""
     processor = Nora15Processor.from_pretrained(output / "policy-sft")
+    # Of what moved the robot: the demonstrations' labels are what the expert wanted, before the disturbance.
     dataset = LeRobotDataset(
-        output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=DATASET_KEY, action_key=EXECUTED_ACTION_KEY
+        output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=config.environment, action_key=EXECUTED_ACTION
     )
     # Chosen before anything is trained; written down beside the model.
     training, validation = dataset.split_by_episode(VALIDATION_SHARE, config.seed)
     conventions = ClipConventions.of_policy(
-        training, processor, DATASET_KEY, held_out_episodes=validation.episodes["index"].tolist()
+        training, processor, config.environment, held_out_episodes=validation.episodes["index"].tolist()
     )
     set_seed(config.seed)
     world_model, world_model_processor = tiny_world_model(config.image_size, dataset.action_dim)

@@ -1,14 +1,18 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""One demonstration by Meta-World's scripted expert, disturbed on purpose and labelled with what the expert wanted."""
+"""Recorded steps of an episode, labelled with what the scripted expert wanted, whoever acted."""
 
+import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from .metaworld_env import MetaWorldEnv
+from .environment import EnvironmentSpec, ExpertEnvironment, camera_feature
 
-FRAME_KEYS = ("observation.image", "observation.state", "action", "action.executed")
+STATE = "observation.state"
+ACTION = "action"
+EXECUTED_ACTION = "action.executed"
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class ExpertNoise:
     """How the expert's hand is disturbed, so that the data show how to come back.
 
     Attributes:
-        std (`float`): standard deviation of the normal noise on dx, dy, dz of every executed action, action units.
+        std (`float`): standard deviation of the normal noise on every executed action that moves the hand, action units.
         burst_probability (`float`): chance per step that a push in one random direction begins.
         burst_steps (`tuple[int, int]`): shortest and longest push, steps.
         steps_after_success (`int`): how long the recording goes on after the task has succeeded, steps.
@@ -28,46 +32,97 @@ class ExpertNoise:
     steps_after_success: int = 8
 
 
-def record_expert_episode(env: MetaWorldEnv, seed: int, noise: ExpertNoise) -> dict[str, np.ndarray] | None:
-    """Let the expert do the task of `env` once.
+def recorded_features(spec: EnvironmentSpec) -> dict[str, dict]:
+    """The features of [`record_steps`] in LeRobot's words, in the order in which datasets keep them."""
+    features = {
+        camera_feature(camera): {"dtype": "image", "shape": (*size, 3)} for camera, size in spec.cameras.items()
+    }
+    if spec.state_dim is not None:
+        features[STATE] = {"dtype": "float32", "shape": (spec.state_dim,)}
+    return features | {name: {"dtype": "float32", "shape": (spec.action_dim,)} for name in (ACTION, EXECUTED_ACTION)}
 
-    Executed is the clipped expert action plus noise (the hand's three directions; during a push a random unit vector
-    is added as well); recorded is the clipped expert action without noise, at the state that was really visited. The
-    noise depends on the seed and the task alone.
+
+def record_steps(
+    env: ExpertEnvironment,
+    act: Callable[[np.ndarray], np.ndarray],
+    *,
+    num_steps: float = math.inf,
+    steps_after_success: int = 0,
+) -> dict[str, np.ndarray]:
+    """Go on with an episode and keep every frame.
+
+    Args:
+        env ([`ExpertEnvironment`]): after its reset.
+        act: what is executed, given what the expert wants, float32 `(A,)`; clipped to the spec's limits.
+        num_steps (`float`, *optional*): steps at most; until the episode is done by default.
+        steps_after_success (`int`, *optional*, defaults to 0): steps that follow a success.
 
     Returns:
-        `dict` or `None`: frames `observation.image` uint8 `(F, size, size, 3)`, `observation.state` float32 `(F, 4)`,
-        `action` float32 `(F, 4)`, what the expert wanted (to be imitated), `action.executed` float32 `(F, 4)`, what moved
-        the robot (for world models); `None` when the step limit came before success.
+        `dict[str, np.ndarray]`: the frames, F of them: pictures of every camera uint8 `(F, height, width, 3)`,
+        `observation.state` float32 `(F, S)`, `action` float32 `(F, A)`, what the expert wanted (to be imitated),
+        `action.executed` float32 `(F, A)`, what moved the robot (for world models).
+    """
+    features = recorded_features(env.spec)
+    frames = {name: [] for name in features}
+    steps_left = min(num_steps, steps_after_success) if env.success else num_steps
+    while steps_left > 0 and not env.done:
+        observation, wanted = env.observation(), env.expert_action()
+        executed = np.clip(act(wanted), *env.spec.action_limits).astype(np.float32)
+        for camera, image in observation.images.items():
+            frames[camera_feature(camera)].append(image)
+        if observation.state is not None:
+            frames[STATE].append(observation.state)
+        frames[ACTION].append(wanted)
+        frames[EXECUTED_ACTION].append(executed)
+        succeeded_before = env.success
+        env.step(executed)
+        steps_left -= 1
+        if env.success and not succeeded_before:
+            steps_left = min(steps_left, steps_after_success)
+    dtypes = {"image": np.uint8, "float32": np.float32}
+    return {
+        name: np.array(frames[name], dtypes[feature["dtype"]]).reshape(-1, *feature["shape"])
+        for name, feature in features.items()
+    }
+
+
+def record_expert_episode(env: ExpertEnvironment, seed: int, noise: ExpertNoise) -> dict[str, np.ndarray] | None:
+    """Let the expert do the task of `env` once.
+
+    Executed is the expert's action plus noise in the directions of the hand (during a push a random unit vector is added
+    as well); recorded is the action without noise, at the state that was really visited. The noise depends on the seed and
+    the task alone.
+
+    Returns:
+        `dict` or `None`: the frames of [`record_steps`]; `None` when the episode was done before it succeeded.
     """
     random = np.random.default_rng([seed, zlib.crc32(env.task.name.encode())])
-    env.reset(seed)
-    images, states, actions, executed_actions = [], [], [], []
-    push, push_steps_left = np.zeros(3), 0
-    steps_left = env.max_steps
-    while steps_left > 0:
-        observation, action = env.observation(), env.expert_action()
-        images.append(observation["image"])
-        states.append(observation["state"])
-        actions.append(action)
+    hand_dims = env.spec.hand_dims
+    push, push_steps_left = np.zeros(hand_dims), 0
+
+    def disturbed(wanted: np.ndarray) -> np.ndarray:
+        nonlocal push, push_steps_left
         if push_steps_left == 0 and random.random() < noise.burst_probability:
-            direction = random.normal(size=3)
+            direction = random.normal(size=hand_dims)
             push = direction / np.linalg.norm(direction)
             push_steps_left = random.integers(noise.burst_steps[0], noise.burst_steps[1] + 1)
-        disturbance = random.normal(0, noise.std, size=3)
+        disturbance = random.normal(0, noise.std, size=hand_dims)
         if push_steps_left > 0:
             disturbance += push
             push_steps_left -= 1
-        succeeded_before = env.success
-        executed_actions.append(np.clip(action + np.append(disturbance, 0), -1, 1).astype(np.float32))
-        env.step(executed_actions[-1])
-        steps_left -= 1
-        if env.success and not succeeded_before:
-            steps_left = min(steps_left, noise.steps_after_success)
-    if not env.success:
-        return None
-    columns = (images, states, actions, executed_actions)
-    return {key: np.stack(column) for key, column in zip(FRAME_KEYS, columns, strict=True)}
+        return wanted + np.pad(disturbance, (0, len(wanted) - hand_dims))
+
+    env.reset(seed)
+    frames = record_steps(env, disturbed, steps_after_success=noise.steps_after_success)
+    return frames if env.success else None
 
 
-__all__ = ["FRAME_KEYS", "ExpertNoise", "record_expert_episode"]
+__all__ = [
+    "ACTION",
+    "EXECUTED_ACTION",
+    "STATE",
+    "ExpertNoise",
+    "record_expert_episode",
+    "record_steps",
+    "recorded_features",
+]

@@ -4,24 +4,28 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .metaworld_env import simulator_conventions
-from .metaworld_tasks import get_task
-from .renderers import available_renderer
+from .environment import EnvironmentSpec, Observation
+from .environment_table import ENVIRONMENTS, find_environment, import_environment
+from .simulation_worker import RecordedSteps, StepOutcome
 
-# The worker imports this folder as a package of its own, so that nora15_hf/__init__ (torch, transformers: seconds and
-# hundreds of MB per process) is not run. The search path is cleaned afterwards: our folder names are common words.
+# The worker gets a package `nora15_hf` whose __init__ is not run, since that would import torch and transformers: seconds
+# and hundreds of MB per process. Its search path is this process's, so that it finds an environment wherever this process
+# found it.
 _START_WORKER = """
-import sys
-sys.path.insert(0, {package!r})
-from simulation.simulation_worker import serve
-sys.path.remove({package!r})
+import sys, types
+sys.path[:] = {search_path!r}
+package = sys.modules["nora15_hf"] = types.ModuleType("nora15_hf")
+package.__path__ = [{package!r}]
+from nora15_hf.simulation.simulation_worker import serve
 serve({file_descriptor})
 """
 
@@ -35,103 +39,120 @@ class SimulationPool:
     Use it as a context manager, or call [`~SimulationPool.close`].
 
     Args:
+        environment (`str`): a key of `ENVIRONMENTS`, the table of environments.
         num_workers (`int`, *optional*): processes; default: one per core, at most one per slot.
-        num_slots (`int`, defaults to 16): episodes that run side by side, the batch of the policy in a rollout.
-        image_size, renderer, max_steps, show_goal: see [`MetaWorldEnv`]; the same for all environments.
+        num_slots (`int`, *optional*, defaults to 16): episodes that run side by side, the batch of the policy in a rollout.
+        settings: of the environment, the same for all episodes; for example those of [`MetaWorldEnv`].
+
+    Attributes:
+        spec ([`EnvironmentSpec`]): the environment under these settings.
 
     Raises:
-        ValueError: fewer than one worker or slot; and what [`available_renderer`] raises.
+        ValueError: an unknown environment, fewer than one worker or slot; and what the environment raises.
+        ImportError: the simulator is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        num_workers: int | None = None,
-        num_slots: int = 16,
-        image_size: int = 84,
-        renderer: str = "auto",
-        max_steps: int = 150,
-        show_goal: bool = False,
-    ):
+    def __init__(self, environment: str, *, num_workers: int | None = None, num_slots: int = 16, **settings: Any):
         if num_slots < 1 or (num_workers is not None and num_workers < 1):
             raise ValueError(f"`num_workers` ({num_workers}) and `num_slots` ({num_slots}) must be 1 or more.")
+        path = find_environment(environment).environment
+        describe = import_environment(path).describe
+        self.spec: EnvironmentSpec = describe(**settings)
         self.num_slots = num_slots
         self.num_workers = min(num_workers or os.cpu_count(), num_slots)
-        self.max_steps = max_steps
-        self._settings = {
-            "image_size": image_size,
-            "renderer": available_renderer(renderer),
-            "max_steps": max_steps,
-            "show_goal": show_goal,
+        self._worker_arguments = {
+            "environment": path,
+            "num_slots": -(-self.num_slots // self.num_workers),
+            # With what the environment chose here by itself, so that all workers have the same.
+            "settings": settings | _settings_in(self.spec.conventions, describe),
         }
-        self._conventions = simulator_conventions(**self._settings)
         self._workers: list[subprocess.Popen] = []
         self._connections: list[Connection] = []
         for _ in range(self.num_workers):
             self._start_worker()
 
+    @classmethod
+    def of_recording(cls, conventions: Mapping[str, Any], **workers: Any) -> "SimulationPool":
+        """The environment and settings under which a dataset was recorded.
+
+        Args:
+            conventions (`Mapping[str, Any]`): of the dataset.
+            workers: `num_workers` and `num_slots`.
+
+        Raises:
+            ValueError: the dataset was not recorded in an environment of the table; and what the constructor raises.
+        """
+        if "simulator" not in conventions:
+            raise ValueError(
+                f"The dataset's conventions ({sorted(conventions)}) name no simulator: it was not recorded in an environment "
+                f"of the table ({', '.join(ENVIRONMENTS)})."
+            )
+        environment = conventions["simulator"]
+        describe = import_environment(find_environment(environment).environment).describe
+        return cls(environment, **workers, **_settings_in(conventions, describe))
+
     def _start_worker(self) -> None:
         ours, theirs = Pipe()
-        code = _START_WORKER.format(package=str(Path(__file__).resolve().parents[1]), file_descriptor=theirs.fileno())
+        code = _START_WORKER.format(
+            package=str(Path(__file__).resolve().parents[1]), search_path=sys.path, file_descriptor=theirs.fileno()
+        )
         single_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        quiet = {"PYTHONWARNINGS": "ignore::UserWarning"}  # the experts warn at every step that their action is large
+        quiet = {"PYTHONWARNINGS": "ignore::UserWarning"}  # Meta-World's experts, at every step: their action is large
         worker = subprocess.Popen(
             [sys.executable, "-c", code], env=os.environ | single_thread | quiet, pass_fds=[theirs.fileno()]
         )
         theirs.close()
         self._workers.append(worker)
         self._connections.append(ours)
-        ours.send({"num_slots": -(-self.num_slots // self.num_workers), "settings": self._settings})
+        ours.send(self._worker_arguments)
 
-    def conventions(self) -> dict:
-        """Everything about the simulation that moves success rates; see [`simulator_conventions`]."""
-        return dict(self._conventions)
-
-    def start(self, episodes: Sequence[tuple[int, str, int]]) -> list[np.ndarray]:
+    def start(self, episodes: Sequence[tuple[int, str, int]]) -> list[Observation]:
         """Begin one episode in each of some slots.
 
         Args:
             episodes: (slot, task, seed) triples.
 
         Returns:
-            The first images, uint8 `(size, size, 3)`, in the order of `episodes`.
-        """
-        return self._call_slots(
-            "start", [{"slot": slot, "task": get_task(task).name, "seed": seed} for slot, task, seed in episodes]
-        )
+            What is seen first, in the order of `episodes`.
 
-    def restore(self, states: Sequence[tuple[int, str, int, np.ndarray]]) -> list[np.ndarray]:
+        Raises:
+            ValueError: an unknown task.
+        """
+        return self._start([{"slot": slot, "task": task, "seed": seed} for slot, task, seed in episodes])
+
+    def restore(self, states: Sequence[tuple[int, str, int, np.ndarray]]) -> list[Observation]:
         """Bring some slots into states that were reached before, by repeating the actions that led there.
 
         Args:
-            states: (slot, task, seed, executed actions `(n, 4)`) tuples.
+            states: (slot, task, seed, executed actions `(n, A)`) tuples.
 
         Returns:
-            The images then, uint8 `(size, size, 3)`, in the order of `states`.
+            What is seen then, in the order of `states`.
+
+        Raises:
+            ValueError: an unknown task.
         """
-        return self._call_slots(
-            "start",
-            [
-                {"slot": slot, "task": get_task(task).name, "seed": seed, "executed": executed}
-                for slot, task, seed, executed in states
-            ],
-        )
+        names = ("slot", "task", "seed", "executed")
+        return self._start([dict(zip(names, state, strict=True)) for state in states])
+
+    def _start(self, calls: list[dict]) -> list[Observation]:
+        for arguments in calls:
+            self.spec.task(arguments["task"])
+        return self._call_slots("start", calls)
 
     def finish_with_expert(self, slots: Sequence[int]) -> list[tuple[bool, int]]:
         """Let the expert act in some slots until success or the step limit: success and steps of the episode, each."""
         return self._call_slots("finish_with_expert", [{"slot": slot} for slot in slots])
 
-    def record(
-        self, steps: Sequence[tuple[int, np.ndarray | None]], steps_after_success: int
-    ) -> list[dict[str, np.ndarray]]:
+    def record(self, steps: Sequence[tuple[int, np.ndarray | None]], steps_after_success: int) -> list[RecordedSteps]:
         """Execute actions in some slots, or let the expert act (`None`), and keep every frame with the expert's wish.
 
         Args:
-            steps: (slot, actions `(n, 4)` or `None`) pairs. Given actions end at success, the expert's some steps later.
+            steps: (slot, actions `(n, A)` or `None`) pairs. Given actions end at success, the expert's some steps later.
             steps_after_success (`int`): how many.
 
         Returns:
-            For each pair the frames as [`record_expert_episode`] returns them, `success` so far, and `next_image`.
+            One for each pair.
         """
         return self._call_slots(
             "record",
@@ -141,14 +162,14 @@ class SimulationPool:
             ],
         )
 
-    def advance(self, steps: Sequence[tuple[int, np.ndarray]]) -> list[tuple[bool, int, np.ndarray]]:
+    def advance(self, steps: Sequence[tuple[int, np.ndarray]]) -> list[StepOutcome]:
         """Execute actions in some slots, all workers at the same time.
 
         Args:
-            steps: (slot, actions `(n, 4)`) pairs. Execution stops early at success and at the step limit.
+            steps: (slot, actions `(n, A)`) pairs. Execution stops early at success and when the episode is done.
 
         Returns:
-            For each pair: whether the task has succeeded, steps of the episode so far, and the image then.
+            One for each pair.
         """
         return self._call_slots("advance", [{"slot": slot, "actions": actions} for slot, actions in steps])
 
@@ -227,6 +248,11 @@ class SimulationPool:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+def _settings_in(conventions: Mapping[str, Any], describe: Callable[..., EnvironmentSpec]) -> dict[str, Any]:
+    """An environment's settings out of conventions, which hold each under its own name."""
+    return {name: conventions[name] for name in signature(describe).parameters if name in conventions}
 
 
 __all__ = ["SimulationPool"]

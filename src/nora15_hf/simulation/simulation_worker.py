@@ -7,89 +7,121 @@ package's own `__init__`, which keeps a worker small and quick to start.
 
 import signal
 import traceback
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
-from .expert_episodes import FRAME_KEYS, ExpertNoise, record_expert_episode
-from .metaworld_env import MetaWorldEnv
+from .environment import Environment, Observation, check_observation
+from .environment_table import import_environment
+from .expert_episodes import ExpertNoise, record_expert_episode, record_steps
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """Where an episode is after some actions.
+
+    Attributes:
+        success (`bool`): the task has succeeded.
+        ended (`bool`): it has, or the episode takes no more steps.
+        num_steps (`int`): of the episode so far.
+        observation ([`Observation`]): what is seen now.
+    """
+
+    success: bool
+    ended: bool
+    num_steps: int
+    observation: Observation
+
+
+@dataclass(frozen=True)
+class RecordedSteps:
+    """Recorded steps of an episode.
+
+    Attributes:
+        frames (`dict[str, np.ndarray]`): see [`record_steps`].
+        success (`bool`): the task has succeeded.
+        ended (`bool`): it has, or the episode takes no more steps.
+        observation ([`Observation`]): what is seen after the last step.
+    """
+
+    frames: dict[str, np.ndarray]
+    success: bool
+    ended: bool
+    observation: Observation
 
 
 class SimulationWorker:
     """Environments of some slots. Environments that no slot uses are kept for the next episode of their task.
 
     Args:
+        environment (`str`): `"module:Class"`, see [`TableEntry`].
         num_slots (`int`): how many slots this worker serves; at most twice as many environments are kept.
-        settings (`dict`): keyword arguments of [`MetaWorldEnv`].
+        settings (`dict`): keyword arguments of the environment.
     """
 
-    def __init__(self, num_slots: int, settings: dict):
+    def __init__(self, environment: str, num_slots: int, settings: dict[str, Any]):
+        self._environment = import_environment(environment)
         self._settings = settings
         self._max_idle = num_slots
-        self._in_use: dict[int, MetaWorldEnv] = {}
-        self._idle: list[MetaWorldEnv] = []
+        self._in_use: dict[int, Environment] = {}
+        self._idle: list[Environment] = []
 
-    def _take(self, task: str) -> MetaWorldEnv:
+    def _take(self, task: str) -> Environment:
         for position, env in enumerate(self._idle):
             if env.task.name == task:
                 return self._idle.pop(position)
-        return MetaWorldEnv(task, **self._settings)
+        return self._environment(task, **self._settings)
 
-    def _give_back(self, env: MetaWorldEnv) -> None:
+    def _give_back(self, env: Environment) -> None:
         self._idle.append(env)
         if len(self._idle) > self._max_idle:
             self._idle.pop(0).close()
 
-    def start(self, slot: int, task: str, seed: int, executed: np.ndarray | None = None) -> np.ndarray:
-        """Begin an episode in `slot`, ending what was there, and repeat `executed` actions; returns the image then."""
+    def _observation(self, slot: int) -> Observation:
+        env = self._in_use[slot]
+        observation = env.observation()
+        check_observation(observation, env.spec)
+        return observation
+
+    def start(self, slot: int, task: str, seed: int, executed: np.ndarray | None = None) -> Observation:
+        """Begin an episode in `slot`, ending what was there, and repeat `executed` actions; returns what is seen then."""
         if slot in self._in_use:
             self._give_back(self._in_use.pop(slot))
         env = self._in_use[slot] = self._take(task)
         env.reset(seed)
         for action in () if executed is None else executed:
             env.step(action)
-        return env.observation()["image"]
+        return self._observation(slot)
 
-    def advance(self, slot: int, actions: np.ndarray) -> tuple[bool, int, np.ndarray]:
-        """Execute actions `(n, 4)` until success or the step limit; returns success, steps so far, the image then."""
+    def advance(self, slot: int, actions: np.ndarray) -> StepOutcome:
+        """Execute actions `(n, A)` until success or the end of the episode."""
         env = self._in_use[slot]
         for action in actions:
-            if env.step(action) or env.num_steps == env.max_steps:
+            if env.done:
                 break
-        return env.success, env.num_steps, env.observation()["image"]
+            env.step(action)
+            if env.success:
+                break
+        return StepOutcome(env.success, env.success or env.done, env.num_steps, self._observation(slot))
 
     def finish_with_expert(self, slot: int) -> tuple[bool, int]:
-        """Let the expert act until success or the step limit; returns success and steps so far."""
+        """Let the expert act until success or the end; returns success and steps so far."""
         env = self._in_use[slot]
-        while not env.success and env.num_steps < env.max_steps:
+        while not env.success and not env.done:
             env.step(env.expert_action())
         return env.success, env.num_steps
 
-    def record(self, slot: int, actions: np.ndarray | None, steps_after_success: int) -> dict[str, np.ndarray]:
-        """Like `advance`, or with the expert's own actions until some steps after success; returns the frames.
-
-        The frames are those of [`record_expert_episode`]: what the expert wants is recorded whoever acts.
-        """
+    def record(self, slot: int, actions: np.ndarray | None, steps_after_success: int) -> RecordedSteps:
+        """Like `advance`, or with the expert's own actions until some steps after success, and every frame is kept."""
         env = self._in_use[slot]
-        frames = {key: [] for key in FRAME_KEYS}
-        if actions is not None:
-            steps_left = len(actions)
+        if actions is None:
+            frames = record_steps(env, lambda wanted: wanted, steps_after_success=steps_after_success)
         else:
-            steps_left = steps_after_success if env.success else env.max_steps
-        while steps_left > 0 and env.num_steps < env.max_steps:
-            observation, wanted = env.observation(), env.expert_action()
-            executed = wanted if actions is None else np.clip(actions[len(actions) - steps_left], -1, 1)
-            succeeded_before = env.success
-            env.step(executed)
-            for key, value in zip(
-                FRAME_KEYS, (observation["image"], observation["state"], wanted, executed), strict=True
-            ):
-                frames[key].append(value)
-            steps_left -= 1
-            if env.success and not succeeded_before:
-                steps_left = min(steps_left, 0 if actions is not None else steps_after_success)
-        recorded = {key: np.stack(values) for key, values in frames.items()}
-        return recorded | {"success": env.success, "next_image": env.observation()["image"]}
+            remaining = iter(actions)
+            frames = record_steps(env, lambda wanted: next(remaining), num_steps=len(actions))
+        return RecordedSteps(frames, env.success, env.success or env.done, self._observation(slot))
 
     def expert_episode(self, task: str, seed: int, noise: dict) -> dict[str, np.ndarray] | None:
         """See [`record_expert_episode`]."""

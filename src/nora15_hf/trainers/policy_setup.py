@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_mixture import LeRobotMixture
 from ..data.policy_fit import check_dataset_fits
 from ..data.statistics import compute_statistics
+from ..evaluation.environment_fit import CAMERA_NAMES
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..nora15.presets import tiny_policy
+from ..simulation.environment import camera_name
 
 TINY_NORMALIZATION_MODE = "min_max"
 TINY_FAST_VOCABULARY = 256
@@ -70,7 +73,7 @@ def tiny_policy_for(
         state_dim=members[0].state_dim if state_input else None,
         state_stats={key: found["state"] for key, found in statistics.items()} if state_input else None,
         normalization_mode=TINY_NORMALIZATION_MODE,
-        conventions={member.dataset_key: member.conventions for member in members},
+        conventions={member.dataset_key: _conventions(member) for member in members},
         seed=seed,
     )
 
@@ -115,7 +118,7 @@ def load_policy_for(
         action_stats, state_stats = {}, {}
     for member in members:
         key = member.dataset_key
-        processor.conventions[key] = member.conventions
+        processor.conventions[key] = _conventions(member)
         if key in action_stats:
             continue
         found = compute_statistics(
@@ -127,6 +130,11 @@ def load_policy_for(
     processor.set_norm_stats(action_stats, state_stats)
     check_dataset_fits(dataset, processor)
     return model, processor
+
+
+def _conventions(member: LeRobotDataset) -> dict[str, Any]:
+    """The dataset's conventions, and which cameras the policy is trained on in which order."""
+    return member.conventions | {CAMERA_NAMES: [camera_name(key) for key in member.image_keys]}
 
 
 __all__ = [

@@ -1,70 +1,14 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Two ways to draw a Meta-World scene: rays without any graphics library, and OpenGL.
+"""Pictures of a Meta-World scene by casting rays, without any graphics library."""
 
-Both show the same field of view: the camera `corner4` (the place to which LeRobot moves `corner2`), turned by 180
-degrees because Meta-World's corner cameras hang upside down, and of the turned square picture only the part where
-the robot works. Both hide every site: Meta-World's goal dots differ in colour between tasks that share a scene and
-would tell the policy its task without the instruction. A visible goal is drawn on request as a red ball.
-
-Pictures of two renderers differ. They must never be mixed in one data set, or between training and evaluation.
-"""
-
-import importlib
-import logging
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from functools import cache
-
+import mujoco
 import numpy as np
 
-from .metaworld_tasks import SIM_EXTRA_MESSAGE
-
-try:
-    import mujoco
-except ModuleNotFoundError as error:
-    raise ImportError(SIM_EXTRA_MESSAGE) from error
-
+from .camera import CAMERA, GOAL_COLOR, GOAL_RADIUS, Crop
 from .mesh_rasterizer import MeshRasterizer
-
-logger = logging.getLogger(__name__)
-
-CAMERA = "corner4"
-OPENGL_PLATFORMS = ("egl", "osmesa")
-GOAL_COLOR = (0.9, 0.1, 0.1)
-GOAL_RADIUS = 0.025  # metres; about 4 px across at 84 px
 
 _ONLY_GROUP_0 = np.array([1, 0, 0, 0, 0, 0], dtype=np.uint8)
 _CORNER_SIGNS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-
-
-@dataclass(frozen=True)
-class Crop:
-    """The part of the turned square picture that is kept.
-
-    Attributes:
-        field (`int`): side of the whole square picture, pixels.
-        left, top (`int`): upper left corner of the kept square, pixels.
-        size (`int`): side of the kept square, pixels.
-    """
-
-    field: int
-    left: int
-    top: int
-    size: int
-
-    @classmethod
-    def for_image_size(cls, image_size: int) -> "Crop":
-        """84 px out of a field of 114 px, from (20, 7); scaled and rounded for other sizes.
-
-        Raises:
-            ValueError: `image_size` is smaller than 16 pixels.
-        """
-        if image_size < 16:
-            raise ValueError(f"`image_size` is {image_size}; at least 16 pixels are needed to show a scene. Try 84.")
-        scale = image_size / 84
-        return cls(field=round(114 * scale), left=round(20 * scale), top=round(7 * scale), size=image_size)
 
 
 class RayCastRenderer:
@@ -251,78 +195,6 @@ class RayCastRenderer:
         image[seen] = np.array(GOAL_COLOR) * (self.ambient + self.diffuse * facing)[:, None]
 
 
-class OpenGLRenderer:
-    """Draws with MuJoCo's OpenGL renderer in its fast mode (no shadows, reflections or multisampling).
-
-    Args:
-        model (`mujoco.MjModel`): the environment's model; its off-screen samples and shadow map are switched off.
-        image_size (`int`): side of the picture, pixels.
-        platform (`str`): `"egl"` or `"osmesa"`.
-    """
-
-    def __init__(self, model: mujoco.MjModel, image_size: int, platform: str):
-        self.crop = Crop.for_image_size(image_size)
-        self._model = model
-        field = self.crop.field
-        model.vis.quality.offsamples = 0
-        model.vis.quality.shadowsize = 0
-        model.vis.global_.offwidth = model.vis.global_.offheight = field
-        # The context is made here rather than by mujoco.Renderer because that one is bound to whatever the
-        # variable MUJOCO_GL said when mujoco was first imported.
-        self._gl = importlib.import_module(f"mujoco.{platform}").GLContext(field, field)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._scene = mujoco.MjvScene(model, maxgeom=2000)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        self._option = mujoco.MjvOption()
-        self._option.sitegroup[:] = 0
-        self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera(CAMERA).id
-        self._field = np.empty((field, field, 3), dtype=np.uint8)
-
-    def render(self, data: mujoco.MjData, goal: np.ndarray | None = None) -> np.ndarray:
-        """Draw the present state; arguments and result as in [`RayCastRenderer.render`].
-
-        Raises:
-            RuntimeError: OpenGL delivered a picture without content.
-        """
-        self._gl.make_current()
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
-        if goal is not None:
-            self._scene.ngeom += 1
-            mujoco.mjv_initGeom(
-                self._scene.geoms[self._scene.ngeom - 1],
-                mujoco.mjtGeom.mjGEOM_SPHERE,
-                np.full(3, GOAL_RADIUS),
-                np.asarray(goal, dtype=np.float64),
-                np.eye(3).ravel(),
-                np.array([*GOAL_COLOR, 1], dtype=np.float32),
-            )
-        area = mujoco.MjrRect(0, 0, self.crop.field, self.crop.field)
-        mujoco.mjr_render(area, self._scene, self._context)
-        mujoco.mjr_readPixels(self._field, None, area, self._context)
-        # OpenGL's first row is the lowest: read upwards it is already turned vertically, and the columns are left.
-        top, left, size = self.crop.top, self.crop.left, self.crop.size
-        image = self._field[:, ::-1][top : top + size, left : left + size].copy()
-        if image.std() < 5:
-            raise RuntimeError(
-                "OpenGL delivered an empty picture (one colour). Its driver does not work here; "
-                'use renderer="raycast", which needs no OpenGL.'
-            )
-        return image
-
-    def close(self) -> None:
-        """Free the OpenGL context."""
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
-
-
 def _bounds_with_visual_geoms(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
     """Bounding boxes that make `mj_multiRay` see what a body shows, not only what it collides with.
 
@@ -360,76 +232,4 @@ def _surface_colors(model: mujoco.MjModel) -> np.ndarray:
     return colors
 
 
-_OPENGL_TRIAL = """
-import numpy as np, mujoco, mujoco.{platform} as gl
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size="1" rgba="1 0 0 1"/></worldbody></mujoco>')
-data = mujoco.MjData(model); mujoco.mj_forward(model, data)
-context = gl.GLContext(32, 32); context.make_current()
-model.vis.global_.offwidth = model.vis.global_.offheight = 32
-render = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, render)
-scene = mujoco.MjvScene(model, 10)
-mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, mujoco.MjvCamera(), mujoco.mjtCatBit.mjCAT_ALL, scene)
-area = mujoco.MjrRect(0, 0, 32, 32); picture = np.zeros((32, 32, 3), np.uint8)
-mujoco.mjr_render(area, scene, render); mujoco.mjr_readPixels(picture, None, area, render)
-assert picture.std() > 5
-"""
-
-
-@cache
-def _opengl_works(platform: str) -> bool:
-    """Draw a ball in another process: a broken driver may crash, hang or leave this process without a context."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
-    try:
-        trial = subprocess.run(
-            [sys.executable, "-c", _OPENGL_TRIAL.format(platform=platform)],
-            env=environment | {"MUJOCO_GL": platform},
-            capture_output=True,
-            timeout=60,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return trial.returncode == 0
-
-
-@cache
-def available_renderer(preference: str = "auto") -> str:
-    """The name of the renderer to use on this machine.
-
-    Args:
-        preference (`str`, defaults to `"auto"`): `"auto"` takes OpenGL if it works and casts rays otherwise (and
-            logs that, once per process); `"raycast"`, `"egl"` and `"osmesa"` ask for that one.
-
-    Returns:
-        `str`: `"egl"`, `"osmesa"` or `"raycast"`.
-
-    Raises:
-        ValueError: unknown name.
-        OSError: the OpenGL platform that was asked for by name does not work here.
-    """
-    if preference == "raycast":
-        return preference
-    if preference == "auto":
-        for platform in OPENGL_PLATFORMS:
-            if _opengl_works(platform):
-                return platform
-        logger.warning("OpenGL does not work on this machine; pictures are drawn by casting rays (renderer=raycast).")
-        return "raycast"
-    if preference not in OPENGL_PLATFORMS:
-        raise ValueError(f"Unknown renderer {preference!r}. Renderers: auto, raycast, {', '.join(OPENGL_PLATFORMS)}.")
-    if not _opengl_works(preference):
-        raise OSError(
-            f"OpenGL through {preference} does not work on this machine. Install its library "
-            '(Debian: libegl1 libgl1, or libosmesa6), or use renderer="raycast", which needs none.'
-        )
-    return preference
-
-
-def make_renderer(name: str, model: mujoco.MjModel, image_size: int) -> RayCastRenderer | OpenGLRenderer:
-    """Build the renderer that `available_renderer` named."""
-    if name == "raycast":
-        return RayCastRenderer(model, image_size)
-    return OpenGLRenderer(model, image_size, platform=name)
-
-
-__all__ = ["CAMERA", "Crop", "OpenGLRenderer", "RayCastRenderer", "available_renderer", "make_renderer"]
+__all__ = ["RayCastRenderer"]

@@ -1,12 +1,13 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Which Meta-World tasks a policy can be trained and evaluated on, and the words that ask for them.
 
-Meta-World has no language: one instruction per task is written here. Tasks of one scene group start from the same
-kind of scene, so that within a group only the instruction tells the policy what to do. They are the pairs to use for
-the control "swapped instructions must cost success".
+Meta-World has no language: one instruction per task is written here.
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+from ..environment import Task
 
 SIM_EXTRA_MESSAGE = (
     "The simulator is an optional part of nora15_hf and is not installed. "
@@ -15,23 +16,21 @@ SIM_EXTRA_MESSAGE = (
 
 
 @dataclass(frozen=True)
-class MetaWorldTask:
+class MetaWorldTask(Task):
     """One task of Meta-World v3.
 
     Attributes:
-        name (`str`): our name, for example `"faucet-open"`.
-        instruction (`str`): what the policy is told.
-        scene (`str`): tasks with the same value share their scene.
         success_convention (`str`): what Meta-World counts as success in one step, in words.
         needs_goal (`bool`): the target is a point in space that nothing in the scene shows; without
             `MetaWorldEnv(show_goal=True)` no policy that only sees images can know it.
     """
 
-    name: str
-    instruction: str
-    scene: str
     success_convention: str
     needs_goal: bool = False
+
+    @property
+    def needed_settings(self) -> dict[str, Any]:
+        return {"show_goal": True} if self.needs_goal else {}
 
     @property
     def metaworld_id(self) -> str:
@@ -65,24 +64,4 @@ _ALL_TASKS = (
 METAWORLD_TASKS: dict[str, MetaWorldTask] = {task.name: task for task in _ALL_TASKS}
 
 
-def get_task(name: str) -> MetaWorldTask:
-    """Look a task up by name.
-
-    Args:
-        name (`str`): a key of `METAWORLD_TASKS`.
-
-    Raises:
-        ValueError: `name` is not in the table; the message lists the table.
-    """
-    if name not in METAWORLD_TASKS:
-        raise ValueError(f"Unknown task {name!r}. Tasks: {', '.join(METAWORLD_TASKS)}.")
-    return METAWORLD_TASKS[name]
-
-
-def tasks_sharing_scene(name: str) -> list[str]:
-    """The other tasks whose scene looks the same as that of `name`, in the order of the table."""
-    scene = get_task(name).scene
-    return [task.name for task in _ALL_TASKS if task.scene == scene and task.name != name]
-
-
-__all__ = ["METAWORLD_TASKS", "SIM_EXTRA_MESSAGE", "MetaWorldTask", "get_task", "tasks_sharing_scene"]
+__all__ = ["METAWORLD_TASKS", "SIM_EXTRA_MESSAGE", "MetaWorldTask"]

@@ -2,12 +2,13 @@
 """One Meta-World task as an environment for a policy that sees an image and reads an instruction."""
 
 from importlib.metadata import version
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 
-from .metaworld_tasks import SIM_EXTRA_MESSAGE, get_task
-from .renderers import CAMERA, Crop, available_renderer, make_renderer
+from ..environment import EnvironmentSpec, Observation, find_task
+from .camera import CAMERA, Crop, hand_projection
+from .metaworld_tasks import METAWORLD_TASKS, SIM_EXTRA_MESSAGE
 
 try:
     import mujoco
@@ -16,19 +17,12 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(SIM_EXTRA_MESSAGE) from error
 
-ACTION_SIZE = 4
+from .renderers import available_renderer, make_renderer
+
+ACTION_NAMES = ("hand dx", "hand dy", "hand dz", "gripper")
 STATE_SIZE = 4
 CONTROL_RATE = 80  # steps per second: 5 physics steps of 2.5 ms
 METAWORLD_STEP_LIMIT = 500
-
-
-class Observation(TypedDict):
-    """What a policy gets: `image` uint8 `(height, width, 3)`; `state` float32 `(4,)`, hand x, y, z in metres and
-    gripper opening in [0, 1]; `instruction` str."""
-
-    image: np.ndarray
-    state: np.ndarray
-    instruction: str
 
 
 class MetaWorldEnv:
@@ -47,24 +41,12 @@ class MetaWorldEnv:
         ImportError: the `sim` extra is not installed (raised when this module is imported).
     """
 
-    def __init__(
-        self,
-        task: str,
-        *,
-        image_size: int = 84,
-        renderer: str = "auto",
-        max_steps: int = 150,
-        show_goal: bool = False,
-    ):
-        if not 1 <= max_steps <= METAWORLD_STEP_LIMIT:
-            raise ValueError(f"`max_steps` is {max_steps}; Meta-World allows 1 to {METAWORLD_STEP_LIMIT}.")
-        self.task = get_task(task)
-        self.image_size = image_size
-        self.renderer = available_renderer(renderer)
-        self.max_steps = max_steps
-        self.show_goal = show_goal
+    def __init__(self, task: str, **settings: Any):
+        self.spec = self.describe(**settings)
+        self.task = find_task(METAWORLD_TASKS, task)
         self.num_steps = 0
         self.success = False
+        conventions = self.spec.conventions
         self._env = ALL_V3_ENVIRONMENTS[self.task.metaworld_id]()
         # Meta-World draws start and goal from `env.seed` only in this state; `reset(seed=...)` would be ignored.
         self._env.seeded_rand_vec = True
@@ -73,8 +55,62 @@ class MetaWorldEnv:
         # The expert needs the goal; the cached observation space would clip it back to zero.
         self._env._partially_observable = False
         del self._env.sawyer_observation_space
-        self._renderer = make_renderer(self.renderer, self._env.model, image_size)
+        self._renderer = make_renderer(conventions["renderer"], self._env.model, conventions["image_size"])
+        self._show_goal = conventions["show_goal"]
         self._metaworld_observation = None
+
+    @classmethod
+    def describe(
+        cls, *, image_size: int = 84, renderer: str = "auto", max_steps: int = 150, show_goal: bool = False
+    ) -> EnvironmentSpec:
+        """See [`Environment`]; the settings are the arguments of the class."""
+        if not 1 <= max_steps <= METAWORLD_STEP_LIMIT:
+            raise ValueError(f"`max_steps` is {max_steps}; Meta-World allows 1 to {METAWORLD_STEP_LIMIT}.")
+        crop = Crop.for_image_size(image_size)
+        return EnvironmentSpec(
+            name="metaworld",
+            title="Meta-World",
+            robot_type="metaworld_sawyer",
+            packages=("metaworld", "mujoco"),
+            tasks=METAWORLD_TASKS,
+            cameras={"image": (image_size, image_size)},
+            action_names=ACTION_NAMES,
+            state_dim=STATE_SIZE,
+            control_rate=CONTROL_RATE,
+            max_steps=max_steps,
+            has_expert=True,
+            hand_projection=hand_projection(image_size),
+            conventions={
+                "metaworld_version": version("metaworld"),
+                "mujoco_version": version("mujoco"),
+                "renderer": available_renderer(renderer),
+                "image_size": image_size,
+                "camera": CAMERA,
+                "camera_turned_degrees": 180,
+                "crop": {"field": crop.field, "left": crop.left, "top": crop.top},
+                "show_goal": show_goal,
+                "control_rate_hz": CONTROL_RATE,
+                "action": "hand dx, dy, dz (1 cm per unit), gripper effort; clipped to [-1, 1]",
+                "state": "hand x, y, z in metres, gripper opening in [0, 1]",
+                "success_rule": "success in any step",
+                "max_steps": max_steps,
+            },
+            binding_conventions=(
+                "renderer",
+                "image_size",
+                "camera",
+                "camera_turned_degrees",
+                "crop",
+                "show_goal",
+                "control_rate_hz",
+                "action",
+            ),
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether the step limit is reached; success does not end an episode."""
+        return self.num_steps == self.spec.max_steps
 
     def reset(self, seed: int) -> None:
         """Begin the episode that `seed` names.
@@ -98,37 +134,33 @@ class MetaWorldEnv:
         self.num_steps = 0
         self.success = False
 
-    def step(self, action: np.ndarray) -> bool:
+    def step(self, action: np.ndarray) -> None:
         """Execute one action for 1/80 s.
 
         Args:
             action (`np.ndarray` of shape `(4,)`): hand dx, dy, dz (about 1 cm per unit) and gripper effort (1 closes).
                 Limits are [-1, 1], and the controller holds commands to them.
 
-        Returns:
-            `bool`: whether the task has succeeded in this or an earlier step of the episode.
-
         Raises:
             ValueError: wrong shape, or not finite.
             RuntimeError: no `reset` yet, or the episode has used its `max_steps`.
         """
         action = np.asarray(action, dtype=np.float32)
-        if action.shape != (ACTION_SIZE,) or not np.isfinite(action).all():
+        if action.shape != (len(ACTION_NAMES),) or not np.isfinite(action).all():
             raise ValueError(
-                f"`action` must be {ACTION_SIZE} finite numbers (hand dx, dy, dz, gripper effort); got {action!r}."
+                f"`action` must be {len(ACTION_NAMES)} finite numbers ({', '.join(ACTION_NAMES)}); got {action!r}."
             )
         self._require_running()
         self._metaworld_observation, _, _, _, info = self._env.step(np.clip(action, -1, 1))
         self.num_steps += 1
         self.success = self.success or bool(info["success"])
-        return self.success
 
     def observation(self) -> Observation:
         """Draw the present state; the costly part of a step, so it is done only when asked for."""
         self._require_reset()
-        goal = self._env._target_pos if self.show_goal else None
+        goal = self._env._target_pos if self._show_goal else None
         return Observation(
-            image=self._renderer.render(self._env.data, goal),
+            images={"image": self._renderer.render(self._env.data, goal)},
             state=self._metaworld_observation[:STATE_SIZE].astype(np.float32),
             instruction=self.task.instruction,
         )
@@ -143,44 +175,14 @@ class MetaWorldEnv:
         self._renderer.close()
         self._env.close()
 
-    def conventions(self) -> dict:
-        """Everything about this environment that moves success rates; see [`simulator_conventions`]."""
-        return simulator_conventions(
-            image_size=self.image_size, renderer=self.renderer, max_steps=self.max_steps, show_goal=self.show_goal
-        )
-
     def _require_reset(self) -> None:
         if self._metaworld_observation is None:
             raise RuntimeError("The episode has not begun: call reset(seed) first.")
 
     def _require_running(self) -> None:
         self._require_reset()
-        if self.num_steps >= self.max_steps:
-            raise RuntimeError(f"The episode is over: its {self.max_steps} steps are used. Call reset(seed).")
+        if self.done:
+            raise RuntimeError(f"The episode is over: its {self.spec.max_steps} steps are used. Call reset(seed).")
 
 
-def simulator_conventions(*, image_size: int, renderer: str, max_steps: int, show_goal: bool) -> dict:
-    """Everything about the simulation that moves success rates, as plain JSON values.
-
-    To be stored with every data set and every result, and compared before a policy meets a simulator.
-    """
-    crop = Crop.for_image_size(image_size)
-    return {
-        "simulator": "metaworld",
-        "metaworld_version": version("metaworld"),
-        "mujoco_version": version("mujoco"),
-        "renderer": renderer,
-        "image_size": image_size,
-        "camera": CAMERA,
-        "camera_turned_degrees": 180,
-        "crop": {"field": crop.field, "left": crop.left, "top": crop.top},
-        "show_goal": show_goal,
-        "control_rate_hz": CONTROL_RATE,
-        "action": "hand dx, dy, dz (1 cm per unit), gripper effort; clipped to [-1, 1]",
-        "state": "hand x, y, z in metres, gripper opening in [0, 1]",
-        "success_rule": "success in any step",
-        "max_steps": max_steps,
-    }
-
-
-__all__ = ["ACTION_SIZE", "CONTROL_RATE", "STATE_SIZE", "MetaWorldEnv", "Observation", "simulator_conventions"]
+__all__ = ["MetaWorldEnv"]

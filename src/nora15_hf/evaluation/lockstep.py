@@ -1,0 +1,72 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""A policy drives several episodes side by side: all look, one batched call of the policy, all move."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..actions.keyed_noise import NoiseKey
+from ..simulation.environment import Observation
+
+# What is seen in B episodes, and a key per episode that its noise depends on -> chunks (B, H, A) in physical units
+ChunkPolicy = Callable[[Sequence[Observation], Sequence[NoiseKey]], np.ndarray]
+
+
+@dataclass
+class DrivenEpisode:
+    """An episode in its slot.
+
+    Attributes:
+        observation ([`Observation`]): what is seen now.
+        noise_key (`tuple[int, ...]`): the beginning of the policy's noise keys in this episode, `replan` is their end.
+        replan (`int`, *optional*, defaults to 0): how often the policy has looked.
+    """
+
+    observation: Observation
+    noise_key: NoiseKey
+    replan: int = field(default=0, kw_only=True)
+
+
+def drive_in_lockstep(
+    policy: ChunkPolicy, episodes: dict[int, DrivenEpisode], *, n_action_steps: int, action_dim: int
+) -> Iterator[dict[int, np.ndarray]]:
+    """Ask the policy for all episodes at once, again and again, until none is left.
+
+    Args:
+        policy (`ChunkPolicy`): who acts.
+        episodes (`dict[int, DrivenEpisode]`): by slot. Between two rounds the caller executes the actions, puts what is
+            seen then into the episodes, takes those out that have ended, and may put new ones in.
+        n_action_steps (`int`): actions of a chunk that are executed before the policy looks again.
+        action_dim (`int`): width A of an action.
+
+    Yields:
+        `dict[int, np.ndarray]`: the actions of every slot, float32 `(n_action_steps, A)`, physical units.
+
+    Raises:
+        ValueError: `n_action_steps` below 1, or a policy output that is not finite or not of shape
+            `(B, H >= n_action_steps, A)`.
+    """
+    if n_action_steps < 1:
+        raise ValueError(f"`n_action_steps` is {n_action_steps}; it must be 1 or more.")
+    while episodes:
+        slots = sorted(episodes)
+        live = [episodes[slot] for slot in slots]
+        chunks = policy(
+            [episode.observation for episode in live], [(*episode.noise_key, episode.replan) for episode in live]
+        )
+        chunks = np.asarray(chunks, dtype=np.float32)
+        batch_and_width = (*chunks.shape[:1], *chunks.shape[2:])
+        if batch_and_width != (len(live), action_dim) or chunks.shape[1] < n_action_steps:
+            raise ValueError(
+                f"The policy returned actions of shape {chunks.shape} for {len(live)} observations; expected "
+                f"({len(live)}, H, {action_dim}) with H at least n_action_steps={n_action_steps}."
+            )
+        if not np.isfinite(chunks).all():
+            raise ValueError("The policy returned actions that are not finite (NaN or infinity).")
+        yield dict(zip(slots, chunks[:, :n_action_steps], strict=True))
+        for episode in live:
+            episode.replan += 1
+
+
+__all__ = ["ChunkPolicy", "DrivenEpisode", "drive_in_lockstep"]
