@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from nora15_hf.simulation.metaworld_env import simulator_conventions
 
 from helpers.flow_dpo_runs import make_rows
 from nora15_hf.actions.normalization import ActionStatistics
@@ -16,11 +15,12 @@ from nora15_hf.cards.policy_card import EXAMPLE_INSTRUCTION, normalization_text,
 from nora15_hf.hub import write_card
 from nora15_hf.nora15 import convert_nora15_to_hf
 from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
 from nora15_hf.trainers import FlowDPOConfig, Nora15SFTConfig
 from nora15_hf.trainers.flow_dpo.flow_dpo_card import flow_dpo_card_info
 from nora15_hf.trainers.supervised.sft_card import sft_card_info
 
-SIMULATED = simulator_conventions(image_size=84, renderer="raycast", max_steps=10, show_goal=False)
+SIMULATED = MetaWorldEnv.describe(image_size=84, renderer="raycast", max_steps=10).conventions
 RECORDED = {"action_space": "joint angles in degrees | left arm", "gripper": "0 closes", "camera": "front"}
 
 
