@@ -113,20 +113,19 @@ def test_it_records_reached_states_and_is_scored_by_success(pool, policy, demons
     assert np.abs(reached.all_states()[-1, :2] - CORNERS["left"]).max() < 0.06 + METRES_PER_ACTION
 
     dataset = open_demonstrations(demonstrations)
-    executed = open_demonstrations(demonstrations, action_key="action.executed", image_keys=[])
     index = 3
     sample = dataset[index]
     candidates = policy[1].normalize_actions(sample["actions"][None, None].repeat(2, 1), "arm", sample["state"][None])
     rewards = {
-        "expert": SimulatorSuccessReward(pool, policy[1], executed, discount=0.9),
-        "policy": SimulatorSuccessReward(pool, policy[1], executed, policy=chunk_policy, discount=0.9),
+        "expert": SimulatorSuccessReward(pool, policy[1], dataset, discount=0.9),
+        "policy": SimulatorSuccessReward(pool, policy[1], dataset, policy=chunk_policy, discount=0.9),
     }
     scores = {
         who: reward.score(batch_of(dataset, [index], torch.from_numpy(candidates))) for who, reward in rewards.items()
     }
     env = TwoCameraArm("left")
     env.reset(0)
-    for action in executed.all_actions()[:index]:
+    for action in dataset.column("action.executed")[:index]:
         env.step(action)
     for action in sample["actions"]:
         if not env.done:
@@ -212,15 +211,15 @@ def test_nothing_is_stepped_or_written_for_a_policy_that_does_not_fit(pool, demo
     with pytest.raises(ValueError, match="action dimension"):
         record_reached_states(tmp_path / "reached", policy, ["left"], 1, pool=pool, max_policy_steps=9)
     assert not (tmp_path / "reached").exists()
-    executed = open_demonstrations(demonstrations, action_key="action.executed", image_keys=[])
+    dataset = open_demonstrations(demonstrations)
     with pytest.raises(ValueError, match="action dimension"):
-        SimulatorSuccessReward(pool, processor, executed)
+        SimulatorSuccessReward(pool, processor, dataset)
     with pytest.raises(ValueError, match="gripper"):
-        check_conventions(executed.conventions, TwoCameraArm.describe(gripper="-1 closes"))
+        check_conventions(dataset.conventions, TwoCameraArm.describe(gripper="-1 closes"))
 
 
 def test_an_environment_without_an_expert(policy, demonstrations, tmp_path):
-    executed = open_demonstrations(demonstrations, action_key="action.executed", image_keys=[])
+    dataset = open_demonstrations(demonstrations)
     with SimulationPool("arm", num_workers=1, num_slots=1, has_expert=False) as pool:
         with pytest.raises(ValueError, match="no scripted expert"):
             record_demonstrations(tmp_path / "new", ["left"], 1, pool=pool)
@@ -229,8 +228,8 @@ def test_an_environment_without_an_expert(policy, demonstrations, tmp_path):
                 tmp_path / "new", FlowChunkPolicy(*policy), ["left"], 1, pool=pool, max_policy_steps=9
             )
         with pytest.raises(ValueError, match="no scripted expert"):
-            SimulatorSuccessReward(pool, policy[1], executed)
-        SimulatorSuccessReward(pool, policy[1], executed, policy=FlowChunkPolicy(*policy))
+            SimulatorSuccessReward(pool, policy[1], dataset)
+        SimulatorSuccessReward(pool, policy[1], dataset, policy=FlowChunkPolicy(*policy))
     assert not (tmp_path / "new").exists()
 
 

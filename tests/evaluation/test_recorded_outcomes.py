@@ -120,9 +120,8 @@ def test_reached_states(policy, pool, tmp_path):
 def test_success_reward(policy, pool, demonstrations, who):
     """The recorded numbers are steps to success."""
     dataset = LeRobotDataset(demonstrations, dataset_key="default")
-    executed = LeRobotDataset(demonstrations, dataset_key="default", action_key="action.executed", image_keys=[])
     reward = SimulatorSuccessReward(
-        pool, policy.processor, executed, policy=policy if who == "policy" else None, discount=0.99
+        pool, policy.processor, dataset, policy=policy if who == "policy" else None, discount=0.99
     )
     candidates = np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 4)).astype(np.float32)
     scores = reward.score(batch_of(dataset, [10, 60, 130], torch.from_numpy(candidates)))

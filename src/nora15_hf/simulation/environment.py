@@ -62,6 +62,7 @@ class EnvironmentSpec:
         cameras (`Mapping[str, tuple[int, int]]`): camera name to height and width of its pictures. The order is that in
             which a policy gets them. A camera is recorded as [`camera_feature`] tells.
         action_names (`tuple[str, ...]`): one per dimension of an action.
+        gripper (`str`, *optional*): what the gripper's number means, for cards.
         action_limits (`tuple[float, float]`): every number of an action is clipped to these.
         state_dim (`int` or `None`): width of the state, `None` without one.
         control_rate (`int`): steps per second of simulated time.
@@ -86,6 +87,7 @@ class EnvironmentSpec:
     max_steps: int
     conventions: Mapping[str, Any]
     binding_conventions: tuple[str, ...]
+    gripper: str | None = None
     action_limits: tuple[float, float] = (-1.0, 1.0)
     has_expert: bool = False
     hand_dims: int = 3

@@ -75,6 +75,7 @@ class MetaWorldEnv:
             tasks=METAWORLD_TASKS,
             cameras={"image": (image_size, image_size)},
             action_names=ACTION_NAMES,
+            gripper="effort in [-1, 1], +1 closes",
             state_dim=STATE_SIZE,
             control_rate=CONTROL_RATE,
             max_steps=max_steps,
