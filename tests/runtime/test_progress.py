@@ -4,6 +4,8 @@
 import io
 import sys
 
+import datasets
+import huggingface_hub.utils as hub_utils
 import pytest
 from datasets.utils import tqdm as datasets_tqdm
 from huggingface_hub.utils import tqdm as hub_tqdm
@@ -22,6 +24,19 @@ class Clock:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture(autouse=True)
+def bars_of_the_libraries():
+    """The libraries' switches belong to the whole process, and the quickstart turns them off."""
+    were_disabled = datasets.are_progress_bars_disabled(), hub_utils.are_progress_bars_disabled()
+    datasets.enable_progress_bars()
+    hub_utils.enable_progress_bars()
+    yield
+    if were_disabled[0]:
+        datasets.disable_progress_bars()
+    if were_disabled[1]:
+        hub_utils.disable_progress_bars()
 
 
 @pytest.fixture
