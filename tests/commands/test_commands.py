@@ -114,6 +114,7 @@ def test_help_of_the_installed_script_lists_all_commands(installed, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["sft", *sorted(COMMANDS.keys() - LOADING)])
+@pytest.mark.slow
 def test_help_of_an_installed_command(installed, tmp_path, command):
     """Loads torch only where options are those of transformers' TrainingArguments or choices the library's."""
     code = SCRIPT.format(arguments=[command, "--help"], loads=command in LOADING)
@@ -131,6 +132,7 @@ def test_help_of_commands_that_load_the_library(command, capsys):
     assert shown_options(command) <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
 
 
+@pytest.mark.slow
 def test_the_installed_script_runs_a_command(installed, tmp_path):
     write_v30(tmp_path / "numbers", top="image")
     arguments = ["stats", "numbers", "--dataset-key", "robot"]
@@ -139,6 +141,7 @@ def test_the_installed_script_runs_a_command(installed, tmp_path):
     assert done.stdout.startswith("robot: 6 episodes, 41 frames")
 
 
+@pytest.mark.slow
 def test_the_installed_package_trains_in_two_processes(installed, tmp_path):
     """From the shipped configuration by its name, with `accelerate launch -m` as on several GPUs."""
     write_v30(tmp_path / "numbers", top="image")

@@ -113,6 +113,7 @@ def test_no_upload_holds_pickled_arguments(make, hub, tmp_path):
     assert not [file for file in files if file.endswith("training_args.bin")]
 
 
+@pytest.mark.slow
 def test_encoder_pretraining_logs_means_over_processes(tmp_path, monkeypatch):
     """Two processes see the batches that one accumulates, and log the same, each metric over both of them."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))

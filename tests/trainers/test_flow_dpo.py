@@ -112,6 +112,7 @@ def test_released_loss(golden):
         assert (gradient - tensors[name]).norm() < 1e-4 * tensors[name].norm(), name
 
 
+@pytest.mark.slow
 def test_shared_draws_lower_the_variance_of_the_margin(golden):
     policy, reference, prompt, tensors = golden
     repeats = 1024
