@@ -67,7 +67,10 @@ class BusyPrograms:
         self._timer = threading.Timer(after, self._start)
 
     def _start(self) -> None:
-        self._processes += [subprocess.Popen(["yes"], stdout=subprocess.DEVNULL) for _ in range(self.count)]
+        # In sessions of their own: among processes of one session, Linux shares what it gives to that session.
+        self._processes += [
+            subprocess.Popen(["yes"], stdout=subprocess.DEVNULL, start_new_session=True) for _ in range(self.count)
+        ]
 
     def __enter__(self) -> None:
         if self.after:
