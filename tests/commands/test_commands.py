@@ -25,6 +25,7 @@ from nora15_hf.data.statistics_table import dataset_statistics
 from nora15_hf.doctor import examine_policy
 from nora15_hf.hub import AuthorFacts
 from nora15_hf.imagine import imagine
+from nora15_hf.runtime.thread_arguments import ThreadArguments
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
 LOADING = {"sft", "world-model", "preferences", "dpo"}
@@ -268,6 +269,19 @@ def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(MODULES["stats"], "run", interrupted)
     assert main(["stats", "x"]) == 130
     assert capsys.readouterr().err == "\nnora15 stats: interrupted; call it again.\n"
+
+
+def test_commands_that_compute_take_threads(monkeypatch, capsys):
+    """Set in one place, before the command's own work, and not one of its own arguments."""
+    takers = {name for name in COMMANDS if ThreadArguments in MODULES[name].ARGUMENTS}
+    assert takers == {"quickstart", "sft", "world-model", "preferences", "dpo", "imagine", "doctor"}
+    assert main(["doctor", "x", "--threads", "0"]) == 2
+    assert "--threads 0 must be 1 or more" in capsys.readouterr().err
+    calls = []
+    monkeypatch.setattr("nora15_hf.runtime.cpu_threads.choose_threads", lambda number: calls.append(number))
+    monkeypatch.setattr(MODULES["doctor"], "run", lambda options: calls.append(options.repo))
+    assert main(["doctor", "me/x", "--threads", "3"]) == 0
+    assert calls == [3, "me/x"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..runtime.progress import plain_progress
+from .execution import execute
 from .parser import CommandParser
 
 COMMANDS = {
@@ -56,10 +56,9 @@ def parse(argv: Sequence[str] | None = None) -> ParsedCommand:
         options = CommandParser(module.ARGUMENTS, prog=f"nora15 {name}", description=module.__doc__).parse(argv[1:])
     except (ValueError, OSError) as error:
         parser.exit(2, f"nora15 {name}: {error}\n")
-    return ParsedCommand(name, partial(module.run, *options))
+    return ParsedCommand(name, partial(execute, module.run, options))
 
 
-@plain_progress()
 def run(command: ParsedCommand) -> int:
     """
     Runs a command.

@@ -45,11 +45,9 @@ class DoctorArguments:
 ARGUMENTS = (DoctorArguments, ThreadArguments)
 
 
-def run(options: DoctorArguments, machine: ThreadArguments) -> int:
+def run(options: DoctorArguments) -> int:
     from ..doctor import examine_policy
-    from ..runtime.cpu_threads import choose_threads
 
-    choose_threads(machine.threads)
     report = examine_policy(
         options.repo,
         options.dataset,

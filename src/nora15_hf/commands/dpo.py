@@ -16,11 +16,10 @@ import torch
 
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences import load_preferences
-from ..runtime.cpu_threads import choose_threads
-from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import FlowDPOConfig, FlowDPOTrainer, nf4_config, policy_lora_config
 from ..trainers.resume import find_checkpoint, is_finished
+from .execution import execute
 from .parser import CommandParser
 
 __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
@@ -49,8 +48,7 @@ class DPOArguments:
 ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)
 
 
-def run(options: DPOArguments, config: FlowDPOConfig, machine: ThreadArguments) -> None:
-    choose_threads(machine.threads)
+def run(options: DPOArguments, config: FlowDPOConfig) -> None:
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
@@ -86,9 +84,8 @@ def run(options: DPOArguments, config: FlowDPOConfig, machine: ThreadArguments) 
     trainer.create_model_card()
 
 
-@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
-    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 
 
 if __name__ == "__main__":

@@ -53,12 +53,10 @@ class ImagineArguments:
 ARGUMENTS = (ImagineArguments, ThreadArguments)
 
 
-def run(options: ImagineArguments, machine: ThreadArguments) -> None:
+def run(options: ImagineArguments) -> None:
     from ..imagine import imagine
     from ..imagine.page import PAGE_FILE
-    from ..runtime.cpu_threads import choose_threads
 
-    choose_threads(machine.threads)
     result = imagine(
         options.model,
         options.dataset,

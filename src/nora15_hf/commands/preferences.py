@@ -34,10 +34,9 @@ from ..preferences.preference_figures import write_preference_figures
 from ..preferences.rewards import GOALS
 from ..preferences.states import STRATEGIES
 from ..repo_files.fingerprint import artefact_name
-from ..runtime.cpu_threads import choose_threads
-from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from .execution import execute
 from .parser import CommandParser
 
 __all__ = ["ARGUMENTS", "BuildArguments", "main", "run"]
@@ -152,8 +151,7 @@ def make_reward(
     )
 
 
-def run(options: BuildArguments, machine: ThreadArguments) -> None:
-    choose_threads(machine.threads)
+def run(options: BuildArguments) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = Nora15ForActionPrediction.from_pretrained(options.policy, revision=options.policy_revision).to(device)
     processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
@@ -201,9 +199,8 @@ def run(options: BuildArguments, machine: ThreadArguments) -> None:
     print(f"{len(preferences)} pairs from {len(states)} states in {options.output}")
 
 
-@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
-    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 
 
 if __name__ == "__main__":

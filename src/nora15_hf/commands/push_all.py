@@ -11,7 +11,7 @@ Log in with `hf auth login` first. Called again after an interruption it continu
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtime.progress import plain_progress
+from .execution import execute
 from .parser import CommandParser
 
 __all__ = ["ARGUMENTS", "PushAllArguments", "main", "run"]
@@ -62,9 +62,8 @@ def run(options: PushAllArguments) -> None:
             print(commit.commit_url, end="\n\n")
 
 
-@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
-    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 
 
 if __name__ == "__main__":

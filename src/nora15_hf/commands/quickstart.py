@@ -65,12 +65,10 @@ class QuickstartArguments:
 ARGUMENTS = (QuickstartArguments, ThreadArguments)
 
 
-def run(options: QuickstartArguments, machine: ThreadArguments) -> None:
+def run(options: QuickstartArguments) -> None:
     # Imported here, since the other commands need none of it.
     from ..quickstart.quickstart import run_quickstart
-    from ..runtime.cpu_threads import choose_threads
 
-    choose_threads(machine.threads)
     settings = {
         "environment": options.environment,
         "tasks": None if options.tasks is None else tuple(options.tasks),

@@ -17,8 +17,6 @@ import torch
 from transformers import set_seed
 
 from ..data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
-from ..runtime.cpu_threads import choose_threads
-from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     Nora15SFTConfig,
@@ -31,6 +29,7 @@ from ..trainers import (
     policy_lora_config,
     tiny_policy_for,
 )
+from .execution import execute
 from .parser import CommandParser
 
 __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
@@ -113,8 +112,7 @@ def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStr
     return streams[0] if len(streams) == 1 else LeRobotStreamMixture(streams, options.dataset_weights, seed=seed)
 
 
-def run(options: SFTArguments, config: Nora15SFTConfig, machine: ThreadArguments) -> None:
-    choose_threads(machine.threads)
+def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
     if options.quantize_backbone and options.lora_rank is None:
         raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
@@ -164,9 +162,8 @@ def run(options: SFTArguments, config: Nora15SFTConfig, machine: ThreadArguments
         trainer.create_model_card()
 
 
-@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
-    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ..clips import ClipConventions, EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
-from ..runtime.cpu_threads import choose_threads
-from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     EncoderPretrainingConfig,
@@ -31,6 +29,7 @@ from ..trainers import (
 )
 from ..trainers.resume import find_checkpoint, is_finished
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, tiny_world_model
+from .execution import execute
 from .parser import CommandParser
 
 __all__ = ["ARGUMENTS", "WorldModelArguments", "main", "run"]
@@ -144,8 +143,7 @@ def pretrain_encoder(
     return VJEPA2ACModel.from_pretrained(finished, dtype=torch.float32)
 
 
-def run(options: WorldModelArguments, config: WorldModelTrainingConfig, machine: ThreadArguments) -> None:
-    choose_threads(machine.threads)
+def run(options: WorldModelArguments, config: WorldModelTrainingConfig) -> None:
     dataset = open_dataset(options)
     # Before anything is trained, encoder included.
     training, validation = dataset.split_by_episode(options.validation_share, options.split_seed)
@@ -186,9 +184,8 @@ def run(options: WorldModelArguments, config: WorldModelTrainingConfig, machine:
     trainer.save_model()
 
 
-@plain_progress()
 def main(arguments: list[str] | None = None) -> None:
-    run(*CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
 
 
 if __name__ == "__main__":
