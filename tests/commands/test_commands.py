@@ -248,6 +248,11 @@ def test_keys_of_shipped_configurations_are_options(file):
         (["stats", "x", "--config", "sft_tiny"], 2, "nora15 stats: sft_tiny has keys that are no options: datasets, "),
         (["card", "x", "--stage", "bc"], 2, "argument --stage: invalid choice: 'bc'"),
         (["sft", "--config", "sft_tiny", "--max_steps", "x"], 2, "argument --max-steps: invalid int value: 'x'"),
+        (
+            ["sft", "--config", "sft_tiny", "--quantize_backbone", "true"],
+            2,
+            "sft: quantize_backbone needs lora_rank: ",
+        ),
     ],
 )
 def test_wrong_command_lines(arguments, code, message, tmp_path, monkeypatch, capsys):
@@ -259,9 +264,10 @@ def test_wrong_command_lines(arguments, code, message, tmp_path, monkeypatch, ca
 
 
 def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
-    arguments = ["sft", "--config", "sft_tiny", "--output_dir", str(tmp_path), "--quantize_backbone", "true"]
-    assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith("nora15 sft: quantize_backbone needs lora_rank: ")
+    assert main(["stats", str(tmp_path / "missing")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nora15 stats: ")
+    assert error.count("\n") == 1
 
     def interrupted(options):
         raise KeyboardInterrupt

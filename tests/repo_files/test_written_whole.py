@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from nora15_hf.repo_files.written_whole import write_json, written_whole
+from nora15_hf.repo_files.json_files import write_json
+from nora15_hf.repo_files.written_whole import written_whole
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):

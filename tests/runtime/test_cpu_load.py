@@ -11,7 +11,9 @@ import pytest
 from nora15_hf.runtime import cpu_load
 from nora15_hf.runtime.cpu_load import OtherPrograms, busy_seconds, cpu_quota
 
-pytestmark = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux only")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/stat").exists(), reason="what other programs take is read from Linux' /proc"
+)
 STAT = """cpu  900 90 9 9 9 9 9 9 0 0
 cpu0 100 10 20 5000 300 1 2 4 50 5
 cpu1 200 20 30 5000 300 0 0 0 0 0

@@ -17,8 +17,9 @@ import torch
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences import load_preferences
 from ..runtime.thread_arguments import ThreadArguments
-from ..trainers import FlowDPOConfig, FlowDPOTrainer, nf4_config, policy_lora_config
+from ..trainers import FlowDPOConfig, FlowDPOTrainer
 from ..trainers.resume import find_checkpoint, is_finished
+from .adapter_arguments import AdapterArguments
 from .execution import execute
 from .parser import CommandParser
 
@@ -26,7 +27,7 @@ __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
 
 
 @dataclass
-class DPOArguments:
+class DPOArguments(AdapterArguments):
     """What the command needs besides `FlowDPOConfig`."""
 
     policy: str = field(metadata={"help": "Folder or Hub id of the policy that sampled the candidates."})
@@ -36,31 +37,21 @@ class DPOArguments:
     validation_fraction: float | None = field(
         default=None, metadata={"help": "Share of the pairs that are held out for evaluation."}
     )
-    lora_rank: int | None = field(
-        default=None,
-        metadata={"help": "Train adapters of this rank in the backbone, and the action expert whole."},
-    )
-    quantize_backbone: bool = field(
-        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
-    )
 
 
 ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)
 
 
 def run(options: DPOArguments, config: FlowDPOConfig) -> None:
-    if options.quantize_backbone and options.lora_rank is None:
-        raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
     if is_finished(checkpoint):
         print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
         return
-    compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
     # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
     policy = Nora15ForActionPrediction.from_pretrained(
         options.policy,
         dtype=torch.float32,
-        quantization_config=nf4_config(compute_dtype) if options.quantize_backbone else None,
+        quantization_config=options.quantization_config(config.bf16),
         revision=options.policy_revision,
     )
     processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
@@ -77,7 +68,7 @@ def run(options: DPOArguments, config: FlowDPOConfig) -> None:
         train_dataset=rows,
         eval_dataset=eval_rows,
         processing_class=processor,
-        peft_config=None if options.lora_rank is None else policy_lora_config(policy.config, options.lora_rank),
+        peft_config=options.peft_config(policy.config),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()

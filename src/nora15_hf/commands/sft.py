@@ -13,7 +13,6 @@ import dataclasses
 import inspect
 from dataclasses import dataclass, field
 
-import torch
 from transformers import set_seed
 
 from ..data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
@@ -25,10 +24,9 @@ from ..trainers import (
     find_checkpoint,
     is_finished,
     load_policy_for,
-    nf4_config,
-    policy_lora_config,
     tiny_policy_for,
 )
+from .adapter_arguments import AdapterArguments
 from .execution import execute
 from .parser import CommandParser
 
@@ -36,7 +34,7 @@ __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
 
 
 @dataclass
-class SFTArguments:
+class SFTArguments(AdapterArguments):
     """What the command needs besides `Nora15SFTConfig`."""
 
     datasets: list[str] = field(metadata={"help": "Folders or Hub ids of LeRobot datasets; several are mixed."})
@@ -70,12 +68,6 @@ class SFTArguments:
         metadata={"help": "Image side of the tiny policy."},
     )
     state_input: bool = field(default=False, metadata={"help": "Let the policy read the robot's state."})
-    lora_rank: int | None = field(
-        default=None, metadata={"help": "Train adapters of this rank in the backbone instead of all its weights."}
-    )
-    quantize_backbone: bool = field(
-        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
-    )
 
 
 ARGUMENTS = (SFTArguments, Nora15SFTConfig, ThreadArguments)
@@ -113,8 +105,6 @@ def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStr
 
 
 def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
-    if options.quantize_backbone and options.lora_rank is None:
-        raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
     if is_finished(checkpoint):
         print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
@@ -140,12 +130,11 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
             seed=config.seed,
         )
     else:
-        compute_dtype = torch.bfloat16 if config.bf16 else torch.float32
         model, processor = load_policy_for(
             options.policy,
             dataset,
             state_input=options.state_input,
-            quantization_config=nf4_config(compute_dtype) if options.quantize_backbone else None,
+            quantization_config=options.quantization_config(config.bf16),
             revision=options.policy_revision,
         )
     trainer = Nora15SFTTrainer(
@@ -154,12 +143,11 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=processor,
-        peft_config=None if options.lora_rank is None else policy_lora_config(model.config, options.lora_rank),
+        peft_config=options.peft_config(model.config),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
-    if trainer.is_world_process_zero():
-        trainer.create_model_card()
+    trainer.create_model_card()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ..clips import ClipConventions, EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
+from ..repo_files.written_whole import written_whole
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     EncoderPretrainingConfig,
@@ -136,9 +137,8 @@ def pretrain_encoder(
         trainer = EncoderPretrainingTrainer(model, args, train_dataset=clips, processing_class=processor)
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.is_world_process_zero():
-            # Under another name until complete.
-            model.save_pretrained(finished.with_suffix(".partial"))
-            finished.with_suffix(".partial").rename(finished)
+            with written_whole(finished) as part:
+                model.save_pretrained(part)
         trainer.accelerator.wait_for_everyone()
     return VJEPA2ACModel.from_pretrained(finished, dtype=torch.float32)
 

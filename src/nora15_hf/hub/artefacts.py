@@ -1,16 +1,16 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Which artefact a folder holds, told from its files."""
 
-import json
 from enum import Enum
 from pathlib import Path
 
 from ..data.lerobot_layout import INFO_PATH
 from ..nora15.configuration_nora15 import Nora15Config
 from ..preferences.preference_record import PROVENANCE_FILE
+from ..repo_files.json_files import read_json
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 
-__all__ = ["Artefact", "find_artefact", "read_json"]
+__all__ = ["Artefact", "find_artefact"]
 
 
 class Artefact(Enum):
@@ -65,14 +65,3 @@ def find_artefact(folder: str | Path) -> Artefact:
         f"`folder` {str(folder)!r} holds no artefact of this package. Expected config.json of a {' or '.join(model_types)} "
         f"model, adapter_config.json, processor_config.json, scheduler_config.json, {INFO_PATH} or {PROVENANCE_FILE}."
     )
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file, or a `ValueError` that names the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a JSON object.")
-    return content

@@ -34,10 +34,11 @@ from ..preferences.pairs import PAIRINGS
 from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
 from ..preferences.preference_figures import FIGURES_FOLDER
 from ..preferences.preference_record import PreferenceRecord
+from ..repo_files.json_files import read_json
 from ..repo_files.stored_tensors import read_header
 from ..trainers.resume import RUN_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
-from .artefacts import Artefact, find_artefact, read_json
+from .artefacts import Artefact, find_artefact
 
 __all__ = ["AuthorFacts", "read_evaluation", "write_card"]
 

@@ -8,8 +8,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 
 from ..data.lerobot_layout import INFO_PATH
+from ..repo_files.json_files import read_json
 from ..repo_files.one_commit import commit_files, make_repo
-from .artefacts import Artefact, read_json
+from .artefacts import Artefact
 from .card_address import addressed_card
 from .push_plan import PushPlan, plan_push
 

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import get_token
 
-from .artefacts import Artefact, find_artefact, read_json
+from ..repo_files.json_files import read_json
+from .artefacts import Artefact, find_artefact
 from .custom_code import custom_code_files
 
 __all__ = ["PushPlan", "plan_push"]

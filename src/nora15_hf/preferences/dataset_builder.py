@@ -135,7 +135,6 @@ def build_preferences(
             write_rows(path, rows, features)
 
     record.threads = current_threads().record()
-    record.threads = current_threads().record()
     record.counts = sum(record.shards.values(), PreferenceCounts())
     record.write(folder)
     _write_front_matter(folder, record)

@@ -2,14 +2,13 @@
 """How a preference set came about: `preferences.json` beside its rows, and the same kept with the rows in memory."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from datasets import Dataset, DatasetInfo
 
-from ..repo_files.written_whole import write_json
+from ..repo_files.json_files import read_json, write_json
 
 PROVENANCE_FILE = "preferences.json"
 
@@ -156,11 +155,7 @@ class PreferenceRecord:
             raise FileNotFoundError(
                 f"{folder} holds no {PROVENANCE_FILE}. Make a preference set with build_preferences."
             )
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is not valid JSON: {error}.") from error
-        record = cls.from_json(content, str(file))
+        record = cls.from_json(read_json(file), str(file))
         if record.counts is None and not unfinished:
             raise FileNotFoundError(
                 f"The preference set in {folder} is unfinished: {len(record.shards)} shards were begun for "

@@ -44,36 +44,43 @@ def run_quickstart(
     """
     output = Path(output)
     transformers_logging.disable_progress_bar()
+    # The last number: seconds on two cores, a stage's part of the whole.
     stages = [
-        ("demonstrations", "Record demonstrations", record, ("demonstrations",), True),
-        ("policy-sft", "Train the policy on demonstrations", train_sft, ("policy-sft",), False),
-        ("evaluation-random", "Evaluate random weights", partial(evaluate_arm, arm="random"), (), True),
-        ("evaluation-sft", "Evaluate the SFT policy", partial(evaluate_arm, arm="sft"), (), True),
-        ("controls", "Evaluate the controls", evaluate_controls, (), True),
-        ("world-model", "Train the world model", train_world_model, ("world-model",), False),
-        ("preferences", "Build the preference dataset", build_preference_dataset, ("preferences",), False),
-        ("policy-dpo", "Tune the policy with flow DPO", train_dpo, ("policy-dpo",), False),
+        ("demonstrations", "Record demonstrations", record, ("demonstrations",), True, 20),
+        ("policy-sft", "Train the policy on demonstrations", train_sft, ("policy-sft",), False, 104),
+        ("evaluation-random", "Evaluate random weights", partial(evaluate_arm, arm="random"), (), True, 26),
+        ("evaluation-sft", "Evaluate the SFT policy", partial(evaluate_arm, arm="sft"), (), True, 15),
+        ("controls", "Evaluate the controls", evaluate_controls, (), True, 18),
+        ("world-model", "Train the world model", train_world_model, ("world-model",), False, 120),
+        ("preferences", "Build the preference dataset", build_preference_dataset, ("preferences",), False, 42),
+        ("policy-dpo", "Tune the policy with flow DPO", train_dpo, ("policy-dpo",), False, 72),
         (
             "policy-continued-sft",
             "Continue supervised training (control)",
             train_continued_sft,
             ("policy-continued-sft",),
             False,
+            43,
         ),
-        ("evaluation-continued_sft", "Evaluate continued SFT", partial(evaluate_arm, arm="continued_sft"), (), True),
-        ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True),
+        (
+            "evaluation-continued_sft",
+            "Evaluate continued SFT",
+            partial(evaluate_arm, arm="continued_sft"),
+            (),
+            True,
+            17,
+        ),
+        ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True, 17),
     ]
-    # Of each stage on two cores: its part of the whole.
-    seconds = dict(zip((name for name, *_ in stages), (20, 104, 26, 15, 18, 120, 42, 72, 43, 17, 17), strict=True))
+    runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
     with SimulationPool(config.environment, num_workers=config.num_workers, **config.environment_settings) as pool:
         spec = pool.spec
-        runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
         renderer = spec.conventions["renderer"]
         print(f"{spec.title} in {pool.num_workers} processes, renderer: {renderer}", flush=True)
         results = {}
-        ahead = {name: share for name, share in seconds.items() if not runner.is_finished(name)}
+        ahead = {name: seconds for name, *_, seconds in stages if not runner.is_finished(name)}
         with whole_run(sum(ahead.values()), "Quickstart") as whole:
-            for name, title, stage, folders, needs_simulator in stages:
+            for name, title, stage, folders, needs_simulator, _ in stages:
                 work = partial(stage, output, config, pool=pool) if needs_simulator else partial(stage, output, config)
                 results[name] = runner.run(name, title, work, folders)
                 whole.update(ahead.get(name, 0))

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..repo_files.written_whole import write_json
+from ..repo_files.json_files import write_json
 from ..runtime.cpu_threads import keep_threads
 from .config import QuickstartConfig
 from .memory import PeakMemory

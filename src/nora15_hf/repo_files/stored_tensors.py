@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import is_offline_mode
 from transformers.utils import cached_file
 
+from .json_files import read_json
 from .verified_download import load_verified
 
 FLOAT_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -67,15 +68,7 @@ def find_file(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> Pa
 def stored_settings(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> dict[str, Any]:
     """The content of a JSON file of a repo or folder, empty when it has none."""
     file = find_file(repo_or_folder, name, **hub_options)
-    if file is None:
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, expected a JSON object.")
-    return content
+    return {} if file is None else read_json(file)
 
 
 def read_weight_map(index: Path) -> dict[str, str]:

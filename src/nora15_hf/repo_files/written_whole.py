@@ -1,13 +1,11 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Files and folders that appear whole or not at all, so that whoever finds one can rely on it."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 @contextmanager
@@ -39,12 +37,6 @@ def written_whole(path: str | os.PathLike, *, process: int = 0) -> Iterator[Path
         raise
 
 
-def write_json(file: str | os.PathLike, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    with written_whole(file) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -52,4 +44,4 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-__all__ = ["write_json", "written_whole"]
+__all__ = ["written_whole"]

@@ -11,7 +11,6 @@ bits.
 """
 
 import _thread
-import json
 import math
 import os
 import signal
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..repo_files.written_whole import write_json
+from ..repo_files.json_files import read_json, write_json
 from .cpu_load import PROC_STAT, OtherPrograms, allowed_cpus, cpu_quota
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -162,6 +161,8 @@ class ThreadUse:
         self.watch: ThreadWatch | None = None
         self._began = time.monotonic()
         self._file: Path | None = None
+        # The watch writes as well as the main thread.
+        self._writing = threading.Lock()
 
     def record(self) -> dict[str, Any]:
         """For the results: the number, who chose it, and the changes with seconds since the beginning."""
@@ -183,7 +184,7 @@ class ThreadUse:
     def keep(self, file: Path) -> None:
         """See [`keep_threads`]."""
         self._file = file
-        if file.exists() and (earlier := json.loads(file.read_text()).get("threads")) is not None:
+        if file.exists() and (earlier := read_json(file).get("threads")) is not None:
             self.resume(earlier)
         self.write()
 
@@ -211,8 +212,9 @@ class ThreadUse:
         """Writes the record into the run's file, where it has one."""
         if self._file is None:
             return
-        content = json.loads(self._file.read_text()) if self._file.exists() else {}
-        write_json(self._file, content | {"threads": self.record()})
+        with self._writing:
+            content = read_json(self._file) if self._file.exists() else {}
+            write_json(self._file, content | {"threads": self.record()})
 
 
 _run: ThreadUse | None = None

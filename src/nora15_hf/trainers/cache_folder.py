@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..repo_files.written_whole import write_json
+from ..repo_files.json_files import write_json
 
 SETTINGS_FILE = "cache.json"
 

@@ -10,7 +10,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..repo_files.written_whole import write_json
+from ..repo_files.json_files import write_json
 from ..runtime.cpu_threads import keep_threads
 
 RUN_FILE = "run.json"
