@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from .feature_names import feature_names
 from .lerobot_download import DatasetFiles, locate_dataset
 from .lerobot_layout import CONVENTIONS_KEY, path_pattern
 from .lerobot_metadata import LeRobotMetadata, load_metadata
@@ -128,6 +129,16 @@ class LeRobotReader:
     def state_dim(self) -> int:
         """Width S of the states, 0 without a state feature."""
         return 0 if self.state_key is None else self.info["features"][self.state_key]["shape"][0]
+
+    @property
+    def action_names(self) -> list[str] | None:
+        """Names of the A action dimensions; `None` where the dataset does not tell them, see [`feature_names`]."""
+        return feature_names(self.info["features"][self.action_key])
+
+    @property
+    def state_names(self) -> list[str] | None:
+        """Names of the S state dimensions; `None` where the dataset does not tell them or without a state."""
+        return None if self.state_key is None else feature_names(self.info["features"][self.state_key])
 
     @property
     def info(self) -> dict:

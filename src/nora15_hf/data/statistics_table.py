@@ -8,7 +8,7 @@ import numpy as np
 
 from ..actions.normalization import ActionStatistics, save_norm_stats
 from .lerobot_dataset import LeRobotDataset
-from .lerobot_source import LeRobotReader, open_source
+from .lerobot_source import open_source
 from .statistics import compute_statistics
 
 COLUMNS = ("min", "q01", "mean", "std", "q99", "max")
@@ -79,10 +79,10 @@ def dataset_statistics(
     what = f"{dataset.action_key} ({statistics['action'].count} rows"
     if delta_mask is not None:
         what += f": differences from {dataset.state_key}, every step of every chunk of {chunk_size} inside its episode"
-    lines += ["", what + ")", _table(statistics["action"], _names(dataset, dataset.action_key))]
+    lines += ["", what + ")", _table(statistics["action"], dataset.action_names)]
     if "state" in statistics:
         rows = f"{dataset.state_key} ({statistics['state'].count} rows)"
-        lines += ["", rows, _table(statistics["state"], _names(dataset, dataset.state_key))]
+        lines += ["", rows, _table(statistics["state"], dataset.state_names)]
     if output is not None:
         states = {dataset.dataset_key: statistics["state"]} if "state" in statistics else None
         save_norm_stats(output, {dataset.dataset_key: statistics["action"]}, states)
@@ -90,26 +90,14 @@ def dataset_statistics(
     return "\n".join(lines)
 
 
-def _names(dataset: LeRobotReader, key: str) -> list[str]:
-    """Names of the dimensions where the dataset tells them, otherwise their numbers."""
-    feature = dataset.info["features"][key]
-    names = feature.get("names")
-    if isinstance(names, dict):
-        # Published datasets group them: {"motors": [...]}.
-        names = [name for group in names.values() for name in group]
-    if isinstance(names, list) and len(names) == feature["shape"][0]:
-        return [str(name) for name in names]
-    return [str(number) for number in range(feature["shape"][0])]
-
-
-def _table(statistics: ActionStatistics, names: list[str]) -> str:
+def _table(statistics: ActionStatistics, names: list[str] | None) -> str:
     rows = [["dimension", *COLUMNS, ""]]
-    for number, name in enumerate(names):
+    for number, name in enumerate(range(len(statistics)) if names is None else names):
         values = [getattr(statistics, column)[number] for column in COLUMNS]
         note = "constant" if statistics.min[number] == statistics.max[number] else ""
         if not statistics.mask[number]:
             note = "not normalised"
-        rows.append([name, *(f"{value:.5g}" for value in values), note])
+        rows.append([str(name), *(f"{value:.5g}" for value in values), note])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -10,6 +10,7 @@ from ...cards.card_info import NOT_STATED, WorldModelCardInfo
 from ...cards.card_settings import Setting
 from ...cards.policy_card import ACTION_CONVENTIONS, stated
 from ...clips.episode_clips import EpisodeClips
+from ...data.feature_names import feature_names
 from ...vjepa2_ac import VJEPA2ACModel
 from ..training_card import known
 from .world_model_training_config import WorldModelTrainingConfig
@@ -81,9 +82,9 @@ def _action_space(clips: EpisodeClips) -> str:
     source, key = clips.conventions.action_source, clips.conventions.action_key
     if key is None:
         return source
-    names = clips.dataset.info["features"][key].get("names") or []
+    names = feature_names(clips.dataset.info["features"][key]) or []
     meaning = stated([key], {key: clips.dataset.conventions}, ACTION_CONVENTIONS)
-    details = [", ".join(map(str, names)), "" if meaning == NOT_STATED else meaning]
+    details = [", ".join(names), "" if meaning == NOT_STATED else meaning]
     return ": ".join([source, *filter(None, details)])
 
 
