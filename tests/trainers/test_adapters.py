@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from helpers.small_demonstrations import INSTRUCTIONS, write_demonstrations
 from nora15_hf import Nora15ForActionPrediction
@@ -17,6 +17,7 @@ from nora15_hf.trainers import (
     policy_lora_config,
     tiny_policy_for,
 )
+from nora15_hf.trainers.adapter_base import AdapterBase
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,53 @@ def test_saved_loaded_and_merged_adapters_give_the_same_actions(trained, base, d
     assert "load_merged_policy" in (folder / "README.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def other_base(dataset, tmp_path_factory):
+    """Of the same shapes."""
+    folder = tmp_path_factory.mktemp("other-base")
+    for part in tiny_policy_for(dataset, INSTRUCTIONS, image_size=56, state_input=True, seed=1):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_adapters_are_put_on_the_base_that_they_were_trained_on(trained, base, other_base, dataset, tmp_path):
+    _, _, folder = trained
+    assert (
+        AdapterBase.of(PeftModel.from_pretrained(Nora15ForActionPrediction.from_pretrained(base), folder)).check(
+            folder
+        )
+        is None
+    )
+    another = rf"trained on '{base.name}' with other weights than .* '{other_base.name}': its matrices differ"
+    with pytest.raises(ValueError, match=another):
+        load_merged_policy(other_base, folder)
+    first = train(base, dataset, tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    first.train()
+    resumed = train(other_base, dataset, tmp_path, max_steps=2)
+    with pytest.raises(ValueError, match=r"checkpoint-1 were trained on .*its matrices differ"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_the_base_is_the_same_in_another_precision_and_under_other_adapters(base):
+    """The modules that are saved whole do not count, nor does a bias that LoRA trains."""
+    exact = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32)
+    rounded = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.bfloat16)
+    config = policy_lora_config(exact.config, rank=2)
+    found = [AdapterBase.of(get_peft_model(policy, config)) for policy in (exact, rounded)]
+    assert found[0] == found[1]
+    policy = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32)
+    policy.action_out_proj.weight.data += 1
+    adapted = get_peft_model(policy, config)
+    adapted.add_adapter("second", config)
+    assert AdapterBase.of(adapted) == found[0]
+    biased = []
+    for change in (0.0, 1.0):
+        policy = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32)
+        policy.vlm.model.language_model.layers[0].self_attn.q_proj.bias.data += change
+        biased.append(AdapterBase.of(get_peft_model(policy, LoraConfig(target_modules=["q_proj"], bias="all"))))
+    assert biased[0] == biased[1]
+
+
 @pytest.mark.parametrize("objective", ["joint", "flow"])
 def test_trainable_parameters_get_gradients(base, dataset, objective, tmp_path):
     trainer = train(base, dataset, tmp_path, objective=objective)
@@ -130,6 +178,8 @@ def test_quantised_backbone_with_float32_adapters(base, dataset, tmp_path):
     quantised, processor = load_policy_for(base, dataset, quantization_config=nf4_config(torch.float32))
     adapted = PeftModel.from_pretrained(quantised, tmp_path)
     torch.testing.assert_close(actions_of(adapted.get_base_model(), processor, dataset), expected, atol=1e-5, rtol=0)
+    # Quantised matrices cannot be compared with unquantised ones; norms and biases can.
+    assert AdapterBase.of(adapted).matrices is None
     # Merged into the unquantised weights: apart by the rounding to 4 bits, far from the untrained policy.
     merged, processor = load_merged_policy(base, tmp_path)
     apart = (actions_of(merged, processor, dataset) - expected).abs().mean()

@@ -95,6 +95,30 @@ def test_no_saved_folder_holds_pickled_arguments(make, tmp_path):
     assert transformers.trainer.TRAINING_ARGS_NAME == "training_args.bin"
 
 
+@every_trainer
+def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp_path, monkeypatch):
+    """Also where the rows of a step are accumulated, and without a complaint about weights that are tied."""
+    average = {"ema_decay": 0.5} if make is supervised else {}
+    whole = make(tmp_path / "whole", **average)
+    whole.train()
+    first, folder = tmp_path / "whole" / "training" / "checkpoint-1", tmp_path / "other" / "training"
+    # Another run, which only lies where the continued one writes.
+    make(tmp_path / "other", max_steps=1, seed=3, **average).train()
+    complaints = []
+    monkeypatch.setattr(transformers.trainer.logger, "warning", complaints.append)
+    halves = {"per_device_train_batch_size": 1, "output_dir": str(folder), **average}
+    fork = make(tmp_path / "fork", gradient_accumulation_steps=2, **halves)
+    fork.train(resume_from_checkpoint=str(first))
+    assert not [complaint for complaint in complaints if "keys" in complaint]
+    for name, found in fork.model.state_dict().items():
+        torch.testing.assert_close(found, whole.model.state_dict()[name], rtol=1e-4, atol=1e-6, msg=name)
+    smaller = make(tmp_path / "smaller", **halves)
+    with pytest.raises(
+        ValueError, match=r"takes 2 rows \(.*processes=1\), .* 1 rows .*gradient_accumulation_steps=2 to"
+    ):
+        smaller.train(resume_from_checkpoint=str(first))
+
+
 @pytest.mark.parametrize("make", [supervised, preference, world_model], ids=lambda make: make.__name__)
 def test_no_upload_holds_pickled_arguments(make, hub, tmp_path):
     """Uploads at every save, with the state for continuing elsewhere, then the end of the training."""

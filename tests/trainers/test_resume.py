@@ -8,6 +8,7 @@ import pytest
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from nora15_hf.trainers.continued_run import step_batch
 from nora15_hf.trainers.resume import _FREE, RUN_FILE, find_checkpoint, is_finished
 
 # Arguments of transformers that change what is learnt, or which weights remain.
@@ -16,11 +17,11 @@ DEFINING = {
     "adam_epsilon", "auto_find_batch_size", "average_tokens_across_devices", "bf16", "bf16_full_eval", "data_seed",
     "dataloader_drop_last", "dataloader_in_order", "ddp_broadcast_buffers", "ddp_bucket_cap_mb",
     "ddp_find_unused_parameters", "ddp_static_graph", "deepspeed", "fp16", "fp16_full_eval", "fsdp", "fsdp_config",
-    "full_determinism", "gradient_accumulation_steps", "gradient_checkpointing", "gradient_checkpointing_kwargs",
+    "full_determinism", "gradient_checkpointing", "gradient_checkpointing_kwargs",
     "greater_is_better", "ignore_data_skip", "label_names", "label_smoothing_factor", "learning_rate",
     "length_column_name", "liger_kernel_config", "load_best_model_at_end", "lr_scheduler_kwargs", "lr_scheduler_type",
     "max_grad_norm", "max_steps", "metric_for_best_model", "neftune_noise_alpha", "num_train_epochs", "optim",
-    "optim_args", "optim_target_modules", "parallelism_config", "per_device_train_batch_size", "remove_unused_columns",
+    "optim_args", "optim_target_modules", "parallelism_config", "remove_unused_columns",
     "restore_callback_states_from_checkpoint", "seed", "tf32", "torch_compile", "torch_compile_backend",
     "torch_compile_mode", "train_sampling_strategy", "use_cache", "use_liger_kernel", "warmup_steps", "weight_decay",
 }  # fmt: skip
@@ -76,8 +77,38 @@ def test_checkpoint_of_an_unknown_run_is_refused(tmp_path):
 
 
 def test_every_argument_of_transformers_is_known_to_define_a_run_or_not():
-    """A new one is a decision to make: into `_FREE`, or into the list above."""
-    assert {field.name for field in dataclasses.fields(TrainingArguments)} - _FREE == DEFINING
+    """A new one is a decision to make: into `_FREE`, into the list above, or a factor of the batch of a step."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    factors = {"per_device_train_batch_size", "gradient_accumulation_steps"}
+    assert known - _FREE == DEFINING | factors
+    assert known & step_batch(TrainingArguments("run", use_cpu=True)).keys() == factors
+
+
+@pytest.mark.parametrize(
+    ("per_device", "accumulation", "processes", "mend"),
+    [
+        (4, 1, 2, None),
+        (2, 2, 2, None),
+        (8, 1, 1, None),
+        (4, 1, 1, "gradient_accumulation_steps=2"),
+        (1, 1, 4, "gradient_accumulation_steps=2"),
+        (4, 2, 2, "gradient_accumulation_steps=1"),
+        (3, 1, 1, "product times the number of processes, 1, is 8"),
+    ],
+)
+def test_a_run_is_continued_with_the_batch_that_its_processes_made(
+    tmp_path, monkeypatch, per_device, accumulation, processes, mend
+):
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    find_checkpoint(arguments(tmp_path, per_device_train_batch_size=4), {})
+    found = checkpoint(tmp_path, 2)
+    monkeypatch.setattr(TrainingArguments, "world_size", processes)
+    sizes = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": accumulation}
+    if mend is None:
+        assert find_checkpoint(arguments(tmp_path, **sizes), {}) == found
+        return
+    with pytest.raises(ValueError, match=f"batch of a step was 8, is {per_device * accumulation * processes}.*{mend}"):
+        find_checkpoint(arguments(tmp_path, **sizes), {})
 
 
 def test_named_checkpoint_is_taken_as_it_is(tmp_path):

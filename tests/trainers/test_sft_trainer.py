@@ -319,6 +319,18 @@ class TestMixturesAndStreams:
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
         assert curve(resumed, "loss", "grad_norm") == curve(whole, "loss", "grad_norm")
 
+    def test_a_resumed_mixture_sees_the_rest_of_its_epochs_draw(self, mixture, policy, tmp_path):
+        """Five steps make an epoch, which draws 16 of the 20 frames of one member anew."""
+        pair = (mixture, None)
+        policy = tiny_policy_for(mixture, INSTRUCTIONS, image_size=56)
+        options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 7}
+        whole = make_trainer(policy, pair, tmp_path, **options)
+        whole.train()
+        mixture.set_epoch(0)
+        resumed = make_trainer(policy, pair, tmp_path, **options)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+        assert curve(resumed, "loss", "grad_norm") == curve(whole, "loss", "grad_norm")
+
     def test_a_stream_that_ends_is_refused(self, policy, dataset, split, tmp_path):
         stream = LeRobotStream(dataset.root, dataset_key="arm")
         with pytest.raises(ValueError, match="repeat=True"):

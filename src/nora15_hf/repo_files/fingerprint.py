@@ -32,12 +32,13 @@ def file_digest(file: Path) -> bytes:
         return hashlib.file_digest(content, "blake2b").digest()
 
 
-def fingerprint(tensors: Mapping[str, "torch.Tensor"]) -> str:
+def fingerprint(tensors: Mapping[str, "torch.Tensor"], *, rounded_to: "torch.dtype | None" = None) -> str:
     """
     Hexadecimal digest of named tensors: equal names, types, shapes and bits, equal digest.
 
     Args:
         tensors (`Mapping[str, torch.Tensor]`): for example a model's `state_dict()`; on any device, in any dtype.
+        rounded_to (`torch.dtype`, *optional*): round all of them to this type first.
     """
 
     # Imported here: digests of files and settings do without it, so that `nora15 quickstart --help` is quick.
@@ -45,8 +46,9 @@ def fingerprint(tensors: Mapping[str, "torch.Tensor"]) -> str:
 
     def parts() -> Iterator[bytes | np.ndarray]:
         for name, tensor in sorted(tensors.items()):
+            tensor = tensor.detach().to(rounded_to or tensor.dtype)
             yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            yield tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
 
     return digest(parts())
 

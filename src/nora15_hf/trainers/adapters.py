@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig
 from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from ..nora15.quantization import ACTION_MODULES, STATE_MODULE
 from ..repo_files.verified_download import load_verified
+from .adapter_base import ADAPTER_BASE_FILE, AdapterBase
 
 # Full names: "q_proj" alone would also match the action expert's.
 _BACKBONE_LAYERS = r"vlm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
@@ -67,17 +68,18 @@ def load_merged_policy(
 
     Raises:
         OSError: A file is missing, or arrived damaged twice.
+        ValueError: The adapters were trained on a policy with other weights than those of `base`.
     """
     model = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32, **kwargs)
     processor = Nora15Processor.from_pretrained(adapters)
     if processor.state_dim is not None and model.config.state_dim is None:
         model.add_state_input(processor.state_dim)
     if not Path(adapters).is_dir():
-        download = partial(
-            snapshot_download, str(adapters), allow_patterns=["adapter_config.json", "adapter_model.safetensors"]
-        )
-        adapters = load_verified(download, adapters)
-    return PeftModel.from_pretrained(model, adapters).merge_and_unload(), processor
+        files = ["adapter_config.json", "adapter_model.safetensors", ADAPTER_BASE_FILE]
+        adapters = load_verified(partial(snapshot_download, str(adapters), allow_patterns=files), adapters)
+    adapted = PeftModel.from_pretrained(model, adapters)
+    AdapterBase.of(adapted).check(Path(adapters))
+    return adapted.merge_and_unload(), processor
 
 
 __all__ = ["load_merged_policy", "nf4_config", "policy_lora_config"]

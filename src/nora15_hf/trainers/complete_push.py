@@ -69,11 +69,14 @@ def _uploads(trainer: Trainer) -> PushInProgress | None:
 
 def write_policy_files(trainer: Trainer, folder: Path) -> None:
     """
-    The files of a policy beside its weights: flow scheduler and card. Adapters need no scheduler: the base model has it.
+    The files of a policy beside its weights: flow scheduler and card. Adapters need no scheduler, which the base model has,
+    but tell which one that is.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not isinstance(model, PeftModel):
         model.scheduler.save_pretrained(folder / "scheduler")
+    elif trainer.adapter_base is not None:
+        trainer.adapter_base.save(folder)
     trainer.create_model_card()
 
 

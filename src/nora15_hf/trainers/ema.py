@@ -4,12 +4,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from .continued_run import ContinuedRunMixin
 
 EMA_FILE = "ema.safetensors"
 
@@ -24,12 +28,15 @@ class EmaCallback(TrainerCallback):
 
     Args:
         decay (`float`): In (0, 1).
+        trainer ([`~nora15_hf.trainers.continued_run.ContinuedRunMixin`], *optional*):
+            Tells which checkpoint is resumed; without one nothing can be.
     """
 
-    def __init__(self, decay: float):
+    def __init__(self, decay: float, trainer: "ContinuedRunMixin | None" = None):
         if not 0 < decay < 1:
             raise ValueError(f"ema_decay={decay} must lie between 0 and 1, for example 0.999; None switches it off.")
         self.decay = decay
+        self.trainer = trainer
         self.average: dict[str, torch.Tensor] = {}
 
     @staticmethod
@@ -41,7 +48,7 @@ class EmaCallback(TrainerCallback):
         if state.global_step == 0:
             self.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
             return
-        file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
+        file = self.trainer.resumed_from / EMA_FILE
         if not file.exists():
             raise FileNotFoundError(
                 f"Training resumes at step {state.global_step} with ema_decay={self.decay}, but {file} is missing: the "
@@ -57,9 +64,6 @@ class EmaCallback(TrainerCallback):
         torch._foreach_lerp_(
             list(self.average.values()), [parameters[name].detach() for name in self.average], 1.0 - decay
         )
-
-    def on_save(self, args, state, control, **kwargs):
-        self.save(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.is_world_process_zero)
 
     def save(self, folder: Path, is_main_process: bool = True) -> None:
         """Writes the average into a checkpoint's folder; every process must call it, the main one writes."""

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 from transformers import TrainerState, TrainingArguments
@@ -12,8 +13,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..repo_files.json_files import write_json
 from ..runtime.cpu_threads import keep_threads
+from .continued_run import how_to_make, step_batch
 
 RUN_FILE = "run.json"
+BATCH = "batch of a step"
 
 # Settings that can change between a run and its continuation without changing what is learnt.
 _FREE = {
@@ -37,8 +40,9 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
 
     A checkpoint is complete with its trainer state, which is written last; an interrupted run may leave one without.
 
-    A run is known by `options` and by those training arguments that change what is learnt. The first call writes them
-    to `run.json` in the output folder; later calls compare. The number of threads that an entry point chose is kept there
+    A run is known by `options` and by those training arguments that change what is learnt; of the number of processes, the
+    batch of each and their accumulation only the product counts, the batch of a step. The first call writes them to
+    `run.json` in the output folder; later calls compare. The number of threads that an entry point chose is kept there
     too, and the continued run takes it up.
 
     Args:
@@ -77,10 +81,11 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
             for name in sorted(earlier[group] | run[group])
             if earlier[group].get(name) != run[group].get(name)
         ]
+        advice = "Choose another output_dir, or name the checkpoint through resume_from_checkpoint to continue it all the same."
+        if earlier["arguments"].get(BATCH) not in (None, run["arguments"][BATCH]):
+            advice = f"{how_to_make(earlier['arguments'][BATCH], args)} Or choose another output_dir."
         raise ValueError(
-            f"`output_dir` {str(output_dir)!r} holds {Path(checkpoint).name} of another run: {'; '.join(differences)}. "
-            "Choose another output_dir, or name the checkpoint through resume_from_checkpoint to continue it all the "
-            "same."
+            f"`output_dir` {str(output_dir)!r} holds {Path(checkpoint).name} of another run: {'; '.join(differences)}. {advice}"
         )
     if args.should_save:
         keep_threads(record)
@@ -111,7 +116,9 @@ def _newest_checkpoint(output_dir: Path) -> str | None:
 
 
 def _defining_arguments(args: TrainingArguments) -> dict[str, object]:
-    return {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name not in _FREE}
+    batch = step_batch(args)
+    defining = {field.name for field in dataclasses.fields(args)} - _FREE - batch.keys()
+    return {name: getattr(args, name) for name in sorted(defining)} | {BATCH: prod(batch.values())}
 
 
 __all__ = ["RUN_FILE", "find_checkpoint", "is_finished"]

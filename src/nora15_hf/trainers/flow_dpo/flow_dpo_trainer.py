@@ -31,6 +31,7 @@ from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import fingerprint
 from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
+from ..continued_run import ContinuedRunMixin
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
 from ..training_card import card_names, known, save_training_card
@@ -72,7 +73,7 @@ class Surrogate:
     weight: float
 
 
-class FlowDPOTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
+class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
     r"""
     Trains a [`Nora15ForActionPrediction`] on preferences between action chunks (arXiv 2511.14659, Eq. 9).
 

@@ -17,7 +17,6 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ...cards.card_info import PolicyCardInfo
 from ...data.collator import PolicyCollator
-from ...data.image_augmentation import ImageAugmentation
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
@@ -26,6 +25,7 @@ from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
 from ...nora15.flow_matching import draw_flow_samples
 from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback, write_policy_files
+from ..continued_run import ContinuedRunMixin, EpochCallback
 from ..ema import EmaCallback
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
@@ -41,17 +41,7 @@ _DROPPED = {"joint": (), "flow": ("labels",), "fast": ("actions", "action_mask")
 _CHECKED = (LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture)
 
 
-class AugmentationEpoch(TrainerCallback):
-    """Tells the augmentation which pass over the data begins, also where a resumed run begins within one."""
-
-    def __init__(self, augmentation: ImageAugmentation):
-        self.augmentation = augmentation
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.augmentation.set_epoch(int(state.epoch))
-
-
-class Nora15SFTTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
+class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the policy on demonstrations: FAST-token cross-entropy plus 10 x flow matching (paper, appendix C).
 
@@ -149,9 +139,9 @@ class Nora15SFTTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
         self.loss_is_scaled_for_ga = True
         self.policy = policy
         self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
-        if isinstance(data_collator, PolicyCollator) and data_collator.augmentation is not None:
-            self.add_callback(AugmentationEpoch(data_collator.augmentation))
-        self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
+        augmentation = data_collator.augmentation if isinstance(data_collator, PolicyCollator) else None
+        self.add_callback(EpochCallback([train_dataset, augmentation]))
+        self.ema = None if args.ema_decay is None else EmaCallback(args.ema_decay, self)
         if self.ema is not None:
             self.add_callback(self.ema)
         # Of the next batch, among those that one optimizer step accumulates.

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, normalize_latents
 from ..argument_checks import check_training
+from ..continued_run import ContinuedRunMixin
 from ..ema import EmaCallback
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
@@ -55,7 +56,7 @@ class PretrainedWorldModel(nn.Module):
         return latents, predictions, nn.functional.mse_loss(self.pixel_decoder(latents), patches)
 
 
-class EncoderPretrainingTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
+class EncoderPretrainingTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the encoder of a small [`VJEPA2ACModel`] from scratch, and its predictor along the way.
 
@@ -105,7 +106,7 @@ class EncoderPretrainingTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Train
             **kwargs,
         )
         check_training(self)
-        self.target = EmaCallback(args.ema_decay)
+        self.target = EmaCallback(args.ema_decay, self)
         self.add_callback(self.target)
 
     def compute_loss(

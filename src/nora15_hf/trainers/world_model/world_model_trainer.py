@@ -13,6 +13,7 @@ from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from ..argument_checks import check_training
 from ..complete_push import CompletePushCallback
+from ..continued_run import ContinuedRunMixin
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
 from ..training_card import card_names, save_training_card
@@ -25,7 +26,7 @@ from .world_model_training_config import WorldModelTrainingConfig
 LATENTS_FOLDER = "_latents"
 
 
-class WorldModelTrainer(MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
+class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the predictor of a [`VJEPA2ACModel`] on clips; the encoder is frozen.
 

@@ -1,0 +1,139 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a checkpoint must share with the trainer that continues it, however the continuation is asked for."""
+
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+
+from .adapter_base import AdapterBase
+
+
+class StepBatch(TrainerCallback, ExportableState):
+    """
+    Keeps in every checkpoint what the rows of a step of its run are the product of; nothing with `auto_find_batch_size`, which
+    a checkpoint knows by itself.
+    """
+
+    def __init__(self):
+        self.made_of: dict[str, int] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.made_of = {} if args.auto_find_batch_size else step_batch(args)
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        return {"args": {}, "attributes": {"made_of": self.made_of}}
+
+
+def step_batch(args: TrainingArguments) -> dict[str, int]:
+    """What the rows of an optimizer step are the product of, by name."""
+    return {
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "processes": args.world_size,
+    }
+
+
+def how_to_make(total: int, args: TrainingArguments) -> str:
+    """A sentence that tells how the processes of a run make a batch of `total` rows."""
+    per_device, processes = args.per_device_train_batch_size, args.world_size
+    if total % (per_device * processes):
+        return (
+            "Choose per_device_train_batch_size and gradient_accumulation_steps so that their product times the number of "
+            f"processes, {processes}, is {total}."
+        )
+    return (
+        f"With processes={processes} and per_device_train_batch_size={per_device} it takes "
+        f"gradient_accumulation_steps={total // (per_device * processes)} to make the same batch."
+    )
+
+
+class EpochCallback(TrainerCallback):
+    """
+    Tells datasets and augmentations which pass over the data begins, also where a resumed run begins within one.
+
+    accelerate tells a dataset only if no sampler wants to know, which one does in a resumed or distributed run.
+    """
+
+    def __init__(self, listeners: Iterable[Any]):
+        self.listeners = [listener for listener in listeners if hasattr(listener, "set_epoch")]
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        for listener in self.listeners:
+            listener.set_epoch(int(state.epoch))
+
+
+class ContinuedRunMixin:
+    """
+    A trainer that continues a checkpoint only as the run that it belongs to: with as many rows in a step, and with the base
+    that its adapters were trained on. Stands before [`~transformers.Trainer`] or one of its subclasses among the bases.
+
+    Attributes:
+        resumed_from (`Path`, *optional*): The checkpoint that training continues.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.resumed_from: Path | None = None
+        self.add_callback(StepBatch())
+        # Here, before FSDP shards the weights. The parameters of ZeRO-3 are empty.
+        is_known = isinstance(self.model, PeftModel) and not is_deepspeed_zero3_enabled()
+        self.adapter_base = AdapterBase.of(self.model) if is_known else None
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """
+        As in `Trainer`.
+
+        Raises:
+            ValueError: `resume_from_checkpoint` belongs to a run with another number of rows in a step, or holds adapters of
+                another base.
+        """
+        if resume_from_checkpoint is True:
+            # Where there is none, the parent says so.
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) or True
+        self.resumed_from = None
+        if isinstance(resume_from_checkpoint, str | Path):
+            self.resumed_from = Path(resume_from_checkpoint)
+            self._check_step_batch(self.resumed_from)
+            if self.adapter_base is not None:
+                self.adapter_base.check(self.resumed_from)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _check_step_batch(self, checkpoint: Path) -> None:
+        if not (checkpoint / TRAINER_STATE_NAME).is_file():
+            return
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        kept = state.stateful_callbacks.get(StepBatch.__name__, {"attributes": {"made_of": {}}})
+        before, now = kept["attributes"]["made_of"], step_batch(self.args)
+        if not before or self.args.auto_find_batch_size or prod(before.values()) == prod(now.values()):
+            return
+        told = [
+            f"{prod(made_of.values())} rows ({', '.join(f'{name}={count}' for name, count in made_of.items())})"
+            for made_of in (before, now)
+        ]
+        raise ValueError(
+            f"A step of the run that wrote {checkpoint} takes {told[0]}, a step of this one {told[1]}, but learning rate and "
+            f"schedule belong to the batch. {how_to_make(prod(before.values()), self.args)} To train with another one, start "
+            "a new run from the weights of the checkpoint."
+        )
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        # Of tied weights a checkpoint holds one: the others are not missing.
+        tied = self.model.all_tied_weights_keys if isinstance(self.model, PreTrainedModel) else {}
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.adapter_base is not None:
+            self.adapter_base.save(Path(output_dir or self.args.output_dir))
+
+
+__all__ = ["ContinuedRunMixin", "EpochCallback", "StepBatch", "how_to_make", "step_batch"]
