@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..repo_files.fingerprint import digest
 from .exact_statistics import exact_statistics
 
 NormalizationMode = Literal["q01_q99", "min_max", "mean_std"]
@@ -143,6 +144,13 @@ class ActionStatistics:
         values = {name: getattr(self, name).tolist() for name in _VECTOR_FIELDS if getattr(self, name) is not None}
         return {feature: {**values, "mask": self.mask.tolist()}, "num_transitions": self.count}
 
+    def fingerprint(self, mode: NormalizationMode) -> str:
+        """Digest of what decides how [`normalize`] maps numbers in this mode; equal maps, equal digest."""
+        values = [getattr(self, name) for name in _MODE_FIELDS[mode]]
+        return digest(
+            [np.ascontiguousarray(value) for value in (*values, self.mask) if value is not None], num_bytes=8
+        )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], feature: Feature = "action") -> "ActionStatistics":
         """Reads one dataset's entry in the OpenVLA layout; statistics of other names are left aside.
@@ -217,6 +225,12 @@ def normalize(
     if clip:
         normalized = normalized.clamp(-1, 1)
     return _like(actions, torch.where(mask, normalized, values))
+
+
+def normalization_bounds(statistics: ActionStatistics, mode: NormalizationMode) -> tuple[np.ndarray, np.ndarray]:
+    """What normalisation maps to -1 and 1, float64 `(A,)` each: q01 and q99, min and max, or mean -+ std."""
+    first, second = (getattr(statistics, name).astype(np.float64) for name in _MODE_FIELDS[mode])
+    return (first - second, first + second) if mode == "mean_std" else (first, second)
 
 
 def unnormalize(

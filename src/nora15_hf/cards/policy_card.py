@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..actions.normalization import ActionStatistics, NormalizationMode
+from ..embodiment.embodiment import Embodiment
 from .card_info import NOT_STATED, PolicyCardInfo, Stage
 from .card_settings import setting_text
 
@@ -41,9 +42,9 @@ def policy_card_info(
     The card of a policy. What nobody told and no convention states is "not stated".
 
     Args:
-        config ([`Nora15Config`]), processor ([`Nora15Processor`]): of the policy. The meaning of the action dimensions and
-            of the gripper's sign comes from the processor's `conventions`, in which a dataset and a simulator keep what
-            they were recorded with.
+        config ([`Nora15Config`]), processor ([`Nora15Processor`]): of the policy. The meaning of the action dimensions
+            comes from the processor's `conventions`, in which a dataset and a simulator keep what they were recorded with,
+            that of the gripper's sign from its `embodiments`.
         repo_id (`str`): what a reader passes to `from_pretrained`.
         num_parameters (`int`): of the policy.
         scheduler (`str`): class of the flow scheduler.
@@ -56,6 +57,10 @@ def policy_card_info(
     Raises:
         ValueError: see [`PolicyCardInfo`].
     """
+    contracts = {
+        key: processor.conventions.get(key, {}) | processor.embodiments.get(key, Embodiment()).to_dict()
+        for key in processor.norm_stats
+    }
     told = {
         "repo_id": repo_id,
         "name": name or repo_id.rpartition("/")[2],
@@ -66,7 +71,7 @@ def policy_card_info(
         "action_dim": config.action_dim,
         "n_action_steps": config.chunk_size,
         "action_space": action_space or stated(processor.norm_stats, processor.conventions, ACTION_CONVENTIONS),
-        "gripper": gripper or stated(processor.norm_stats, processor.conventions, ("gripper",)),
+        "gripper": gripper or stated(processor.norm_stats, contracts, ("gripper",)),
         "normalization": normalization_text(processor.normalization_mode, processor.norm_stats),
         "state_dim": config.state_dim,
         "statistics_keys": tuple(processor.norm_stats),

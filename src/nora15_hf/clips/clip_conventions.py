@@ -3,7 +3,9 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from ..actions.normalization import ActionStatistics, NormalizationMode, normali
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.statistics import compute_statistics
+from ..embodiment.embodiment import Embodiment
 from ..nora15 import Nora15Processor
 from ..repo_files.verified_download import verified
 from ..vjepa2_ac import pose_difference
+
+logger = logging.getLogger(__name__)
 
 CLIPS_FILE = "clips.json"
 POSE_DIM = 7
@@ -39,6 +44,7 @@ class ClipConventions:
             How actions are normalised; both None in the metric convention.
         clip_actions (`bool`, *optional*, defaults to `False`): Whether normalised actions are clipped to [-1, 1].
         held_out_episodes (`tuple[int, ...]`, *optional*): Episodes of the dataset that were not trained on.
+        embodiment ([`Embodiment`], *optional*): The contract of the dataset; of models from before it was kept, None.
     """
 
     dataset: str
@@ -50,6 +56,19 @@ class ClipConventions:
     normalization_mode: NormalizationMode | None = None
     clip_actions: bool = False
     held_out_episodes: tuple[int, ...] = ()
+    embodiment: Embodiment | None = None
+
+    @property
+    def contract(self) -> Embodiment:
+        """What a policy has to agree with whose actions this world model judges."""
+        recorded = self.embodiment or Embodiment()
+        if self.statistics is None:
+            return recorded
+        return replace(
+            recorded,
+            normalization=f"{self.normalization_mode}{', clipped' if self.clip_actions else ''}",
+            action_statistics=self.statistics.fingerprint(self.normalization_mode),
+        )
 
     @property
     def action_source(self) -> str:
@@ -206,6 +225,8 @@ class ClipConventions:
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.statistics is not None:
             content["statistics"] = self.statistics.to_dict()
+        if self.embodiment is not None:
+            content["embodiment"] = self.embodiment.to_dict()
         Path(folder, CLIPS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -233,6 +254,13 @@ class ClipConventions:
             if content["statistics"] is not None:
                 content["statistics"] = ActionStatistics.from_dict(content["statistics"])
             content["held_out_episodes"] = tuple(content["held_out_episodes"])
+            if content.get("embodiment") is None:
+                logger.warning(
+                    f"{path} does not say which actions its world model was trained on, so that they cannot be compared with "
+                    "a policy's. Train it again to have them written down."
+                )
+            else:
+                content["embodiment"] = Embodiment.from_dict(content["embodiment"], f"embodiment of {path}")
             return cls(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -250,7 +278,7 @@ def check_poses(width: int, key: str | None) -> None:
         )
 
 
-def _identity(dataset: LeRobotDataset) -> dict[str, str]:
+def _identity(dataset: LeRobotDataset) -> dict[str, Any]:
     if len(dataset.image_keys) != 1:
         raise ValueError(
             f"`dataset` is opened with the cameras {dataset.image_keys}; a world model sees one. Open it with "
@@ -260,6 +288,7 @@ def _identity(dataset: LeRobotDataset) -> dict[str, str]:
         "dataset": dataset.repo_id or dataset.root.resolve().name,
         "dataset_fingerprint": dataset_fingerprint(dataset),
         "image_key": dataset.image_keys[0],
+        "embodiment": replace(dataset.embodiment, chunk_size=None),
     }
 
 

@@ -135,9 +135,9 @@ def make_reward(
     if options.world_model is None:
         raise ValueError(f"--reward {options.reward} needs --world_model. Without one use --reward ground_truth.")
     world_model = VJEPA2ACModel.from_pretrained(options.world_model).to(device)
+    conventions = ClipConventions.from_pretrained(options.world_model)
     metric_actions = None
     if world_model.config.action_convention == "metric":
-        conventions = ClipConventions.from_pretrained(options.world_model)
         metric_actions = MetricActions(processor, dataset, conventions.state_key)
     return preset_reward(
         options.reward,
@@ -147,6 +147,7 @@ def make_reward(
         released_horizon=options.released_horizon,
         standardize=options.standardize,
         ground_truth=ground_truth,
+        conventions=conventions,
         metric_actions=metric_actions,
     )
 

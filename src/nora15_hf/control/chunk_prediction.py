@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The one way from observations to chunks: processor, noise from keys, sampler, physical units."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..nora15.processing_nora15 import ImageLike
 from .chunk_samplers import ChunkSampler, FlowSampler
 
-CameraImages = ImageLike | Sequence[ImageLike]
+CameraImages = ImageLike | Sequence[ImageLike] | Mapping[str, ImageLike]
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def predict_chunks(
     Args:
         policy ([`Nora15ForActionPrediction`]): In evaluation mode.
         processor ([`Nora15Processor`]): Its processor.
-        images (`Sequence`): Per observation an image, uint8 `(height, width, 3)`, or a list of them, one per camera.
+        images (`Sequence`): Per observation an image, uint8 `(height, width, 3)`, or its cameras, see [`Nora15Processor`].
         instructions (`Sequence[str]`): One per observation.
         noise_keys (`Sequence[tuple[int, ...]]`): One per observation, for example `(seed, row)`; see [`keyed_noise`].
         states (`Sequence[np.ndarray]`, *optional*):

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ..actions.normalization import select_dataset_key
+from ..embodiment.embodiment import Embodiment
+from ..embodiment.junctions import CONTROL, STATE_ITEMS, check_junction
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from ..nora15.processing_nora15 import ImageLike, Nora15Processor
+from ..nora15.processing_nora15 import Nora15Processor
 from .chunk_buffer import ChunkBuffer
-from .chunk_prediction import predict_chunks, prepare_inputs
+from .chunk_prediction import CameraImages, predict_chunks, prepare_inputs
 from .chunk_samplers import FlowSampler, GreedyFastSampler, InvalidChunkError
 from .observation import check_observation
 from .timing import ControlTiming, Stopwatch, TimingSummary, summarize_timings
@@ -49,13 +51,15 @@ class Nora15ControlPolicy:
             [`InvalidChunkError`], or repeat the `"previous"` action for one step and predict again at the next. An invalid
             output never becomes an action of zeros; at the first step of an episode there is no previous action, and
             `"previous"` raises, too.
+        robot ([`~nora15_hf.embodiment.Embodiment`], *optional*):
+            What is known of the robot. It is compared with what the policy was trained on before anything moves.
 
     Attributes:
         last_timing ([`ControlTiming`] or `None`): Of the latest `select_action` or `predict_chunk`.
         invalid_chunks (`int`): Invalid outputs since `reset`.
 
     Raises:
-        ValueError: Contradictory arguments, an unknown dataset key, or a processor of another policy.
+        ValueError: Contradictory arguments, an unknown dataset key, a processor of another policy, or another robot.
 
     Example:
 
@@ -79,6 +83,7 @@ class Nora15ControlPolicy:
         decoder: Literal["flow", "fast"] = "flow",
         seed: int | None = None,
         on_invalid: Literal["raise", "previous"] = "raise",
+        robot: Embodiment | None = None,
     ):
         config = model.config
         chunk_size = config.chunk_size
@@ -111,6 +116,15 @@ class Nora15ControlPolicy:
         self.model = model.eval()
         self.processor = processor
         self.dataset_key = select_dataset_key(processor.norm_stats, dataset_key)
+        if robot is not None:
+            check_junction(
+                CONTROL,
+                processor.embodiment(self.dataset_key),
+                robot,
+                names=("policy", "robot"),
+                leave_out=() if processor.needs_state else STATE_ITEMS,
+                arranged=True,
+            )
         self.n_action_steps = n_action_steps
         self.temporal_ensemble_decay = temporal_ensemble_decay
         self.num_steps = num_steps
@@ -232,11 +246,11 @@ class Nora15ControlPolicy:
         self.last_timing = watch.read()
         self._timings.append(self.last_timing)
 
-    def _check(self, observation: Mapping[str, Any]) -> tuple[list[ImageLike], str, np.ndarray | None]:
+    def _check(self, observation: Mapping[str, Any]) -> tuple[CameraImages, str, np.ndarray | None]:
         return check_observation(observation, needs_state=self.processor.needs_state)
 
     def _predict_next(
-        self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
+        self, images: CameraImages, instruction: str, state: np.ndarray | None, watch: Stopwatch
     ) -> np.ndarray:
         """`_predict`, counted: the next prediction of this episode has other noise."""
         try:
@@ -248,7 +262,7 @@ class Nora15ControlPolicy:
             self._predictions += 1
 
     def _predict(
-        self, images: list[ImageLike], instruction: str, state: np.ndarray | None, watch: Stopwatch
+        self, images: CameraImages, instruction: str, state: np.ndarray | None, watch: Stopwatch
     ) -> np.ndarray:
         """A chunk `(H, A)` in physical units."""
         try:

@@ -41,16 +41,17 @@ class FlowChunkPolicy:
     def __call__(self, observations: Sequence[Observation], noise_keys: Sequence[NoiseKey]) -> np.ndarray:
         """
         Args:
-            observations (`list[Observation]`): One per episode, each with the cameras of the training in their order.
+            observations (`list[Observation]`): One per episode, with the cameras of the training, and others that are left out.
             noise_keys (`list[tuple[int, ...]]`): One per episode, as `(episode seed, replan index)`, see [`keyed_noise`].
 
         Returns:
             `np.ndarray` of shape `(batch, chunk_size, action_dim)`, float32, physical units.
         """
+        cameras = self.processor.camera_names(self.dataset_key)
         return predict_chunks(
             self.model,
             self.processor,
-            [list(observation.images.values()) for observation in observations],
+            [[observation.images[camera] for camera in cameras or observation.images] for observation in observations],
             [observation.instruction for observation in observations],
             noise_keys,
             states=[observation.state for observation in observations],

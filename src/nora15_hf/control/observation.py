@@ -10,26 +10,27 @@ from ..nora15.image_processing_nora15 import as_uint8_tensor
 from ..nora15.processing_nora15 import ImageLike
 
 _EXPECTED = (
-    'expected {"image": uint8 (height, width, 3), "instruction": str}, or "images" with a list of such arrays, one per '
-    "camera in the order of training"
+    'expected {"image": uint8 (height, width, 3), "instruction": str}, or "images" with a dictionary of such arrays by '
+    "camera name, or a list of them, one per camera in the order of training"
 )
 
 
 def check_observation(
     observation: Mapping[str, Any], needs_state: bool = False
-) -> tuple[list[ImageLike], str, np.ndarray | None]:
+) -> tuple[list[ImageLike] | dict[str, ImageLike], str, np.ndarray | None]:
     """
     The cameras, the instruction and, where it is needed, the state of an observation that holds exactly these.
 
     Args:
         observation (`Mapping`):
-            `"instruction"` (`str`) and either `"image"` (one camera) or `"images"` (a list of them). An image is
+            `"instruction"` (`str`) and either `"image"` (one camera) or `"images"` (a dictionary of them by name, or a
+            list). An image is
             uint8 RGB `(height, width, 3)`, as NumPy array or torch tensor, or a PIL image. With `needs_state` also
             `"state"`, numbers of shape `(S,)` in physical units.
         needs_state (`bool`): The policy reads the state, or its actions are differences from it.
 
     Returns:
-        `tuple[list, str, np.ndarray or None]`: the images, at least one, the instruction and the state.
+        `tuple[list or dict, str, np.ndarray or None]`: the images, at least one, the instruction and the state.
 
     Raises:
         ValueError: A key is missing, unknown or doubled, an image has the wrong shape, the instruction is empty.
@@ -65,16 +66,16 @@ def check_observation(
         as_uint8_tensor(observation["image"], "observation['image']")
         return [observation["image"]], instruction, state
     images = observation["images"]
-    if not isinstance(images, (list, tuple)):
+    if not isinstance(images, (list, tuple, Mapping)):
         raise TypeError(
-            f"observation['images'] is a {type(images).__name__}, expected a list with one image per camera. For a single "
-            "camera use the key 'image'."
+            f"observation['images'] is a {type(images).__name__}, expected a list with one image per camera, or "
+            "a dictionary by camera name. For a single camera use the key 'image'."
         )
     if not images:
-        raise ValueError("observation['images'] is an empty list, expected at least one camera.")
-    for number, image in enumerate(images):
-        as_uint8_tensor(image, f"observation['images'][{number}]")
-    return list(images), instruction, state
+        raise ValueError(f"observation['images'] is an empty {type(images).__name__}, expected at least one camera.")
+    for name, image in images.items() if isinstance(images, Mapping) else enumerate(images):
+        as_uint8_tensor(image, f"observation['images'][{name!r}]")
+    return dict(images) if isinstance(images, Mapping) else list(images), instruction, state
 
 
 __all__ = ["check_observation"]

@@ -7,7 +7,7 @@ from .lerobot_dataset import LeRobotDataset, Sample
 from .lerobot_mixture import LeRobotMixture
 from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from .lerobot_writer import LeRobotWriter
-from .policy_fit import check_dataset_fits
+from .policy_fit import check_dataset_fits, fit_dataset
 from .statistics import compute_statistics, delta_actions
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "check_dataset_fits",
     "compute_statistics",
     "delta_actions",
+    "fit_dataset",
 ]

@@ -3,7 +3,8 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from .camera_frames import CameraFrames
 from .lerobot_source import LeRobotReader, LeRobotSource, Sample, check_vector_feature, open_source, split_positions
-from .lerobot_table import read_frame_table
+from .lerobot_table import FrameTable, read_frame_table
 from .parquet_images import ParquetImages
 from .video_decoder import VideoDecoders
 from .video_frames import VideoFrames
@@ -35,10 +36,14 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         root_or_repo (`str` or `Path`): Local folder, or repo id of a dataset on the Hub (only needed files are fetched).
         revision (`str`, *optional*): Branch, tag or commit of the repo.
         token (`str`, *optional*): Hub token for private repos.
-        image_keys (`list[str]`, *optional*): Cameras, in the order of `Sample["images"]`. All by default.
+        image_keys (`list[str]` or `dict[str, str]`, *optional*):
+            Cameras, in the order of `Sample["images"]`. All by default. A dictionary from name to feature also says what a
+            camera is called, where that is not the name of its feature: `{"top": "observation.images.cam_high"}`.
         state_key (`str`, *optional*):
             State feature of shape `(S,)`. Defaults to `"observation.state"` where it exists, otherwise S is 0.
         action_key (`str`, *optional*): Action feature of shape `(A,)`. Defaults to `"action"`.
+        action_names, state_names (`list[str]`, *optional*):
+            What the dimensions are called, in the recorded order, where the dataset does not say so or calls them otherwise.
         chunk_size (`int`, defaults to 5): Actions per sample, H, one per frame at the dataset's own rate.
         episodes (`list[int]`, *optional*): Episode indices to keep; they stay in dataset order.
         dataset_key (`str`, *optional*): Name under which statistics are kept. Defaults to the last part of the name.
@@ -67,16 +72,29 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         *,
         revision: str | None = None,
         token: str | None = None,
-        image_keys: Sequence[str] | None = None,
+        image_keys: Sequence[str] | Mapping[str, str] | None = None,
         state_key: str | None = None,
         action_key: str | None = None,
+        action_names: Sequence[str] | None = None,
+        state_names: Sequence[str] | None = None,
         chunk_size: int = 5,
         episodes: Sequence[int] | None = None,
         dataset_key: str | None = None,
         cache_images: bool | None = None,
         skip_bad_episodes: bool = False,
     ):
-        source = open_source(root_or_repo, revision, token, image_keys, state_key, action_key, chunk_size, dataset_key)
+        source = open_source(
+            root_or_repo,
+            revision,
+            token,
+            image_keys,
+            state_key,
+            action_key,
+            chunk_size,
+            dataset_key,
+            action_names,
+            state_names,
+        )
         self._read(source, source.episode_positions(episodes), cache_images, skip_bad_episodes)
         if not self.num_episodes:
             raise ValueError(
@@ -103,15 +121,17 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         self._table = read_frame_table(
             source.metadata, positions, source.action_key, source.state_key, skip_bad_episodes
         )
-        # By key, in the rows of the table; shared with the parts of a split.
+        # As recorded, by key, in the rows of the table; shared with the parts of a split.
         self._columns = {source.action_key: self._table.actions}
         if source.state_key is not None:
             self._columns[source.state_key] = self._table.states
+        self._table = _arranged(self._table, source.action_order, source.state_order)
         if cache_images is None:
             pixels = sum(height * width for height, width in source.image_sizes.values())
             cache_images = 3 * pixels * len(self._table.episode) <= CACHED_BYTES
         self._decoders = VideoDecoders(source.files.root, self.fps)
         self._cameras = {key: self._camera(key, size, cache_images) for key, size in source.image_sizes.items()}
+        self._opened = self._cameras
         skipped = self._table.skipped
         if skip_bad_episodes:
             skipped = skipped | self._bad_videos()
@@ -205,18 +225,18 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
 
         Args:
             index (`int`): Position in this dataset.
-            key (`str`, *optional*): Camera; the first one by default.
+            key (`str`, *optional*): Feature of an opened camera, also one that `arranged` left out; the first one by default.
 
         Returns:
             `np.ndarray`: uint8 `(height, width, 3)`.
         """
-        if not self._cameras:
-            raise ValueError("The dataset was opened without cameras. Name at least one in `image_keys`.")
         if key is None:
+            if not self._cameras:
+                raise ValueError("The dataset was opened without cameras. Name at least one in `image_keys`.")
             key = self.image_keys[0]
-        if key not in self._cameras:
-            raise ValueError(f"`key` {key!r} is no opened camera. Opened: {', '.join(self.image_keys)}.")
-        return self._cameras[key].read(self._row(index))
+        if key not in self._opened:
+            raise ValueError(f"`key` {key!r} is no opened camera. Opened: {', '.join(self._opened)}.")
+        return self._opened[key].read(self._row(index))
 
     def last_frame_index(self, index: int) -> int:
         """Position of the last frame of the episode that holds `index`: the end goal."""
@@ -291,10 +311,31 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         subset._select_episodes(positions, self._rows[np.isin(self._table.episode[self._rows], positions)])
         return subset
 
+    def _with_source(self, source: LeRobotSource) -> "LeRobotDataset":
+        arranged = copy.copy(self)
+        arranged._source = source
+        arranged._cameras = {key: self._opened[key] for key in source.image_sizes}
+        recorded = replace(
+            self._table,
+            actions=self._columns[source.action_key],
+            states=self._table.states if source.state_key is None else self._columns[source.state_key],
+        )
+        arranged._table = _arranged(recorded, source.action_order, source.state_order)
+        return arranged
+
     def _row(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"`index` {index} is out of range: the dataset has {len(self)} frames.")
         return int(self._rows[index])
+
+
+def _arranged(table: FrameTable, action_order: Sequence[int] | None, state_order: Sequence[int] | None) -> FrameTable:
+    """A table as recorded, with the dimensions of actions and states in another order."""
+    if action_order is not None:
+        table = replace(table, actions=table.actions[:, list(action_order)])
+    if state_order is not None:
+        table = replace(table, states=table.states[:, list(state_order)])
+    return table
 
 
 __all__ = ["LeRobotDataset", "Sample"]

@@ -1,11 +1,14 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Several LeRobot datasets as one, each with its share of the samples and with its own dataset key."""
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
 
+from ..embodiment.junctions import MIXTURE, check_junction
 from .lerobot_dataset import LeRobotDataset, Sample
 from .lerobot_source import LeRobotReader
 
@@ -14,6 +17,12 @@ class MixtureReader:
     """Properties that every mixture has, map-style or streaming; [`check_members`] has seen to it that members agree."""
 
     members: Sequence[LeRobotReader]
+
+    def with_members(self, members: Sequence[LeRobotReader]) -> Self:
+        """This mixture of other views of the same members, as [`~LeRobotReader.arranged`] makes them."""
+        mixture = copy.copy(self)
+        mixture.members = list(members)
+        return mixture
 
     @property
     def dataset_keys(self) -> list[str]:
@@ -32,7 +41,7 @@ class MixtureReader:
 
 
 class LeRobotMixture(MixtureReader, torch.utils.data.Dataset):
-    """Weighted mixture of map-style datasets.
+    """Weighted mixture of map-style datasets, whose cameras and dimensions are matched by name.
 
     An epoch holds `samples_per_epoch` samples, each member's share of them as its weight says. A member's frames are used
     as evenly as possible: a member of 100 frames with 250 samples gives every frame twice and 50 of them, drawn anew in
@@ -50,7 +59,7 @@ class LeRobotMixture(MixtureReader, torch.utils.data.Dataset):
 
     Raises:
         ValueError: No member, two members with one key, unusable weights, or members that differ in action width, chunk
-            size, number of cameras or (unless allowed) frame rate.
+            size, cameras, names or units of actions, gripper or (unless allowed) frame rate.
 
     Example:
         ```python
@@ -68,8 +77,7 @@ class LeRobotMixture(MixtureReader, torch.utils.data.Dataset):
         seed: int = 0,
         allow_mixed_fps: bool = False,
     ):
-        check_members(datasets, allow_mixed_fps)
-        self.members = list(datasets)
+        self.members = arranged_members(datasets, allow_mixed_fps)
         frames = np.array([len(member) for member in self.members])
         self.weights = normalized_weights(frames if weights is None else weights, len(self.members))
         self.seed = seed
@@ -137,8 +145,13 @@ class LeRobotMixture(MixtureReader, torch.utils.data.Dataset):
         return np.concatenate(parts)
 
 
-def check_members(members: Sequence, allow_mixed_fps: bool) -> None:
-    """Refuse members that cannot train one policy together."""
+def arranged_members(members: Sequence[LeRobotReader], allow_mixed_fps: bool) -> list[LeRobotReader]:
+    """
+    The members with the cameras, actions and states of the first one's order, matched by name.
+
+    Raises:
+        ValueError: Members that cannot train one policy together.
+    """
     if not members:
         raise ValueError("The mixture has no member. Pass at least one dataset.")
     keys = [member.dataset_key for member in members]
@@ -175,6 +188,14 @@ def check_members(members: Sequence, allow_mixed_fps: bool) -> None:
                 f"second, so that a chunk of {first.chunk_size} actions lasts differently long. Pass "
                 "`allow_mixed_fps=True` when that is meant."
             )
+        check_junction(
+            MIXTURE,
+            first.embodiment,
+            member.embodiment,
+            names=(f"member {first.dataset_key!r}", f"member {member.dataset_key!r}"),
+            arranged=True,
+        )
+    return [first, *(member.arranged(first.embodiment) for member in members[1:])]
 
 
 def normalized_weights(weights: Sequence[float], members: int) -> np.ndarray:
@@ -185,4 +206,4 @@ def normalized_weights(weights: Sequence[float], members: int) -> np.ndarray:
     return values / values.sum()
 
 
-__all__ = ["LeRobotMixture", "MixtureReader", "check_members", "normalized_weights"]
+__all__ = ["LeRobotMixture", "MixtureReader", "arranged_members", "normalized_weights"]

@@ -1,13 +1,15 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """A LeRobot dataset with its features chosen: what map-style and streaming readers have in common."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import numpy as np
 
+from ..embodiment.embodiment import Camera, Embodiment
+from ..simulation.environment import camera_name
 from .feature_names import feature_names
 from .lerobot_download import DatasetFiles, locate_dataset
 from .lerobot_layout import CONVENTIONS_KEY, path_pattern
@@ -15,6 +17,8 @@ from .lerobot_metadata import LeRobotMetadata, load_metadata
 
 DEFAULT_ACTION_KEY = "action"
 DEFAULT_STATE_KEY = "observation.state"
+# Item of the conventions that holds what features cannot tell of the data's [`Embodiment`].
+EMBODIMENT = "embodiment"
 
 
 class Sample(TypedDict):
@@ -38,10 +42,16 @@ class LeRobotSource:
     files: DatasetFiles
     metadata: LeRobotMetadata
     image_sizes: dict[str, tuple[int, int]]
+    camera_names: tuple[str, ...]
     state_key: str | None
     action_key: str
+    action_names: tuple[str, ...] | None
+    state_names: tuple[str, ...] | None
     chunk_size: int
     dataset_key: str
+    # Order in which the recorded dimensions are given out; None: as recorded.
+    action_order: tuple[int, ...] | None = None
+    state_order: tuple[int, ...] | None = None
 
     @property
     def video_keys(self) -> list[str]:
@@ -131,14 +141,78 @@ class LeRobotReader:
         return 0 if self.state_key is None else self.info["features"][self.state_key]["shape"][0]
 
     @property
-    def action_names(self) -> list[str] | None:
-        """Names of the A action dimensions; `None` where the dataset does not tell them, see [`feature_names`]."""
-        return feature_names(self.info["features"][self.action_key])
+    def camera_names(self) -> tuple[str, ...]:
+        """Names of the cameras, in the order of `image_keys`; see [`Embodiment`]."""
+        return self._source.camera_names
 
     @property
-    def state_names(self) -> list[str] | None:
-        """Names of the S state dimensions; `None` where the dataset does not tell them or without a state."""
-        return None if self.state_key is None else feature_names(self.info["features"][self.state_key])
+    def action_names(self) -> tuple[str, ...] | None:
+        """Names of the A action dimensions, in the order of `Sample["actions"]`; `None` where nobody tells them."""
+        return self._source.action_names
+
+    @property
+    def state_names(self) -> tuple[str, ...] | None:
+        """Names of the S state dimensions, in the order of `Sample["state"]`; `None` where nobody tells them."""
+        return self._source.state_names
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """
+        The contract of the data: what features, frame rate and the recorder's conventions tell.
+
+        What features cannot tell (roles of cameras, units, which actions are changes, the gripper's sign) is read from the
+        item `"embodiment"` of the conventions, in the form of [`Embodiment.to_dict`] and in the recorded order.
+        """
+        source = self._source
+        told = dict(self.conventions.get(EMBODIMENT, {}))
+        roles = {name: camera.get("role") for name, camera in told.pop("cameras", {}).items()}
+        for kind, order, width in (
+            ("action", source.action_order, self.action_dim),
+            ("state", source.state_order, self.state_dim),
+        ):
+            for name in (f"{kind}_units", "delta_actions" if kind == "action" else f"{kind}_names"):
+                values = told.pop(name, None)
+                # What is told of another column of other width does not hold for this one.
+                if values is not None and len(values) == width and not name.endswith("_names"):
+                    told[name] = [values[number] for number in order] if order else values
+        if isinstance(self.conventions.get("gripper"), str):
+            told.setdefault("gripper", self.conventions["gripper"])
+        return replace(
+            Embodiment.from_dict(told, f"{EMBODIMENT!r} in the conventions of {self.dataset_key!r}"),
+            cameras={
+                name: Camera(height=height, width=width, role=roles.get(name))
+                for name, (height, width) in zip(self.camera_names, source.image_sizes.values(), strict=True)
+            },
+            action_dim=self.action_dim,
+            action_names=self.action_names,
+            state_dim=self.state_dim,
+            state_names=self.state_names,
+            control_rate=self.fps,
+            chunk_size=self.chunk_size,
+        )
+
+    def arranged(self, like: Embodiment) -> Self:
+        """
+        This dataset with the cameras, actions and states in another order: that of `like`, where both name the same ones.
+
+        Cameras that `like` does not have are left out; it must not have others. Whether the rest agrees is not checked here,
+        see [`~nora15_hf.data.fit_dataset`].
+        """
+        source = self._source
+        cameras = self.camera_names if like.cameras is None else tuple(like.cameras)
+        keys = dict(zip(source.camera_names, source.image_sizes, strict=True))
+        arranged = replace(
+            source,
+            image_sizes={keys[name]: source.image_sizes[keys[name]] for name in cameras},
+            camera_names=cameras,
+            **_reordered("action", source.action_names, like.action_names, source.action_order),
+            **_reordered("state", source.state_names, like.state_names, source.state_order),
+        )
+        return self if arranged == source else self._with_source(arranged)
+
+    def _with_source(self, source: LeRobotSource) -> Self:
+        """A copy that gives out the same rows as another source says."""
+        raise NotImplementedError
 
     @property
     def info(self) -> dict:
@@ -160,11 +234,13 @@ def open_source(
     root_or_repo: str | Path,
     revision: str | None,
     token: str | None,
-    image_keys: Sequence[str] | None,
+    image_keys: Sequence[str] | Mapping[str, str] | None,
     state_key: str | None,
     action_key: str | None,
     chunk_size: int,
     dataset_key: str | None,
+    action_names: Sequence[str] | None = None,
+    state_names: Sequence[str] | None = None,
 ) -> LeRobotSource:
     """Read the metadata of a dataset and check the chosen features; arguments and errors as [`LeRobotDataset`]."""
     if chunk_size < 1:
@@ -174,6 +250,10 @@ def open_source(
     features = metadata.info["features"]
     if image_keys is None:
         image_keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
+    if isinstance(image_keys, str):
+        raise TypeError(f"`image_keys` is the string {image_keys!r}; expected a list of cameras, [{image_keys!r}].")
+    if not isinstance(image_keys, Mapping):
+        image_keys = {camera_name(key): key for key in image_keys}
     if state_key is None and DEFAULT_STATE_KEY in features:
         state_key = DEFAULT_STATE_KEY
     if action_key is None:
@@ -184,12 +264,42 @@ def open_source(
     return LeRobotSource(
         files=files,
         metadata=metadata,
-        image_sizes={key: _image_size(metadata, key) for key in image_keys},
+        image_sizes={key: _image_size(metadata, key) for key in image_keys.values()},
+        camera_names=tuple(image_keys),
         state_key=state_key,
         action_key=action_key,
+        action_names=_dimension_names(features, action_key, action_names, "action_names"),
+        state_names=_dimension_names(features, state_key, state_names, "state_names"),
         chunk_size=chunk_size,
         dataset_key=dataset_key if dataset_key is not None else Path(root_or_repo).resolve().name,
     )
+
+
+def _dimension_names(
+    features: Mapping[str, dict], key: str | None, given: Sequence[str] | None, argument: str
+) -> tuple[str, ...] | None:
+    """What the caller calls the dimensions of a vector feature, or else the dataset."""
+    if given is None:
+        names = None if key is None else feature_names(features[key])
+        return None if names is None else tuple(names)
+    width = 0 if key is None else features[key]["shape"][0]
+    if isinstance(given, str) or len(given) != width or len(set(given)) != width:
+        raise ValueError(
+            f"`{argument}` is {given!r}; expected {width} different names, one for each dimension of {key!r} in the "
+            "recorded order."
+        )
+    return tuple(given)
+
+
+def _reordered(
+    kind: str, names: tuple[str, ...] | None, wanted: tuple[str, ...] | None, order: tuple[int, ...] | None
+) -> dict[str, tuple | None]:
+    """Names and order of a source's dimensions as `wanted`, or as they are where these are no other order of the same."""
+    if names is not None and wanted is not None and names != wanted and sorted(names) == sorted(wanted):
+        places = tuple(names.index(name) for name in wanted)
+        order = places if order is None else tuple(order[place] for place in places)
+        names = wanted
+    return {f"{kind}_names": names, f"{kind}_order": order}
 
 
 def split_positions(positions: np.ndarray, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

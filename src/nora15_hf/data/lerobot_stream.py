@@ -2,15 +2,15 @@
 """LeRobot datasets as streams: file after file, shared out over processes and workers, through a shuffle buffer."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .lerobot_dataset import LeRobotDataset
-from .lerobot_mixture import MixtureReader, check_members, normalized_weights
-from .lerobot_source import LeRobotReader, Sample, open_source, split_positions
+from .lerobot_mixture import MixtureReader, arranged_members, normalized_weights
+from .lerobot_source import LeRobotReader, LeRobotSource, Sample, open_source, split_positions
 
 # Files differ in length. With many shards the readers get about equal shares: none waits for another at the end of an
 # epoch, and with `repeat` all episodes are seen about equally often.
@@ -26,8 +26,8 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
     Same seed, epoch and number of readers, same samples in the same order.
 
     Args:
-        root_or_repo, revision, token, image_keys, state_key, action_key, chunk_size, episodes, dataset_key:
-            As for [`LeRobotDataset`].
+        root_or_repo, revision, token, image_keys, state_key, action_key, action_names, state_names, chunk_size, episodes,
+        dataset_key: As for [`LeRobotDataset`].
         shuffle_buffer_size (`int`, defaults to 1000):
             Decoded samples held back by each worker, of which one is drawn at random; shards and the episodes in them are
             shuffled, too. With 0 everything comes in the order of the dataset.
@@ -53,9 +53,11 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         *,
         revision: str | None = None,
         token: str | None = None,
-        image_keys: Sequence[str] | None = None,
+        image_keys: Sequence[str] | Mapping[str, str] | None = None,
         state_key: str | None = None,
         action_key: str | None = None,
+        action_names: Sequence[str] | None = None,
+        state_names: Sequence[str] | None = None,
         chunk_size: int = 5,
         episodes: Sequence[int] | None = None,
         dataset_key: str | None = None,
@@ -67,7 +69,16 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         if shuffle_buffer_size < 0:
             raise ValueError(f"`shuffle_buffer_size` is {shuffle_buffer_size}; it must be 0 (no shuffling) or more.")
         self._source = open_source(
-            root_or_repo, revision, token, image_keys, state_key, action_key, chunk_size, dataset_key
+            root_or_repo,
+            revision,
+            token,
+            image_keys,
+            state_key,
+            action_key,
+            chunk_size,
+            dataset_key,
+            action_names,
+            state_names,
         )
         self._positions = self._source.episode_positions(episodes)
         self.shuffle_buffer_size = shuffle_buffer_size
@@ -110,6 +121,11 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         train, validation = copy.copy(self), copy.copy(self)
         train._positions, validation._positions = split_positions(self._positions, validation_fraction, seed)
         return train, validation
+
+    def _with_source(self, source: LeRobotSource) -> "LeRobotStream":
+        arranged = copy.copy(self)
+        arranged._source = source
+        return arranged
 
     def __iter__(self) -> Iterator[Sample]:
         reader, readers = reader_number(self.rank, self.world_size)
@@ -184,7 +200,7 @@ class LeRobotStreamMixture(MixtureReader, torch.utils.data.IterableDataset):
         seed: int = 0,
         allow_mixed_fps: bool = False,
     ):
-        check_members(streams, allow_mixed_fps)
+        streams = arranged_members(streams, allow_mixed_fps)
         for stream in streams:
             if not stream.repeat:
                 raise ValueError(

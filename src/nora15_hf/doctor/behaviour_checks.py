@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..actions import ActionStatistics
+from ..actions.normalization import normalization_bounds
 from ..control import Nora15ControlPolicy
-from .checkpoint_checks import action_range, share_outside
+from .checkpoint_checks import share_outside
 from .report import Finding, Section
 from .sample_observations import other_instructions
 
@@ -77,7 +78,9 @@ def check_ablation(
     policy: Nora15ControlPolicy, observations: list[dict[str, Any]], seed: int
 ) -> tuple[Section, list[Finding]]:
     """How far one changed input moves the actions while the noise stays the same, as a share of their range."""
-    low, high = action_range(policy.processor.norm_stats[policy.dataset_key], policy.processor.normalization_mode)
+    low, high = normalization_bounds(
+        policy.processor.norm_stats[policy.dataset_key], policy.processor.normalization_mode
+    )
     width = high - low
     chosen = observations[:: max(len(observations) // ABLATION_OBSERVATIONS, 1)][:ABLATION_OBSERVATIONS]
     neighbours = [*chosen[1:], chosen[0]]

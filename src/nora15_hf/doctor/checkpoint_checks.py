@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..actions import ActionStatistics
+from ..actions.normalization import normalization_bounds
 from ..data import LeRobotDataset, compute_statistics, delta_actions
+from ..embodiment.comparison import RANGE_TOLERANCE, differing_ranges
+from ..embodiment.junctions import CHECKING, STATE_ITEMS, EmbodimentError, check_junction
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from .report import Finding, Section
 
 PACKAGES = ("torch", "transformers", "diffusers", "datasets", "huggingface_hub", "safetensors", "tokenizers", "numpy")
-# Two samples of one dataset, or its training and validation part, differ by a few per cent of the range.
-STATISTICS_TOLERANCE = 0.1
 
 
 def check_versions(device: torch.device) -> Section:
@@ -86,6 +86,7 @@ def check_conventions(
         for name, (of_model, of_processor) in pairs.items() if of_model != of_processor
     ]  # fmt: skip
     if dataset is not None:
+        values |= {"cameras": list(processor.camera_names(key) or ()) or "not known"}
         values |= {"cameras of the dataset": dataset.image_keys, "dataset's actions per second": dataset.fps}
         values |= {f"dataset's {name}": value for name, value in dataset.conventions.items()}
         findings += [
@@ -96,18 +97,15 @@ def check_conventions(
             )
             for name in declared.keys() & dataset.conventions.keys() if declared[name] != dataset.conventions[name]
         ]  # fmt: skip
+        try:
+            differing = check_junction(
+                CHECKING, processor.embodiment(key), dataset.embodiment, names=("checkpoint", "dataset"),
+                leave_out=() if processor.needs_state else STATE_ITEMS, arranged=True,
+            )  # fmt: skip
+            findings += [Finding("warning", "conventions", f"{sentence}. {CHECKING.remedy}") for sentence in differing]
+        except EmbodimentError as error:
+            findings.append(Finding("error", "conventions", str(error)))
     return Section("Conventions", values), sorted(findings, key=lambda finding: finding.message)
-
-
-def action_range(statistics: ActionStatistics, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """What normalisation maps to -1 and 1, `(A,)` each, float64: q01 and q99, min and max, or mean -+ std."""
-    if mode == "mean_std":
-        low, high = statistics.mean - statistics.std, statistics.mean + statistics.std
-    elif mode == "min_max":
-        low, high = statistics.min, statistics.max
-    else:
-        low, high = statistics.q01, statistics.q99
-    return low.astype(np.float64), high.astype(np.float64)
 
 
 def check_statistics(
@@ -115,7 +113,7 @@ def check_statistics(
 ) -> tuple[Section, list[Finding]]:
     """The checkpoint's action ranges and, side by side, the dataset's."""
     statistics, mode = processor.norm_stats[key], processor.normalization_mode
-    low, high = action_range(statistics, mode)
+    low, high = normalization_bounds(statistics, mode)
     names = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max"), "mean_std": ("mean - std", "mean + std")}[mode]
     columns = {"dim": range(len(low)), "normalised": statistics.mask.tolist()}
     columns |= {f"checkpoint {name}": bound.tolist() for name, bound in zip(names, (low, high), strict=True)}
@@ -132,12 +130,9 @@ def check_statistics(
     elif dataset is not None:
         deltas, angles = processor.delta_action_mask, processor.angle_action_mask
         found = compute_statistics(dataset, delta_mask=deltas, angle_mask=angles)["action"]
-        found_low, found_high = action_range(found, mode)
+        found_low, found_high = normalization_bounds(found, mode)
         actions = dataset.all_actions() if deltas is None else delta_actions(dataset, deltas, angles)
-        widest = np.maximum(high - low, found_high - found_low)
-        distance = np.maximum(abs(low - found_low), abs(high - found_high))
-        # Constant on both sides: equal or, if not, as far apart as can be.
-        share = np.divide(distance, widest, out=np.where(distance > 1e-6 * abs(low), 1.0, 0.0), where=widest > 0)
+        share, differing = differing_ranges(statistics, found, mode)
         columns |= {
             f"dataset {name}": bound.tolist() for name, bound in zip(names, (found_low, found_high), strict=True)
         }
@@ -149,9 +144,9 @@ def check_statistics(
                 "warning", "statistics",
                 f"dimension {dim}: {low[dim]:.4g} ... {high[dim]:.4g} in the checkpoint, {found_low[dim]:.4g} ... "
                 f"{found_high[dim]:.4g} in the dataset, apart by {share[dim]:.0%} of the range (more than "
-                f"{STATISTICS_TOLERANCE:.0%}). Other units, absolute or delta actions, gripper sign, or another robot?",
+                f"{RANGE_TOLERANCE:.0%}). Other units, absolute or delta actions, gripper sign, or another robot?",
             )
-            for dim in np.flatnonzero(share > STATISTICS_TOLERANCE)
+            for dim in differing
         ]  # fmt: skip
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return Section(title, rows=rows), findings
@@ -165,8 +160,6 @@ def share_outside(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.
 
 
 __all__ = [
-    "STATISTICS_TOLERANCE",
-    "action_range",
     "check_conventions",
     "check_statistics",
     "check_versions",

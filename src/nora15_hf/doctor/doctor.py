@@ -109,7 +109,8 @@ def examine_policy(
         observations = synthetic_observations(samples, seed)
         reference, reference_name = processor.norm_stats[key], "the checkpoint's statistics"
     else:
-        observations = dataset_observations(recorded, samples)
+        contract = processor.embodiment(key)
+        observations = dataset_observations(recorded.arranged(contract), samples)
         reference, reference_name = (
             compute_statistics(
                 recorded, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask

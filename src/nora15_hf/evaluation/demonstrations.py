@@ -8,10 +8,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..data.lerobot_source import EMBODIMENT
 from ..data.lerobot_writer import LeRobotWriter
 from ..simulation.environment import EnvironmentSpec
 from ..simulation.expert_episodes import ExpertNoise, recorded_features
 from ..simulation.simulation_pool import SimulationPool
+from .environment_fit import environment_embodiment
 
 # Among the conventions of a dataset of `record_demonstrations`: how it was recorded.
 RECORDING = "demonstrations"
@@ -104,7 +106,7 @@ def open_recording(root: str | Path, spec: EnvironmentSpec, recording: dict[str,
         fps=spec.control_rate,
         features=recorded_features(spec),
         robot_type=spec.robot_type,
-        conventions={**spec.conventions, **recording},
+        conventions={**spec.conventions, **recording, EMBODIMENT: environment_embodiment(spec).to_dict()},
     )
 
 

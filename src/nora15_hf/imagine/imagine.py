@@ -12,6 +12,7 @@ from ..clips.clip_conventions import ClipConventions
 from ..clips.episode_clips import EpisodeClips
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
+from ..embodiment.junctions import IMAGINATION, STATE_ITEMS, check_junction
 from ..repo_files.fingerprint import artefact_name
 from ..trainers.world_model.world_model_metrics import action_sensitivity
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
@@ -76,6 +77,13 @@ def imagine(
             return torch.cat([world_model.encode(processor(batch)["pixel_values"])[0].cpu() for batch in batches])
 
     whole = conventions.open_dataset(dataset, dataset_revision)
+    check_junction(
+        IMAGINATION,
+        conventions.contract,
+        whole.embodiment,
+        names=("world model", f"dataset {whole.dataset_key!r}"),
+        leave_out=STATE_ITEMS,
+    )
     known = whole.episodes["index"].tolist()
     is_own = dataset_fingerprint(whole) == conventions.dataset_fingerprint
     unseen = conventions.held_out_episodes if is_own else tuple(known)

@@ -32,7 +32,7 @@ from .released_checkpoint import (
     native_name,
     released_config,
 )
-from .released_processor import ProcessorSources, find_processor_sources, load_processor_parts
+from .released_processor import ProcessorSources, find_processor_sources, load_processor_parts, released_embodiments
 
 # What a backbone does not have.
 _EXPERT_MODULES = ("action_expert", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")
@@ -151,8 +151,14 @@ def convert_nora15_to_hf(
     tensors, dropped, model = _plan(source, stored, config, init_expert)
     # The processor comes first: what is wrong with it shows in a second, the weights take minutes.
     sources = find_processor_sources(checkpoint, tokenizer_source, action_codec_source, norm_stats_source)
+    tokenizer, codec, norm_stats = load_processor_parts(checkpoint, sources)
     processor = Nora15Processor(
-        *load_processor_parts(checkpoint, sources), chunk_size=config.chunk_size, action_dim=config.action_dim
+        tokenizer,
+        codec,
+        norm_stats,
+        chunk_size=config.chunk_size,
+        action_dim=config.action_dim,
+        embodiments=released_embodiments(norm_stats),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(output) as folder:

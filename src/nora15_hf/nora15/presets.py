@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..actions.fast_codec import FastActionTokenizer
 from ..actions.normalization import ActionStatistics, NormalizationMode
+from ..embodiment.embodiment import Embodiment
 from .configuration_nora15 import Nora15Config
 from .modeling_nora15 import Nora15ForActionPrediction
 from .processing_nora15 import Nora15Processor
@@ -79,6 +80,7 @@ def tiny_policy(
     state_stats: dict[str, ActionStatistics] | None = None,
     normalization_mode: NormalizationMode = "min_max",
     conventions: dict[str, dict[str, Any]] | None = None,
+    embodiments: dict[str, Embodiment] | None = None,
     num_flow_samples: int = 4,
     seed: int = 0,
 ) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
@@ -94,7 +96,7 @@ def tiny_policy(
         state_dim (`int`, *optional*): Width of the robot state that the policy reads; it reads none by default.
         state_stats (`dict[str, ActionStatistics]`, *optional*): Of the state; default: range [-1, 1] for every key.
         normalization_mode (`str`, *optional*, defaults to `"min_max"`): See [`Nora15Processor`].
-        conventions (`dict`, *optional*): See [`Nora15Processor`].
+        conventions (`dict`, *optional*), embodiments (`dict`, *optional*): See [`Nora15Processor`].
         num_flow_samples (`int`, *optional*, defaults to 4): Noise draws per training sample.
         seed (`int`, *optional*, defaults to 0): Of the weights.
 
@@ -163,6 +165,7 @@ def tiny_policy(
         state_stats=state_stats,
         normalization_mode=normalization_mode,
         conventions=conventions,
+        embodiments=embodiments,
     )
     return model.eval(), processor
 

@@ -2,7 +2,8 @@
 """Everything between a robot's data and the policy: images, prompt, FAST tokens, units."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from ..actions.fast_codec import FastActionTokenizer
 from ..actions.normalization import (
@@ -24,13 +25,16 @@ from ..actions.normalization import (
     select_dataset_key,
     unnormalize,
 )
+from ..embodiment.embodiment import Embodiment
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.stored_tensors import hub_options, stored_settings
 from ..repo_files.verified_download import verified
 from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
-from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts
+from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts, released_embodiments
+
+logger = logging.get_logger(__name__)
 
 IMAGE_TOKEN = "<|image_pad|>"
 ACTION_CODEC_FOLDER = "action_codec"
@@ -68,7 +72,10 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             State statistics per dataset key, which normalise the state as `norm_stats` do the actions.
         lowercase_instruction (`bool`, *optional*, defaults to `False`): As NORA's RLDS pipeline does.
         conventions (`dict`, *optional*):
-            Per dataset key, what else the data was recorded with (camera, renderer, control rate, gripper sign ...).
+            Per dataset key, what else the data was recorded with (renderer, crop, success rule ...).
+        embodiments (`dict[str, Embodiment]`, *optional*):
+            Per dataset key, the contract of the data that the policy was trained on: cameras, names and units of actions and
+            state, gripper, control rate. [`~Nora15Processor.embodiment`] adds what this processor does to them.
         chat_template (`str`, *optional*): Overrides the tokenizer's.
     """
 
@@ -93,6 +100,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         state_stats: dict[str, ActionStatistics] | None = None,
         lowercase_instruction: bool = False,
         conventions: dict[str, dict[str, Any]] | None = None,
+        embodiments: Mapping[str, Embodiment | Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
     ):
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
@@ -124,6 +132,12 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         self.state_dim = state_dim
         self.lowercase_instruction = lowercase_instruction
         self.conventions = conventions or {}
+        self.embodiments = {
+            key: value
+            if isinstance(value, Embodiment)
+            else Embodiment.from_dict(value, f"embodiments[{key!r}] of the processor")
+            for key, value in (embodiments or {}).items()
+        }
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
         self.set_norm_stats(norm_stats or {}, state_stats)
         # Token ids of a prompt and of what follows the FAST tokens, by instruction and number of images.
@@ -166,6 +180,43 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         self.norm_stats = dict(norm_stats)
         self.state_stats = dict(state_stats or {})
 
+    def embodiment(self, dataset_key: str | None = None) -> Embodiment:
+        """
+        The policy's contract for one of its dataset keys: what the data were, and what this processor does to them.
+
+        Args:
+            dataset_key (`str`, *optional*): May be omitted when there is only one.
+        """
+        key = select_dataset_key(self.norm_stats, dataset_key)
+        relative = f", relative to the state: {self.delta_action_mask}" if self.delta_action_mask else ""
+        angles = f", wrapped: {self.angle_action_mask}" if self.angle_action_mask else ""
+        mode = self.normalization_mode
+        recorded = self.embodiments.get(key, Embodiment())
+        return replace(
+            recorded,
+            state_dim=recorded.state_dim if self.state_dim is None else self.state_dim,
+            action_dim=self.action_dim,
+            chunk_size=self.chunk_size,
+            image_size=self.image_size,
+            normalization=f"{mode}{', clipped' if self.clip_actions else ''}{relative}{angles}",
+            action_statistics=self.norm_stats[key].fingerprint(mode),
+            state_statistics=self.state_stats[key].fingerprint(mode) if self.state_dim is not None else None,
+            instruction_format="lowercase" if self.lowercase_instruction else "as written",
+        )
+
+    def camera_names(self, dataset_key: str | None = None) -> tuple[str, ...] | None:
+        """
+        The cameras that the policy is shown, in their order; `None` where its repo does not name them.
+
+        Without a key where there are several, the answer is only known when all have the same cameras.
+        """
+        keys = [dataset_key] if dataset_key is not None else list(self.norm_stats)
+        known = {tuple(self.embodiments[key].cameras) for key in keys if self._names_cameras(key)}
+        return known.pop() if len(known) == 1 and all(map(self._names_cameras, keys)) else None
+
+    def _names_cameras(self, key: str) -> bool:
+        return key in self.embodiments and self.embodiments[key].cameras is not None
+
     @property
     def needs_state(self) -> bool:
         """Whether `state` has to be given where a chunk is predicted: the policy reads it or counts actions from it."""
@@ -188,8 +239,8 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         Model inputs for one observation or a batch of them; with `actions` also the training targets.
 
         Args:
-            images: One image (uint8 RGB, `(height, width, 3)` or PIL) per text, or a list of cameras per text. With a
-                single `text` a list is that observation's cameras.
+            images: One image (uint8 RGB, `(height, width, 3)` or PIL) per text, or the cameras of each text: a dictionary by
+                their names, or a list in the order of training. With a single `text` a list is that observation's cameras.
             text (`str` or `list[str]`): The instruction(s).
             actions (`np.ndarray` or `torch.Tensor` of shape `(batch, chunk_size, action_dim)`, *optional*):
                 Demonstrated chunks in physical units; `(chunk_size, action_dim)` with a single text.
@@ -216,6 +267,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f'return_tensors={return_tensors!r}: the policy takes PyTorch tensors, pass "pt".')
         texts, cameras = self._as_batch(images, text)
+        cameras = self._in_training_order(cameras, dataset_key)
         flat_images = [camera for row in cameras for camera in row]
         pixel_values, image_grid_thw = self._process_camera_images(flat_images, device)
         rows = [self.prompt_ids(instruction, len(row)) for instruction, row in zip(texts, cameras, strict=True)]
@@ -343,10 +395,43 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                     f"images has {found} for {len(texts)} texts; expected one image or list of cameras each."
                 )
             rows = images
-        cameras = [[row] if isinstance(row, ImageLike) else list(row) for row in rows]
+        cameras = [
+            [row] if isinstance(row, ImageLike) else row if isinstance(row, Mapping) else list(row) for row in rows
+        ]
         if not cameras or not all(cameras):
             raise ValueError("text is empty or an instruction has no image: each needs at least one.")
         return texts, cameras
+
+    def _in_training_order(
+        self, cameras: Sequence[list[ImageLike] | Mapping[str, ImageLike]], dataset_key: str | Sequence[str] | None
+    ) -> list[list[ImageLike]]:
+        """
+        The pictures of each row in the order of training.
+
+        Raises:
+            ValueError: Another number of them, a camera that is missing, or one that the policy was not trained on.
+        """
+        by_row = dataset_key is not None and not isinstance(dataset_key, str)
+        ordered = []
+        for number, row in enumerate(cameras):
+            key = dataset_key[number] if by_row and number < len(dataset_key) else dataset_key
+            names = self.camera_names(None if by_row and key is dataset_key else key)
+            shown = f"the cameras {list(row)}" if isinstance(row, Mapping) else f"{len(row)} picture(s)"
+            if names is None:
+                if isinstance(row, Mapping) and len(row) > 1:
+                    raise ValueError(
+                        f"images names {shown}, but this policy's repo does not say which cameras it was trained on. Pass a "
+                        "list in the order of training, or complete processor.embodiments."
+                    )
+            elif set(row) != set(names) if isinstance(row, Mapping) else len(row) != len(names):
+                raise ValueError(
+                    f"images has {shown}, but the policy was trained on {len(names)} camera(s): {', '.join(names)}. Show it "
+                    "each of these and no other."
+                )
+            if isinstance(row, Mapping):
+                row = [row[name] for name in names or row]
+            ordered.append(row)
+        return ordered
 
     def _process_camera_images(
         self, images: list[ImageLike], device: torch.device | str | None
@@ -483,6 +568,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             output = super().to_dict()
         finally:
             self.action_codec = codec
+        output["embodiments"] = {key: embodiment.to_dict() for key, embodiment in self.embodiments.items()}
         return {
             key: value for key, value in output.items() if key not in ("action_codec", "norm_stats", "state_stats")
         }
@@ -548,8 +634,13 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         }
         if settings.get("processor_class") != cls.__name__:
             checkpoint = Checkpoint(pretrained_model_name_or_path, options)
-            parts = load_processor_parts(checkpoint, find_processor_sources(checkpoint, **sources))
-            return cls(*parts, **{key: value for key, value in kwargs.items() if key not in options})
+            tokenizer, codec, norm_stats = load_processor_parts(
+                checkpoint, find_processor_sources(checkpoint, **sources)
+            )
+            settings = {"embodiments": released_embodiments(norm_stats)} | kwargs
+            return cls(
+                tokenizer, codec, norm_stats, **{key: value for key, value in settings.items() if key not in options}
+            )
         given = [name for name, source in sources.items() if source is not None]
         if given:
             raise ValueError(
@@ -567,6 +658,12 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         processor.action_codec = codec
         state_stats = None if processor.state_dim is None else load_norm_stats(stats_file, "proprio")
         processor.set_norm_stats(load_norm_stats(stats_file), state_stats)
+        unknown = sorted(processor.norm_stats.keys() - processor.embodiments.keys())
+        if unknown:
+            logger.warning(
+                f"{str(pretrained_model_name_or_path)!r} does not say which cameras, actions and states its dataset keys "
+                f"{unknown} mean, so that nothing can be checked against them. Set processor.embodiments and save it again."
+            )
         return processor
 
 

@@ -2,6 +2,7 @@
 """Where the parts of a processor come from for checkpoints published without one: several repos, as the authors' code does."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers.utils import cached_file, logging
 
 from ..actions.fast_codec import FastActionTokenizer
 from ..actions.normalization import ActionStatistics, load_norm_stats
+from ..embodiment.embodiment import Camera, Embodiment
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.stored_tensors import find_file, stored_settings
 from ..repo_files.verified_download import load_verified
@@ -20,6 +22,13 @@ RELEASED_BACKBONE = "declare-lab/nora"
 RELEASED_ACTION_CODEC = "physical-intelligence/fast"
 NORM_STATS_FILE = "norm_stats.json"
 FIRST_ACTION_TOKEN_ID = 151665
+
+_RELEASED_EMBODIMENT = Embodiment(
+    cameras={"image": Camera(height=224, width=224, role="external")},
+    action_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+    delta_actions=(True, True, True, True, True, True, False),
+    gripper="1 = open, 0 = closed",
+)
 
 logger = logging.get_logger(__name__)
 
@@ -117,6 +126,11 @@ def load_processor_parts(
     return tokenizer, codec, load_norm_stats(norm_stats_file)
 
 
+def released_embodiments(norm_stats: Mapping[str, ActionStatistics]) -> dict[str, Embodiment]:
+    """What is known of all data of NORA's training, by the keys of its statistics: that of OpenVLA's datasets."""
+    return {key: _RELEASED_EMBODIMENT for key, statistics in norm_stats.items() if len(statistics) == 7}
+
+
 def check_action_tokens(tokenizer: PreTrainedTokenizerBase, num_action_tokens: int, source: str) -> None:
     """Raises a ValueError unless `<robot_action_i>` has the id 151665 + i for every FAST token i."""
     names = [f"<robot_action_{i}>" for i in range(num_action_tokens)]
@@ -139,4 +153,5 @@ __all__ = [
     "check_action_tokens",
     "find_processor_sources",
     "load_processor_parts",
+    "released_embodiments",
 ]

@@ -18,6 +18,7 @@ from transformers import ProcessorMixin
 from ..cards.dataset_configs import dataset_configs
 from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..data.lerobot_dataset import LeRobotDataset, Sample
+from ..data.policy_fit import fit_dataset
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..runtime.cpu_threads import current_threads, resume_threads
@@ -84,11 +85,15 @@ def build_preferences(
 
     Raises:
         FileExistsError: the folder holds something else, or a run with other arguments.
-        ValueError: no states, another chunk size or action dimension, or no pair left.
+        ValueError: no states, another chunk size or action dimension, a dataset or a reward that does not fit the policy, or
+            no pair left.
     """
     folder = Path(folder)
     sampler = sampler or FlowSampler()
     _check_arguments(policy, dataset, indices, num_noisy_negatives, noise_std)
+    dataset = fit_dataset(dataset, processor)
+    embodiment = processor.embodiment(dataset.dataset_key)
+    reward.check_policy(embodiment)
     settings = PreferenceSettings(
         policy=artefact_name(policy.config.name_or_path),
         policy_fingerprint=fingerprint(policy.state_dict()),
@@ -109,6 +114,7 @@ def build_preferences(
         shard_size=shard_size,
         batch_size=batch_size,
         seed=seed,
+        embodiment=embodiment.to_dict(),
     )
     record = _open_record(folder, settings, list(indices), provenance or {})
     labelling = _Labelling(policy, processor, dataset, reward, sampler, settings)
@@ -180,6 +186,7 @@ def regenerate_candidates(
     options = {key: value for key, value in settings.sampler.items() if key != "type"}
     sampler = {kind.__name__: kind for kind in (FlowSampler, FastSampler)}[settings.sampler["type"]](**options)
     batches = dict(batch for shard in _shards(record) for batch in shard)
+    dataset = fit_dataset(dataset, processor)
     samples = [dataset[position] for position in batches[row["sampling_batch"]]]
     candidates = _sampled(policy, processor, samples, settings, sampler)
     return candidates[[sample["index"] for sample in samples].index(row["state_index"])]

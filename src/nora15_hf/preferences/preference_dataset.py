@@ -13,11 +13,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from transformers import ProcessorMixin
 
+from ..embodiment.embodiment import Embodiment
+from ..embodiment.junctions import PREFERENCES, STATE_ITEMS, check_junction
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import fingerprint
 from ..repo_files.verified_download import load_verified
-from .preference_record import PROVENANCE_FILE, PreferenceRecord, with_preference_info
+from .preference_record import PROVENANCE_FILE, PreferenceRecord, preference_info, with_preference_info
 
 logger = logging.getLogger(__name__)
 
@@ -106,17 +108,21 @@ def load_preferences(
     dataset = load_dataset("parquet", data_files={"train": str(folder / DATA_FILES)}, split="train")
     if policy is None:
         return with_preference_info(dataset, record, sampled_by_policy=None)
+    dataset = with_preference_info(dataset, record, is_sampler(policy, record, name=str(folder_or_repo)))
     check_preferences(dataset, policy.config, processor, name=str(folder_or_repo))
-    is_sampler = fingerprint(policy.state_dict()) == record.settings.policy_fingerprint
-    if not is_sampler:
+    return dataset
+
+
+def is_sampler(policy: Nora15ForActionPrediction, record: PreferenceRecord, *, name: str) -> bool:
+    """Whether the candidates of a preference set were sampled from these weights, which DPO assumes; warns if not."""
+    settings = record.settings
+    found = fingerprint(policy.state_dict()) == settings.policy_fingerprint
+    if not found:
         logger.warning(
-            "The candidates in %s were sampled from other weights (%r) than those of the policy (%r). DPO assumes "
-            "that they are its own.",
-            folder_or_repo,
-            record.settings.policy,
-            policy.config.name_or_path,
+            f"The candidates in {name} were sampled from other weights ({settings.policy!r}) than those of the policy "
+            f"({policy.config.name_or_path!r}). DPO assumes that they are its own."
         )
-    return with_preference_info(dataset, record, is_sampler)
+    return found
 
 
 def _local_folder(folder_or_repo: str | Path, revision: str | None, token: str | None) -> Path:
@@ -158,7 +164,7 @@ def check_preferences(
 
     Raises:
         TypeError: not a [`~datasets.Dataset`].
-        ValueError: a missing column, no rows, another chunk shape or dataset key than the policy's, a number that is
+        ValueError: a missing column, no rows, candidates of a policy with another contract, another chunk shape or dataset key than the policy's, a number that is
             not finite, or a chosen chunk equal to the rejected one.
     """
     if not isinstance(dataset, Dataset):
@@ -176,6 +182,16 @@ def check_preferences(
         raise ValueError(
             f"{name} holds chunks normalised for dataset_key {sorted(unknown)}, but the policy knows "
             f"{sorted(processor.norm_stats)}. Build the preferences with this policy and its processor."
+        )
+    info = preference_info(dataset)
+    if info is not None and info.record.settings.dataset_key in processor.norm_stats:
+        key, told = info.record.settings.dataset_key, info.record.settings.embodiment or {}
+        check_junction(
+            PREFERENCES,
+            processor.embodiment(key),
+            Embodiment.from_dict(told, f"settings.embodiment of {name}"),
+            names=("policy", name),
+            leave_out=() if processor.needs_state else STATE_ITEMS,
         )
     pairs = dataset.select_columns(["chosen", "rejected"]).with_format(None)[:]
     check_pairs(pairs["chosen"], pairs["rejected"], (config.chunk_size, config.action_dim), name=name)
@@ -212,6 +228,7 @@ __all__ = [
     "DATA_FILES",
     "check_pairs",
     "check_preferences",
+    "is_sampler",
     "load_preferences",
     "preference_features",
 ]

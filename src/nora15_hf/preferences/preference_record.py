@@ -32,6 +32,7 @@ class PreferenceSettings:
         pairing (`str`), min_margin (`float`): See [`~nora15_hf.preferences.select_pairs`].
         shard_size (`int`), batch_size (`int`): States per file and per pass.
         seed (`int`): Of noise and random choices.
+        embodiment (`dict`, *optional*): The policy's contract, see [`~nora15_hf.embodiment.Embodiment.to_dict`].
     """
 
     policy: str
@@ -51,6 +52,7 @@ class PreferenceSettings:
     shard_size: int
     batch_size: int
     seed: int
+    embodiment: dict[str, Any] | None = None
 
     @property
     def chunks_per_state(self) -> int:

@@ -7,12 +7,15 @@ it. Weights are those of arXiv 2511.14659 (section 3) and of its released code.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from ..clips.clip_conventions import ClipConventions
 from ..data.lerobot_dataset import LeRobotDataset, Sample
+from ..embodiment.embodiment import Embodiment
+from ..embodiment.junctions import ACTION_ITEMS, NORMALIZATION_ITEMS, WORLD_MODEL, check_junction
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..vjepa2_ac.modeling_vjepa2_ac import VJEPA2ACModel
 from ..vjepa2_ac.processing_vjepa2_ac import VJEPA2ACProcessor
@@ -61,6 +64,14 @@ class Reward(Protocol):
 
     def score(self, batch: RewardBatch) -> torch.Tensor:
         """float32 `(B, N)`, higher is better."""
+
+
+@runtime_checkable
+class PolicyBoundReward(Protocol):
+    """A reward that can only judge some policies."""
+
+    def check_policy(self, policy: Embodiment) -> None:
+        """Raises a `ValueError` when it cannot judge a policy of this contract."""
 
 
 class GroundTruthActionReward:
@@ -140,11 +151,14 @@ class WorldModelGoalReward:
         released_horizon (`bool`, *optional*, defaults to `False`):
             Whether to ignore the last action of every chunk, as the released labelling code does (it imagines four
             steps of a chunk of five). By default all actions count.
+        conventions ([`ClipConventions`], *optional*):
+            What the world model was trained on. It is then shown the camera that it knows, whichever the policy sees, and a
+            policy of other units, normalisation or control rate is refused.
         metric_actions ([`MetricActions`], *optional*):
             With a metric world model only: turns the candidates into pose differences and knows the poses of the states.
 
     Raises:
-        ValueError: another goal; a metric world model without `metric_actions`, or they for another world model; (of
+        ValueError: another goal; (of `check_policy`) a policy whose actions mean something else; a metric world model without `metric_actions`, or they for another world model; (of
             `score`) a world model of another action dimension than the candidates, or chunks too short for
             `released_horizon`.
 
@@ -155,6 +169,7 @@ class WorldModelGoalReward:
     >>> reward = WorldModelGoalReward(
     ...     world_model,
     ...     world_model_processor,
+    ...     conventions=conventions,
     ...     metric_actions=MetricActions(policy_processor, demonstrations, conventions.state_key),
     ... )  # doctest: +SKIP
     ```
@@ -167,6 +182,7 @@ class WorldModelGoalReward:
         goal: str = "end",
         released_horizon: bool = False,
         *,
+        conventions: ClipConventions | None = None,
         metric_actions: MetricActions | None = None,
     ):
         if goal not in GOALS:
@@ -190,6 +206,7 @@ class WorldModelGoalReward:
         self.processor = processor
         self.goal = goal
         self.released_horizon = released_horizon
+        self.conventions = conventions
         self._metric = metric_actions
         self._fingerprint = fingerprint(world_model.state_dict())
         # One goal serves all states of an episode. Kept on the CPU: a real model's latents take 1.4 MB each.
@@ -204,7 +221,23 @@ class WorldModelGoalReward:
             "world_model": artefact_name(self.world_model.config.name_or_path),
             "world_model_fingerprint": self._fingerprint,
         }
+        if self.conventions is not None:
+            settings["camera"] = self.conventions.image_key
         return settings if self._metric is None else settings | {"pose_key": self._metric.pose_key}
+
+    def check_policy(self, policy: Embodiment) -> None:
+        """
+        Compares a policy's contract with that of the world model.
+
+        Raises:
+            EmbodimentError: The same numbers mean other motions to the two.
+        """
+        contract = Embodiment() if self.conventions is None else self.conventions.contract
+        # Pose differences are made for the world model, from whatever the policy's actions are.
+        of_numbers = () if self._metric is None else (*NORMALIZATION_ITEMS, *ACTION_ITEMS)
+        check_junction(
+            WORLD_MODEL, policy, contract, names=("policy", "world model"), leave_out=("cameras", *of_numbers)
+        )
 
     @torch.no_grad()
     def score(self, batch: RewardBatch) -> torch.Tensor:
@@ -228,12 +261,17 @@ class WorldModelGoalReward:
             candidates = candidates[:, :, :-1]
         if self.goal == "subgoal":
             positions = [batch.dataset.subgoal_index(index, candidates.shape[2]) for index in batch.indices]
-            goals = self._encode([batch.dataset.frame(position) for position in positions])
+            goals = self._encode(self._frames(batch.dataset, positions))
         else:
             goals = self._encode_end_goals(batch)
-        current = self._encode([sample["images"][0] for sample in batch.samples])
+        current = self._encode(self._frames(batch.dataset, batch.indices))
         imagined = model.rollout(current[:, None], candidates.to(model.device), states, last_only=True)
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
+
+    def _frames(self, dataset: LeRobotDataset, positions: Sequence[int]) -> list[np.ndarray]:
+        """Pictures of the camera that the world model was trained on; of the first one where that is not known."""
+        key = None if self.conventions is None else self.conventions.image_key
+        return [dataset.frame(position, key) for position in positions]
 
     def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:
         clips = np.stack(frames)[:, None]
@@ -250,7 +288,7 @@ class WorldModelGoalReward:
             keys.append((batch.dataset, position))
         new = sorted({position for _, position in keys if (batch.dataset, position) not in self._end_goals})
         if new:
-            latents = self._encode([batch.dataset.frame(position) for position in new]).cpu()
+            latents = self._encode(self._frames(batch.dataset, new)).cpu()
             self._end_goals.update(zip([(batch.dataset, position) for position in new], latents, strict=True))
         return torch.stack([self._end_goals[key] for key in keys])
 
@@ -289,6 +327,12 @@ class WeightedReward:
 
     def score(self, batch: RewardBatch) -> torch.Tensor:
         return self.combine(self.score_each(batch))
+
+    def check_policy(self, policy: Embodiment) -> None:
+        """See [`PolicyBoundReward`]; asks every reward that is one."""
+        for reward, _ in self.rewards.values():
+            if isinstance(reward, PolicyBoundReward):
+                reward.check_policy(policy)
 
     def score_each(self, batch: RewardBatch) -> dict[str, torch.Tensor]:
         """
@@ -336,6 +380,7 @@ def preset_reward(
     released_horizon: bool = False,
     standardize: bool = False,
     ground_truth: GroundTruthActionReward | None = None,
+    conventions: ClipConventions | None = None,
     metric_actions: MetricActions | None = None,
 ) -> WeightedReward:
     """
@@ -349,13 +394,14 @@ def preset_reward(
         released_horizon (`bool`, *optional*, defaults to `False`): see [`WorldModelGoalReward`].
         standardize (`bool`, *optional*, defaults to `False`): see [`WeightedReward`].
         ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
+        conventions ([`ClipConventions`], *optional*): see [`WorldModelGoalReward`].
         metric_actions ([`MetricActions`], *optional*): see [`WorldModelGoalReward`].
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
     rewards = {
         "world_model": WorldModelGoalReward(
-            world_model, processor, goal, released_horizon, metric_actions=metric_actions
+            world_model, processor, goal, released_horizon, conventions=conventions, metric_actions=metric_actions
         ),
         "ground_truth": ground_truth or GroundTruthActionReward(),
     }

@@ -12,7 +12,7 @@ from transformers import ProcessorMixin
 from ..control.flow_chunk_policy import FlowChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
 from ..evaluation.demonstrations import require_expert
-from ..evaluation.environment_fit import check_conventions, check_policy_fits
+from ..evaluation.environment_fit import check_policy_fits, check_recording_fits
 from ..evaluation.lockstep import DrivenEpisode, drive_in_lockstep
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..simulation.simulation_pool import SimulationPool
@@ -64,7 +64,8 @@ class SimulatorSuccessReward:
     ):
         if not 0 < discount <= 1:
             raise ValueError(f"discount={discount} must lie in (0, 1].")
-        check_conventions(dataset.conventions, pool.spec, processor)
+        check_recording_fits(dataset, pool.spec)
+        check_policy_fits(processor, pool.spec, dataset.dataset_key)
         if policy is None:
             require_expert(pool.spec)
         else:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clips.clip_conventions import ClipConventions
 from ..preferences.dataset_builder import build_preferences
 from ..preferences.rewards import preset_reward
 from ..trainers.policy_setup import complete_chunk_indices
@@ -21,7 +22,12 @@ def build_preference_dataset(output: Path, config: QuickstartConfig) -> dict[str
     """Candidates of the SFT policy at demonstrated states; best against worst by the paper's reward."""
     policy, processor = load_policy(output / "policy-sft")
     world_model = VJEPA2ACModel.from_pretrained(output / "world-model", dtype=torch.float32)
-    reward = preset_reward(REWARD_PRESET, world_model, VJEPA2ACProcessor.from_pretrained(output / "world-model"))
+    reward = preset_reward(
+        REWARD_PRESET,
+        world_model,
+        VJEPA2ACProcessor.from_pretrained(output / "world-model"),
+        conventions=ClipConventions.from_pretrained(output / "world-model"),
+    )
     dataset = open_demonstrations(output, config)
     indices = complete_chunk_indices(dataset)
     chosen = np.random.default_rng(config.seed).permutation(len(indices))[: config.preference_states]

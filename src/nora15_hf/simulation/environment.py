@@ -62,9 +62,13 @@ class EnvironmentSpec:
         cameras (`Mapping[str, tuple[int, int]]`): camera name to height and width of its pictures. The order is that in
             which a policy gets them. A camera is recorded as [`camera_feature`] tells.
         action_names (`tuple[str, ...]`): one per dimension of an action.
-        gripper (`str`, *optional*): what the gripper's number means, for cards.
+        action_units (`tuple[str, ...]`, *optional*): one per dimension.
+        delta_actions (`tuple[bool, ...]`, *optional*): per dimension whether it is a change in one step, not a target.
+        gripper (`str`, *optional*): what the gripper's number means.
         action_limits (`tuple[float, float]`): every number of an action is clipped to these.
         state_dim (`int` or `None`): width of the state, `None` without one.
+        state_names (`tuple[str, ...]`, *optional*), state_units (`tuple[str, ...]`, *optional*): one per dimension.
+        camera_roles (`Mapping[str, str]`, *optional*): camera name to where it is mounted, as `"external"` or `"wrist"`.
         control_rate (`int`): steps per second of simulated time.
         max_steps (`int`): steps of an episode at most.
         has_expert (`bool`): environments are [`ExpertEnvironment`]s.
@@ -87,7 +91,12 @@ class EnvironmentSpec:
     max_steps: int
     conventions: Mapping[str, Any]
     binding_conventions: tuple[str, ...]
+    action_units: tuple[str, ...] | None = None
+    delta_actions: tuple[bool, ...] | None = None
     gripper: str | None = None
+    state_names: tuple[str, ...] | None = None
+    state_units: tuple[str, ...] | None = None
+    camera_roles: Mapping[str, str] = field(default_factory=dict)
     action_limits: tuple[float, float] = (-1.0, 1.0)
     has_expert: bool = False
     hand_dims: int = 3

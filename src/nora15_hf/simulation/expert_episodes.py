@@ -38,8 +38,10 @@ def recorded_features(spec: EnvironmentSpec) -> dict[str, dict]:
         camera_feature(camera): {"dtype": "image", "shape": (*size, 3)} for camera, size in spec.cameras.items()
     }
     if spec.state_dim is not None:
-        features[STATE] = {"dtype": "float32", "shape": (spec.state_dim,)}
-    return features | {name: {"dtype": "float32", "shape": (spec.action_dim,)} for name in (ACTION, EXECUTED_ACTION)}
+        names = None if spec.state_names is None else list(spec.state_names)
+        features[STATE] = {"dtype": "float32", "shape": (spec.state_dim,), "names": names}
+    action = {"dtype": "float32", "shape": (spec.action_dim,), "names": list(spec.action_names)}
+    return features | dict.fromkeys((ACTION, EXECUTED_ACTION), action)
 
 
 def record_steps(

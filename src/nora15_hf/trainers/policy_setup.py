@@ -1,9 +1,9 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """A policy that is ready to be trained on a dataset: its statistics, its state input, its quantised backbone."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from ..actions import FastActionTokenizer
 from ..actions.normalization import normalize
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_mixture import LeRobotMixture
-from ..data.policy_fit import check_dataset_fits
+from ..data.policy_fit import arranged_for, fit_dataset, policy_contract
 from ..data.statistics import compute_statistics
-from ..evaluation.environment_fit import CAMERA_NAMES
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..nora15.presets import tiny_policy
-from ..simulation.environment import camera_name
+
+logger = logging.getLogger(__name__)
 
 TINY_NORMALIZATION_MODE = "min_max"
 TINY_FAST_VOCABULARY = 256
@@ -73,7 +73,8 @@ def tiny_policy_for(
         state_dim=members[0].state_dim if state_input else None,
         state_stats={key: found["state"] for key, found in statistics.items()} if state_input else None,
         normalization_mode=TINY_NORMALIZATION_MODE,
-        conventions={member.dataset_key: _conventions(member) for member in members},
+        conventions={member.dataset_key: member.conventions for member in members},
+        embodiments={member.dataset_key: policy_contract(member) for member in members},
         seed=seed,
     )
 
@@ -85,11 +86,13 @@ def load_policy_for(
     state_input: bool = False,
     quantization_config: BitsAndBytesConfig | None = None,
     revision: str | None = None,
+    strict: bool = False,
 ) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
     """
     A checkpoint to be trained on a dataset: float32 weights, and the dataset's statistics in the processor.
 
-    Statistics that the checkpoint already has for a dataset's key are kept, since its weights were trained with them.
+    Statistics and contract that the checkpoint already has for a dataset's key are kept, since its weights were trained
+    with them, and compared with the dataset's.
 
     Args:
         source (`str` or `Path`): Folder or Hub id of the policy.
@@ -99,9 +102,11 @@ def load_policy_for(
             dropped, as nothing is known of their states.
         quantization_config (`BitsAndBytesConfig`, *optional*): Of the backbone, to be trained through adapters.
         revision (`str`, *optional*): Branch, tag or commit of the policy's repo.
+        strict (`bool`, *optional*, defaults to `False`): See [`~nora15_hf.data.check_dataset_fits`].
 
     Raises:
-        ValueError: The dataset has another action width or state width than the policy, or no state.
+        ValueError: The dataset has another action width or state width than the policy, no state, or other cameras,
+            actions or states than the policy's key of the same name.
     """
     model = Nora15ForActionPrediction.from_pretrained(
         source, dtype=torch.float32, quantization_config=quantization_config, revision=revision
@@ -118,7 +123,10 @@ def load_policy_for(
         action_stats, state_stats = {}, {}
     for member in members:
         key = member.dataset_key
-        processor.conventions[key] = _conventions(member)
+        processor.conventions.setdefault(key, member.conventions)
+        if key not in processor.embodiments:
+            _tell_other_cameras(processor, member)
+        member = arranged_for(member, processor)
         if key in action_stats:
             continue
         found = compute_statistics(
@@ -128,13 +136,18 @@ def load_policy_for(
         if processor.state_dim is not None:
             state_stats[key] = found["state"]
     processor.set_norm_stats(action_stats, state_stats)
-    check_dataset_fits(dataset, processor)
+    fit_dataset(dataset, processor, strict=strict)
     return model, processor
 
 
-def _conventions(member: LeRobotDataset) -> dict[str, Any]:
-    """The dataset's conventions, and which cameras the policy is trained on in which order."""
-    return member.conventions | {CAMERA_NAMES: [camera_name(key) for key in member.image_keys]}
+def _tell_other_cameras(processor: Nora15Processor, member: LeRobotDataset) -> None:
+    """Says that a dataset that is new to a policy shows it more or fewer cameras than those it has seen so far."""
+    seen = {len(embodiment.cameras) for embodiment in processor.embodiments.values() if embodiment.cameras}
+    if seen and len(member.camera_names) not in seen:
+        logger.warning(
+            f"The policy was trained on {sorted(seen)} camera(s) so far; dataset {member.dataset_key!r} shows it "
+            f"{len(member.camera_names)}: {', '.join(member.camera_names)}. Choose with image_keys if that is not meant."
+        )
 
 
 __all__ = [

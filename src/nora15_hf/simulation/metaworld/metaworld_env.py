@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 from .renderers import available_renderer, make_renderer
 
 ACTION_NAMES = ("hand dx", "hand dy", "hand dz", "gripper")
-STATE_SIZE = 4
+STATE_NAMES = ("hand x", "hand y", "hand z", "gripper opening")
 CONTROL_RATE = 80  # steps per second: 5 physics steps of 2.5 ms
 METAWORLD_STEP_LIMIT = 500
 
@@ -75,8 +75,13 @@ class MetaWorldEnv:
             tasks=METAWORLD_TASKS,
             cameras={"image": (image_size, image_size)},
             action_names=ACTION_NAMES,
+            action_units=("cm", "cm", "cm", "share of the full effort"),
+            delta_actions=(True, True, True, False),
             gripper="effort in [-1, 1], +1 closes",
-            state_dim=STATE_SIZE,
+            state_dim=len(STATE_NAMES),
+            state_names=STATE_NAMES,
+            state_units=("m", "m", "m", "share of the full opening"),
+            camera_roles={"image": "external"},
             control_rate=CONTROL_RATE,
             max_steps=max_steps,
             has_expert=True,
@@ -162,7 +167,7 @@ class MetaWorldEnv:
         goal = self._env._target_pos if self._show_goal else None
         return Observation(
             images={"image": self._renderer.render(self._env.data, goal)},
-            state=self._metaworld_observation[:STATE_SIZE].astype(np.float32),
+            state=self._metaworld_observation[: len(STATE_NAMES)].astype(np.float32),
             instruction=self.task.instruction,
         )
 

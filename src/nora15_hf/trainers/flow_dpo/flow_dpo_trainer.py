@@ -7,7 +7,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ...cards.card_info import PolicyCardInfo
 from ...nora15.alternative_answers import answer_log_probs
 from ...nora15.flow_matching import FlowDraws, draw_flow_samples, flow_loss
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
-from ...preferences.preference_dataset import check_preferences
+from ...preferences.preference_dataset import check_preferences, is_sampler
 from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import fingerprint
 from ..argument_checks import check_training
@@ -160,6 +160,15 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
                     check_action_tokens(dataset, processing_class, name=name)
         # Kept here, because it is lost when the reference's values are added as columns.
         self.preference_info = preference_info(train_dataset)
+        if (
+            self.preference_info is not None
+            and self.preference_info.sampled_by_policy is None
+            # Adapters and weights in 4 bits have other names and bits than what was sampled from.
+            and not has_adapters
+            and not hasattr(policy.config, "quantization_config")
+        ):
+            sampled = is_sampler(policy, self.preference_info.record, name="train_dataset")
+            self.preference_info = replace(self.preference_info, sampled_by_policy=sampled)
         if args.freeze_backbone:
             freeze_backbone(policy, ref_model, has_adapters)
         precompute = args.precompute_ref_log_probs

@@ -20,7 +20,7 @@ from ...data.collator import PolicyCollator
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
-from ...data.policy_fit import check_dataset_fits
+from ...data.policy_fit import fit_dataset
 from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
 from ...nora15.flow_matching import draw_flow_samples
 from ..argument_checks import check_training
@@ -114,9 +114,11 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
                 f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
                 "missing: it knows the units of the actions and belongs into the repo. Give it."
             )
-        for dataset in (train_dataset, eval_dataset):
-            if processing_class is not None and isinstance(dataset, _CHECKED):
-                check_dataset_fits(dataset, processing_class)
+        if processing_class is not None:
+            train_dataset, eval_dataset = (
+                fit_dataset(dataset, processing_class) if isinstance(dataset, _CHECKED) else dataset
+                for dataset in (train_dataset, eval_dataset)
+            )
         if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
             raise ValueError(
                 "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "

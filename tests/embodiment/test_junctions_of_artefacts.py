@@ -1,0 +1,412 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Two real artefacts that meet: what is arranged, what is refused, what is said."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.control import Nora15ControlPolicy
+from nora15_hf.data import (
+    LeRobotDataset,
+    LeRobotMixture,
+    LeRobotStream,
+    LeRobotWriter,
+    check_dataset_fits,
+    fit_dataset,
+)
+from nora15_hf.data.lerobot_stream import LeRobotStreamMixture
+from nora15_hf.doctor import examine_policy
+from nora15_hf.embodiment import Camera, Embodiment
+from nora15_hf.nora15 import Nora15Processor
+from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.nora15.released_processor import released_embodiments
+from nora15_hf.preferences import GroundTruthActionReward, WeightedReward, build_preferences, load_preferences
+from nora15_hf.preferences.rewards import WorldModelGoalReward
+from nora15_hf.trainers import load_policy_for, tiny_policy_for
+from nora15_hf.vjepa2_ac import tiny_world_model
+
+COLOURS = {"top": 10, "wrist": 200, "side": 90}
+# What each dimension is, so that a mistaken one shows in its value.
+VALUES = {"x": 0.1, "y": 0.2, "gripper": 0.9}
+STATES = {"px": -0.3, "py": 0.7}
+
+
+def pictures(camera: str) -> np.ndarray:
+    """Twelve that differ, of one colour on average."""
+    noise = np.random.default_rng(len(camera)).integers(-9, 10, (12, 56, 56, 3))
+    return np.uint8(COLOURS[camera] + noise)
+
+
+def record(
+    root: Path,
+    cameras=("top", "wrist"),
+    actions=("x", "y", "gripper"),
+    states=("px", "py"),
+    *,
+    fps=10,
+    scale=1.0,
+    told=None,
+    episodes=2,
+) -> Path:
+    """Episodes whose pictures have one colour per camera, and whose numbers vary a little around those of their names."""
+    random = np.random.default_rng(0)
+    features = {f"observation.images.{name}": {"dtype": "image", "shape": (56, 56, 3)} for name in cameras}
+    features["observation.state"] = {"dtype": "float32", "shape": (len(states),), "names": list(states)}
+    features["action"] = {"dtype": "float32", "shape": (len(actions),), "names": list(actions)}
+    conventions = {} if told is None else {"embodiment": told}
+    writer = LeRobotWriter(root, fps=fps, robot_type="arm", features=features, conventions=conventions)
+    for _ in range(episodes):
+        noise = 0.05 * random.uniform(-1, 1, (12, 1))
+        frames = {f"observation.images.{name}": pictures(name) for name in cameras}
+        frames["observation.state"] = np.float32(np.array([STATES.get(name, 0.0) for name in states]) + noise)
+        frames["action"] = np.float32(scale * (np.array([VALUES.get(name, 0.5) for name in actions]) + noise))
+        writer.add_episode("pick", frames)
+    return writer.finalize()
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("recordings")
+    record(root / "arm")
+    record(root / "turned", ("wrist", "top"), ("gripper", "x", "y"), ("py", "px"))
+    record(root / "three", ("side", "top", "wrist"))
+    record(root / "one", ("top",))
+    record(root / "other", ("top", "side"))
+    record(root / "other_actions", actions=("x", "z", "gripper"))
+    record(root / "metres", scale=10.0)
+    record(root / "fast", fps=20)
+    record(root / "told", told={"gripper": "1 = closed", "action_units": ["m", "m", "1"]})
+    record(root / "told_otherwise", told={"gripper": "1 = open", "action_units": ["cm", "cm", "1"]})
+    return root
+
+
+@pytest.fixture(scope="module")
+def policy(recordings):
+    """For two cameras, with the state as an input."""
+    return tiny_policy_for(LeRobotDataset(recordings / "arm"), ["pick"], image_size=56, state_input=True)
+
+
+def close_to(sample, names=("x", "y", "gripper"), states=("px", "py"), cameras=("top", "wrist")) -> bool:
+    """Whether a sample shows and says what these names mean, in this order."""
+    return (
+        [round(image.mean()) for image in sample["images"]] == [COLOURS[name] for name in cameras]
+        and np.allclose(sample["actions"][0], [VALUES[name] for name in names], atol=0.06)
+        and np.allclose(sample["state"], [STATES[name] for name in states], atol=0.06)
+    )
+
+
+# -- datasets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["map-style", "stream"])
+def test_members_of_a_mixture_are_matched_by_name(recordings, kind):
+    if kind == "map-style":
+        mixture = LeRobotMixture([LeRobotDataset(recordings / name) for name in ("arm", "turned")])
+        samples = [mixture[index] for index in range(len(mixture))]
+    else:
+        streams = [LeRobotStream(recordings / name, repeat=True, shuffle_buffer_size=0) for name in ("arm", "turned")]
+        samples = [sample for sample, _ in zip(LeRobotStreamMixture(streams), range(20), strict=False)]
+    assert {sample["dataset_key"] for sample in samples} == {"arm", "turned"}
+    assert all(map(close_to, samples))
+
+
+def test_columns_follow_the_order_of_the_names(recordings):
+    arranged = LeRobotDataset(recordings / "turned").arranged(LeRobotDataset(recordings / "arm").embodiment)
+    back = arranged.arranged(LeRobotDataset(recordings / "turned").embodiment)
+    plain = LeRobotDataset(recordings / "turned")
+    assert (back.camera_names, back.action_names, back.state_names) == (
+        plain.camera_names,
+        plain.action_names,
+        plain.state_names,
+    )
+    np.testing.assert_array_equal(back.all_actions(), plain.all_actions())
+    np.testing.assert_array_equal(arranged.all_actions(), plain.all_actions()[:, [1, 2, 0]])
+    np.testing.assert_array_equal(arranged.all_states(), plain.all_states()[:, [1, 0]])
+    # A column is what was recorded.
+    np.testing.assert_array_equal(arranged.column("action"), plain.all_actions())
+    for part in arranged.split_by_episode(0.5, seed=0):
+        assert close_to(part[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("arm", "other"), r"cameras: member 'arm' \['top', 'wrist'\], member 'other' \['top', 'side'\]"),
+        (("arm", "other_actions"), r"action names: .*'y'.*'z'"),
+        (("told", "told_otherwise"), r"action units: .*'cm'.*gripper: member 'told' '1 = closed'"),
+    ],
+)
+def test_members_that_mean_something_else(recordings, names, message):
+    with pytest.raises(ValueError, match=message) as error:
+        LeRobotMixture([LeRobotDataset(recordings / name) for name in names])
+    assert "image_keys={name: feature}" in str(error.value)
+
+
+def test_the_caller_maps_names(recordings):
+    other = LeRobotDataset(
+        recordings / "other",
+        image_keys={"wrist": "observation.images.side", "top": "observation.images.top"},
+        action_names=["x", "y", "gripper"],
+    )
+    assert (other.camera_names, other.image_keys) == (
+        ("wrist", "top"),
+        ["observation.images.side", "observation.images.top"],
+    )
+    mixture = LeRobotMixture([LeRobotDataset(recordings / "arm"), other])
+    assert [round(image.mean()) for image in mixture[len(mixture) - 1]["images"]] == [COLOURS["top"], COLOURS["side"]]
+    with pytest.raises(ValueError, match=r"`action_names` is .*expected 3 different names"):
+        LeRobotDataset(recordings / "other", action_names=["x", "y"])
+    with pytest.raises(TypeError, match=r"expected a list of cameras, \['observation.images.top'\]"):
+        LeRobotDataset(recordings / "other", image_keys="observation.images.top")
+
+
+# -- a dataset and a policy -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["turned", "three"])
+def test_fine_tuning_matches_by_name(recordings, policy, name):
+    dataset = LeRobotDataset(recordings / name, dataset_key="arm")
+    assert close_to(fit_dataset(dataset, policy[1])[0])
+    with pytest.raises(ValueError, match=r"cameras in another order: policy \['top', 'wrist'\]"):
+        check_dataset_fits(dataset, policy[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("one", r"cameras: policy \['top', 'wrist'\], dataset 'arm' \['top'\]"),
+        ("other", "cameras: "),
+        ("other_actions", "action names: "),
+        ("fast", "control rate: policy 10, dataset 'arm' 20"),
+    ],
+)
+def test_fine_tuning_on_something_else(recordings, policy, name, message):
+    with pytest.raises(ValueError, match=message):
+        fit_dataset(LeRobotDataset(recordings / name, dataset_key="arm"), policy[1])
+
+
+def test_a_dataset_of_the_same_key_with_other_ranges(recordings, policy, tmp_path, caplog):
+    metres = LeRobotDataset(recordings / "metres", dataset_key="arm")
+    check_dataset_fits(metres, policy[1])
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    for part in ("actions of dataset 'arm' have other ranges", "x 0.0", "gripper ", "dataset_key of its own"):
+        assert part in record.message
+    with pytest.raises(ValueError, match="have other ranges"):
+        check_dataset_fits(metres, policy[1], strict=True)
+    for part in policy:
+        part.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="have other ranges"):
+        load_policy_for(tmp_path, metres, strict=True)
+    # The policy's own data.
+    check_dataset_fits(LeRobotDataset(recordings / "arm"), policy[1], strict=True)
+
+
+def test_training_writes_the_contract_of_a_key_without_one(recordings):
+    dataset = LeRobotDataset(recordings / "told")
+    _, processor = tiny_policy_for(dataset, ["pick"], image_size=56)
+    processor.embodiments.clear()
+    fit_dataset(dataset, processor)
+    contract = processor.embodiment()
+    assert (contract.gripper, contract.action_units, contract.control_rate) == ("1 = closed", ("m", "m", "1"), 10)
+    assert list(contract.cameras) == ["top", "wrist"]
+
+
+def test_a_new_key_keeps_those_that_a_policy_has(recordings, policy, tmp_path, caplog):
+    for part in policy:
+        part.save_pretrained(tmp_path)
+    _, processor = load_policy_for(tmp_path, LeRobotDataset(recordings / "one", dataset_key="one"))
+    assert processor.camera_names("arm") == ("top", "wrist")
+    assert processor.camera_names("one") == ("top",)
+    assert processor.camera_names() is None
+    assert "was trained on [2] camera(s) so far; dataset 'one' shows it 1: top" in caplog.text
+
+
+# -- the processor ----------------------------------------------------------------------------------------------------
+
+
+def test_the_contract_is_part_of_the_repo(policy, tmp_path, caplog):
+    processor = policy[1]
+    processor.save_pretrained(tmp_path)
+    loaded = Nora15Processor.from_pretrained(tmp_path)
+    assert caplog.records == []
+    assert loaded.embodiments == processor.embodiments
+    assert loaded.embodiment("arm") == processor.embodiment("arm")
+    file = tmp_path / "processor_config.json"
+    content = json.loads(file.read_text())
+    del content["embodiments"]
+    file.write_text(json.dumps(content))
+    old = Nora15Processor.from_pretrained(tmp_path)
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"{str(tmp_path)!r} does not say which cameras, actions and states its dataset keys ['arm'] mean, so that nothing "
+        "can be checked against them. Set processor.embodiments and save it again."
+    ]
+    assert old.camera_names() is None
+
+
+def test_released_checkpoints_get_what_is_known():
+    statistics = tiny_policy(action_dim=7)[1].norm_stats["default"]
+    contract = released_embodiments({"bridge_orig": statistics})["bridge_orig"]
+    assert contract.cameras == {"image": Camera(height=224, width=224, role="external")}
+    assert contract.action_names[-1] == "gripper"
+    assert contract.gripper == "1 = open, 0 = closed"
+    assert released_embodiments({"two arms": tiny_policy(action_dim=14)[1].norm_stats["default"]}) == {}
+
+
+PICTURES = {name: np.full((56, 56, 3), colour, np.uint8) for name, colour in COLOURS.items()}
+STATE = np.float32([-0.3, 0.7])
+
+
+def test_pictures_are_ordered_by_name(policy):
+    processor = policy[1]
+    by_list = processor(images=[[PICTURES["top"], PICTURES["wrist"]]], text=["pick"], state=STATE)
+    for cameras in (("top", "wrist"), ("wrist", "top")):
+        by_name = processor(images={name: PICTURES[name] for name in cameras}, text="pick", state=STATE)
+        assert by_name["pixel_values"].equal(by_list["pixel_values"])
+    _, unknown = tiny_policy(image_size=56)
+    assert unknown(images={"top": PICTURES["top"]}, text="pick")["image_grid_thw"].shape == (1, 3)
+    with pytest.raises(ValueError, match="does not say which cameras it was trained on"):
+        unknown(images={name: PICTURES[name] for name in ("top", "wrist")}, text="pick")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        PICTURES["top"],
+        [PICTURES["top"]],
+        [PICTURES["top"]] * 3,
+        {"top": PICTURES["top"]},
+        {"top": PICTURES["top"], "side": PICTURES["side"]},
+        PICTURES,
+    ],
+)
+def test_other_cameras_than_those_of_the_training(policy, images):
+    with pytest.raises(ValueError, match=r"trained on 2 camera\(s\): top, wrist"):
+        policy[1](images=images, text="pick", state=STATE)
+    control = Nora15ControlPolicy(*policy, seed=0)
+    key = "image" if isinstance(images, np.ndarray) else "images"
+    with pytest.raises(ValueError, match=r"trained on 2 camera\(s\): top, wrist"):
+        control.select_action({key: images, "instruction": "pick", "state": STATE})
+
+
+# -- a policy and what it drives --------------------------------------------------------------------------------------
+
+
+def test_a_robot_that_is_another_one(policy):
+    Nora15ControlPolicy(*policy, robot=Embodiment(cameras=dict.fromkeys(("wrist", "top", "side"), Camera())))
+    with pytest.raises(ValueError, match="control rate: policy 10, robot 30"):
+        Nora15ControlPolicy(*policy, robot=Embodiment(control_rate=30))
+    with pytest.raises(ValueError, match="state names in another order"):
+        Nora15ControlPolicy(*policy, robot=Embodiment(state_names=("py", "px")))
+
+
+def test_the_doctor_compares_a_dataset(policy, recordings, tmp_path):
+    for part in policy:
+        part.save_pretrained(tmp_path)
+    found = examine_policy(tmp_path, recordings / "other", device="cpu", samples=2, dataset_key="arm").findings
+    assert any(
+        "cameras: checkpoint ['top', 'wrist'], dataset ['top', 'side']" in finding.message
+        for finding in found
+        if finding.level == "error"
+    )
+    found = examine_policy(tmp_path, recordings / "three", device="cpu", samples=2, dataset_key="arm").findings
+    assert not any("cameras: " in finding.message for finding in found if finding.level == "error")
+
+
+# -- a world model, preferences -------------------------------------------------------------------------------------
+
+
+def world_model_reward(dataset: LeRobotDataset, conventions: ClipConventions) -> WeightedReward:
+    model, processor = tiny_world_model(56, dataset.action_dim)
+    # Untrained, it ignores actions.
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.predictor.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    return WeightedReward({"world_model": (WorldModelGoalReward(model, processor, conventions=conventions), 1.0)})
+
+
+def test_a_world_model_of_other_units_or_rates(policy, recordings):
+    one = LeRobotDataset(recordings / "arm", image_keys=["observation.images.top"])
+    contract = policy[1].embodiment("arm")
+    world_model_reward(one, ClipConventions.of_policy(one, policy[1])).check_policy(contract)
+    with pytest.raises(ValueError, match="normalization: policy 'min_max', world model 'q01_q99'; action statistics"):
+        world_model_reward(one, ClipConventions.of_dataset(one)).check_policy(contract)
+    fast = LeRobotDataset(recordings / "fast", image_keys=["observation.images.top"])
+    with pytest.raises(ValueError, match="control rate: policy 10, world model 20"):
+        world_model_reward(fast, ClipConventions.of_policy(fast, policy[1], "arm")).check_policy(contract)
+    with pytest.raises(ValueError, match="do not agree"):
+        build_preferences(
+            "unused",
+            policy=policy[0],
+            processor=policy[1],
+            dataset=LeRobotDataset(recordings / "arm"),
+            indices=[0, 1],
+            reward=world_model_reward(one, ClipConventions.of_dataset(one)),
+        )
+    assert not Path("unused").exists()
+
+
+def test_conventions_of_clips_keep_the_contract(recordings, tmp_path, caplog):
+    dataset = LeRobotDataset(recordings / "told", image_keys=["observation.images.wrist"])
+    conventions = ClipConventions.of_dataset(dataset)
+    conventions.save_pretrained(tmp_path)
+    loaded = ClipConventions.from_pretrained(tmp_path)
+    assert loaded.contract == conventions.contract
+    assert loaded.contract.gripper == "1 = closed"
+    content = json.loads((tmp_path / "clips.json").read_text())
+    del content["embodiment"]
+    (tmp_path / "clips.json").write_text(json.dumps(content))
+    assert ClipConventions.from_pretrained(tmp_path).embodiment is None
+    assert "does not say which actions its world model was trained on" in caplog.text
+
+
+def test_a_world_model_is_shown_its_own_camera(policy, recordings, tmp_path):
+    """Whatever the policy sees, and wherever that camera stands in the dataset."""
+    one = LeRobotDataset(recordings / "one")
+    reward = world_model_reward(one, ClipConventions.of_policy(one, policy[1], "arm"))
+    scores = []
+    for name in ("three", "turned"):
+        rows = build_preferences(
+            tmp_path / name,
+            policy=policy[0],
+            processor=policy[1],
+            dataset=LeRobotDataset(recordings / name, dataset_key="arm"),
+            indices=[0, 5, 13],
+            reward=reward,
+            num_candidates=2,
+        )
+        assert [[round(np.mean(image)) for image in row["images"]] for row in rows] == [[10, 200]] * len(rows)
+        scores.append(rows["reward"])
+    assert scores[0] == scores[1]
+
+
+def test_a_preference_set_of_another_policy(policy, recordings, tmp_path):
+    dataset = LeRobotDataset(recordings / "arm")
+    build_preferences(
+        tmp_path,
+        policy=policy[0],
+        processor=policy[1],
+        dataset=dataset,
+        indices=[0, 5, 13],
+        reward=WeightedReward({"demonstration": (GroundTruthActionReward(), 1.0)}),
+        num_candidates=2,
+    )
+    load_preferences(tmp_path, policy=policy[0], processor=policy[1])
+    told = {"image_size": 84, "normalization": "q01_q99", "gripper": "1 = open", "state_names": ["py", "px"]}
+    known = policy[1].embodiments["arm"]
+    policy[1].embodiments["arm"] = replace(known, gripper="1 = closed")
+    file = tmp_path / "preferences.json"
+    content = json.loads(file.read_text())
+    for item, value in told.items():
+        changed = content | {
+            "settings": content["settings"] | {"embodiment": content["settings"]["embodiment"] | {item: value}}
+        }
+        file.write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=f"do not agree: {item.replace('_', ' ')}"):
+            load_preferences(tmp_path, policy=policy[0], processor=policy[1])
+    policy[1].embodiments["arm"] = known
