@@ -95,12 +95,10 @@ def _value(embodiment: Embodiment, other: Embodiment, name: str) -> Any:
     if name == "cameras":
         return None if cameras is None else tuple(cameras)
     if name in ("camera_roles", "picture_shapes"):
-        # Only of cameras that both sides have: others are a difference of `cameras`.
+        # Only of cameras that both sides have and, unless one side tells nothing, describe: others are no contradiction.
         part = _role if name == "camera_roles" else _shape
         mine, theirs = _described(embodiment, part), _described(other, part)
-        shared = [camera for camera in mine if camera in (other.cameras or ())]
-        both = {camera: mine[camera] for camera in shared if camera in theirs}
-        return both or ({camera: mine[camera] for camera in shared} if not theirs else None) or None
+        return {camera: mine[camera] for camera in mine if camera in (theirs or other.cameras or ())} or None
     value = getattr(embodiment, name)
     if name in _NAMES_OF and value is not None:
         names, others = getattr(embodiment, _NAMES_OF[name]), getattr(other, _NAMES_OF[name])
