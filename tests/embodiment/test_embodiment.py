@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.embodiment import Camera, Embodiment, EmbodimentError, check_junction, compare
 from nora15_hf.embodiment.comparison import ITEMS, Agreement, differing_ranges
-from nora15_hf.embodiment.junctions import JUNCTIONS, Consequence, Junction
+from nora15_hf.embodiment.junctions import FINE_TUNING, JUNCTIONS, Consequence, Junction
 
 ARM = Embodiment(
     cameras={
@@ -127,10 +127,17 @@ def test_everything_that_differs_stands_in_one_error():
         assert part in message
 
 
-def test_more_cameras_than_needed_are_no_difference():
+def test_more_cameras_than_needed_are_left_out():
     more = replace(ARM, cameras={"side": Camera(), **ARM.cameras})
-    assert agreements(ARM, more)["cameras"] is Agreement.REORDERED
+    assert agreements(ARM, more)["cameras"] is Agreement.MORE
     assert agreements(more, ARM)["cameras"] is Agreement.DIFFERENT
+    (warning,) = check_junction(FINE_TUNING, ARM, more, names=("policy", "dataset"), arranged=True)
+    assert (
+        warning
+        == "cameras: policy ['top', 'wrist'], dataset ['side', 'top', 'wrist'], of which the others are left out"
+    )
+    with pytest.raises(EmbodimentError, match="cameras: "):
+        check_junction(FINE_TUNING, ARM, more, names=("policy", "dataset"))
 
 
 @pytest.mark.parametrize(("rate", "agreement"), [(10.05, Agreement.EQUAL), (10.2, Agreement.DIFFERENT)])

@@ -24,7 +24,9 @@ class Agreement(StrEnum):
 
     EQUAL = "equal"
     REORDERED = "reordered"
-    """The same names in another order; of cameras also: the second side has more of them."""
+    """The same names in another order."""
+    MORE = "more"
+    """Cameras only: the second side has more of them."""
     DIFFERENT = "different"
     UNKNOWN = "unknown"
     """One side does not say."""
@@ -136,7 +138,9 @@ def _same_names(first: Sequence[str], second: Sequence[str]) -> Agreement:
 def _same_cameras(first: Sequence[str], second: Sequence[str]) -> Agreement:
     if tuple(first) == tuple(second):
         return Agreement.EQUAL
-    return Agreement.REORDERED if set(first) <= set(second) else Agreement.DIFFERENT
+    if set(first) < set(second):
+        return Agreement.MORE
+    return Agreement.REORDERED if set(first) == set(second) else Agreement.DIFFERENT
 
 
 def _same_rate(first: float, second: float) -> Agreement:

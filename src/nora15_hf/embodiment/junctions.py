@@ -36,7 +36,8 @@ class Junction:
     Attributes:
         name (`str`): Of the place, as in "to train on".
         items (`Mapping[str, tuple[Consequence, Consequence, Consequence]]`):
-            The items that matter there, with what follows when they are reordered, different, and not known to one side.
+            The items that matter there, with what follows when they are reordered, different, and not known to one side. Of
+            cameras that the second side has more of, the others are left out with a warning where their order may differ.
         remedy (`str`): What a user can do.
     """
 
@@ -160,6 +161,8 @@ def check_junction(
         consequence = consequence_of(junction, item)
         if consequence is Consequence.ARRANGE and not arranged:
             consequence = Consequence.REFUSE
+        elif consequence is Consequence.ARRANGE and item.agreement is Agreement.MORE:
+            consequence = Consequence.WARN
         told[consequence].append(_sentence(item, names))
     title = f"{names[0][0].upper()}{names[0][1:]} and {names[1]}"
     if told[Consequence.REFUSE]:
@@ -174,8 +177,8 @@ def check_junction(
 
 def consequence_of(junction: Junction, item: Item) -> Consequence:
     """What follows from an item that is not equal on both sides."""
-    order = (Agreement.REORDERED, Agreement.DIFFERENT, Agreement.UNKNOWN)
-    return junction.items[item.name][order.index(item.agreement)]
+    place = {Agreement.REORDERED: 0, Agreement.MORE: 0, Agreement.DIFFERENT: 1, Agreement.UNKNOWN: 2}
+    return junction.items[item.name][place[item.agreement]]
 
 
 def _sentence(item: Item, names: tuple[str, str]) -> str:
@@ -185,7 +188,8 @@ def _sentence(item: Item, names: tuple[str, str]) -> str:
         value = item.first if known == 0 else item.second
         return f"{label}: {names[known]} {_text(value)}, {names[unknown]} does not say"
     order = " in another order" if item.agreement is Agreement.REORDERED else ""
-    return f"{label}{order}: {names[0]} {_text(item.first)}, {names[1]} {_text(item.second)}"
+    rest = ", of which the others are left out" if item.agreement is Agreement.MORE else ""
+    return f"{label}{order}: {names[0]} {_text(item.first)}, {names[1]} {_text(item.second)}{rest}"
 
 
 def _text(value: object) -> str:
