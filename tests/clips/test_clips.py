@@ -21,7 +21,7 @@ FEATURES = {
     "observation.image": {"dtype": "image", "shape": (8, 8, 3)},
     "observation.state": {"dtype": "float32", "shape": (7,)},
     "action": {"dtype": "float32", "shape": (2,)},
-    "action.executed": {"dtype": "float32", "shape": (2,)},
+    "executed_action": {"dtype": "float32", "shape": (2,)},
 }
 
 
@@ -41,14 +41,14 @@ def numbered(tmp_path_factory):
                 "observation.image": images,
                 "observation.state": rng.uniform(0.1, 0.9, (length, 7)).astype(np.float32),
                 "action": executed + 100,
-                "action.executed": executed,
+                "executed_action": executed,
             },
         )
     return writer.finalize()
 
 
 def opened(root, **changes) -> LeRobotDataset:
-    return LeRobotDataset(root, **{"state_key": None, "action_key": "action.executed"} | changes)
+    return LeRobotDataset(root, **{"state_key": None, "action_key": "executed_action"} | changes)
 
 
 @given(num_frames=st.integers(2, 6), stride=st.integers(1, 4))
@@ -145,7 +145,7 @@ def test_refusals(numbered, tmp_path):
         EpisodeClips(dataset, conventions, num_frames=7)
     with pytest.raises(ValueError, match="at least 2"):
         EpisodeClips(dataset, conventions, num_frames=1)
-    with pytest.raises(ValueError, match=r"action_key 'action', these conventions read 'action\.executed'"):
+    with pytest.raises(ValueError, match=r"action_key 'action', these conventions read 'executed_action'"):
         EpisodeClips(opened(numbered, action_key="action"), conventions)
     with pytest.raises(ValueError, match="states of 2 dimensions"):
         ClipConventions.metric(opened(numbered, state_key="action"))

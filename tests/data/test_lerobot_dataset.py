@@ -578,7 +578,7 @@ DAMAGED = {
     "unknown version": (
         lambda root: edit_info(root, codebase_version="v4.2"),
         ValueError,
-        r"codebase_version is 'v4.2'; supported are v2.1, v3.0",
+        r"codebase_version is 'v4.2'; supported are v2.0, v2.1, v3.0",
     ),
     "unknown storage": (
         lambda root: edit_info(root, storage_format="lance"),
@@ -897,7 +897,7 @@ def test_features_of_every_rank_and_dtype(tmp_path):
     assert loaded["reward"][:] == [0, 1, 2, 3]
     assert loaded["done"][:] == [False, False, False, True]
     stats = json.loads((root / "meta/stats.json").read_text())
-    assert np.shape(stats["pose"]["q50"]) == (2, 3)
+    assert np.shape(stats["pose"]["q50"]) == (3,)
     assert stats["done"]["mean"] == [0.25]
     dataset = LeRobotDataset(root, state_key="reward")
     np.testing.assert_array_equal(dataset[3]["state"], [3])

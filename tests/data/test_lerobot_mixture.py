@@ -173,6 +173,7 @@ def test_datasets_that_do_not_fit_the_policy(members, tmp_path):
     with pytest.raises(ValueError, match=r"state of 2 dimensions; .* at least 3"):
         check_dataset_fits(members[0], processor)
     processor.delta_action_mask = [True, True, False]
+    processor.set_norm_stats({"numbers": compute_statistics(members[0], delta_mask=[True, True, False])["action"]})
     check_dataset_fits(members[0], processor)
 
 

@@ -13,6 +13,7 @@ from nora15_hf.actions import ActionStatistics
 from nora15_hf.commands import main
 from nora15_hf.data import LeRobotWriter
 from nora15_hf.doctor import examine_policy
+from nora15_hf.nora15 import Nora15Processor
 from nora15_hf.nora15.presets import tiny_policy
 
 LOW, HIGH = np.array([-2.0, 0.0, -0.5, 0.0]), np.array([2.0, 10.0, 0.5, 1.0])
@@ -211,6 +212,20 @@ def test_dataset_of_another_robot_is_an_error(policy, tmp_path):
 def test_unreadable_dataset_is_an_error(policy, tmp_path):
     (error,) = examine_policy(policy, tmp_path, **FAST_RUN).errors
     assert error.section == "dataset"
+
+
+def test_dataset_without_the_state_that_actions_are_differences_from_is_an_error(tmp_path, dataset):
+    made = tiny_policy(norm_stats={"arm": ActionStatistics.from_actions(np.stack([LOW, HIGH]))})
+    deltas = {"delta_action_mask": [True, True, True, False]}
+    processor = Nora15Processor(
+        made[1].tokenizer, made[1].action_codec, made[1].norm_stats, image_size=84, action_dim=4, **deltas
+    )
+    made[0].save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    report = examine_policy(tmp_path, dataset, **FAST_RUN)
+    (error,) = report.errors
+    assert error.section == "statistics"
+    assert "takes differences from a state that has 0 dimensions" in error.message
 
 
 def test_dataset_without_a_camera_is_an_error(policy, tmp_path):

@@ -125,7 +125,7 @@ def test_it_records_reached_states_and_is_scored_by_success(pool, policy, demons
     }
     env = TwoCameraArm("left")
     env.reset(0)
-    for action in dataset.column("action.executed")[:index]:
+    for action in dataset.column("executed_action")[:index]:
         env.step(action)
     for action in sample["actions"]:
         if not env.done:

@@ -70,7 +70,7 @@ def lengths(dataset):
     return (dataset.episodes["to"] - dataset.episodes["from"]).tolist()
 
 
-def moved(root, action_key="action.executed"):
+def moved(root, action_key="executed_action"):
     """Sum of every dimension's absolute action over all frames."""
     return np.abs(LeRobotDataset(root, action_key=action_key, image_keys=[]).all_actions()).sum(0)
 

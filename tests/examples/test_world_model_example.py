@@ -121,6 +121,6 @@ def test_two_processes_learn_as_one_does(example, blobs, tmp_path):
 def test_yaml_names_known_options(example):
     parser = TrlParser((example.WorldModelArguments, WorldModelTrainingConfig))
     options, config = parser.parse_args_and_config(["--config", str(EXAMPLES / "configs" / "world_model_tiny.yaml")])
-    assert options.action_key == "action.executed"
+    assert options.action_key == "executed_action"
     assert config.max_steps == 1000
     assert config.learning_rate == 1.5e-3

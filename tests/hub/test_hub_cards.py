@@ -5,6 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import DatasetCard, ModelCard
@@ -15,7 +17,7 @@ from helpers.card_facts import DEMONSTRATIONS, POLICY, save_policy, save_world_m
 from nora15_hf.cards.cards import save_card
 from nora15_hf.clips import ClipConventions
 from nora15_hf.commands import main
-from nora15_hf.data import LeRobotDataset
+from nora15_hf.data import LeRobotDataset, LeRobotWriter
 from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card
 from nora15_hf.nora15.presets import tiny_policy
@@ -92,6 +94,75 @@ def test_a_card_is_made_of_what_the_folder_tells(saved, name, capsys, monkeypatc
     assert "None" not in card.text
     assert str(saved) not in str(card), "no path of this machine"
     assert capsys.readouterr().out.strip() == f"{name}/README.md"
+
+
+TOP = "observation.images.top"
+
+
+def described(**changes):
+    """A change of `info.json` that changes the description of the first camera."""
+    return lambda info: info["features"][TOP].update(changes)
+
+
+FOREIGN = {
+    "as written": (lambda info: None, f"| image `{TOP}` | 8 × 6 (width × height) RGB, PNG |"),
+    "channels first": (
+        described(shape=[3, 6, 8], names=["channels", "height", "width"]),
+        f"| image `{TOP}` | 8 × 6 (width × height) RGB, PNG |",
+    ),
+    "depth": (
+        described(shape=[6, 8, 1], info={"is_depth_map": True}),
+        f"| image `{TOP}` | 8 × 6 (width × height) depth map, PNG |",
+    ),
+    "no size": (described(shape=[1]), f"| image `{TOP}` | size not stated, PNG |"),
+    "second camera": (lambda info: None, "| image `observation.images.wrist` | 4 × 2 (width × height) RGB, PNG |"),
+    "no robot": (lambda info: info.pop("robot_type"), "| robot | not stated |"),
+    "robot null": (lambda info: info.update(robot_type=None), "format: robot not stated."),
+    "a robot": (lambda info: None, "2 frames, in the LeRobot v3.0 format: recorded on so100."),
+}
+
+
+@pytest.fixture(scope="module")
+def two_cameras(tmp_path_factory) -> Path:
+    sizes = {TOP: (6, 8), "observation.images.wrist": (2, 4)}
+    features = {key: {"dtype": "image", "shape": (*size, 3)} for key, size in sizes.items()}
+    features["action"] = {"dtype": "float32", "shape": (2,)}
+    writer = LeRobotWriter(tmp_path_factory.mktemp("foreign") / "d", fps=10, features=features, robot_type="so100")
+    frames = {key: np.zeros((2, *size, 3), np.uint8) for key, size in sizes.items()}
+    writer.add_episode("open | it", frames | {"action": np.zeros((2, 2), np.float32)})
+    return writer.finalize()
+
+
+@pytest.mark.parametrize(("change", "line"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_card_of_a_dataset_of_another_writer(two_cameras, tmp_path, change, line):
+    folder = Path(shutil.copytree(two_cameras, tmp_path / "d"))
+    info = json.loads((folder / "meta/info.json").read_text())
+    change(info)
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    text = write_card(folder, AuthorFacts()).read_text()
+    assert line in text
+    assert "None" not in text
+    assert "| open \\| it | 1 |" in text
+
+
+def test_card_of_video_and_of_a_table_without_tasks(tmp_path):
+    features = {TOP: {"dtype": "video", "shape": (32, 64, 3)}, "action": {"dtype": "float32", "shape": (2,)}}
+    writer = LeRobotWriter(tmp_path / "d", fps=10, features=features, robot_type="so100")
+    writer.add_episode("open", {TOP: np.zeros((2, 32, 64, 3), np.uint8), "action": np.zeros((2, 2), np.float32)})
+    folder = writer.finalize()
+    assert (
+        f"| image `{TOP}` | 64 × 32 (width × height) RGB, video, h264 |"
+        in write_card(folder, AuthorFacts()).read_text()
+    )
+    table = folder / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(table).drop_columns(["tasks"]), table)
+    info = json.loads((folder / "meta/info.json").read_text())
+    info["features"][TOP].pop("info")
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    text = write_card(folder, AuthorFacts()).read_text()
+    assert "64 × 32 (width × height) RGB, video, codec not stated" in text
+    assert "| open | not stated |" in text
+    assert "1 robot demonstrations" in text
 
 
 def test_policy_card_tells_sizes_training_and_results(saved, tmp_path):

@@ -140,13 +140,13 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
     # What the policy did, and what the expert wanted instead.
     seen = Observation({"image": dataset.frame(0)}, None, INSTRUCTION)
     [chunk] = policy([seen], [(dataset.conventions["episode_seeds"][0], 0)])
-    np.testing.assert_allclose(dataset.column("action.executed")[:5], np.clip(chunk, -1, 1), atol=1e-5)
-    assert np.abs(dataset.all_actions()[:5] - dataset.column("action.executed")[:5]).max() > 0.1
+    np.testing.assert_allclose(dataset.column("executed_action")[:5], np.clip(chunk, -1, 1), atol=1e-5)
+    assert np.abs(dataset.all_actions()[:5] - dataset.column("executed_action")[:5]).max() > 0.1
     reached = reached_positions(dataset)
     assert len(reached) == sum(recorded["policy_steps"])
     np.testing.assert_array_equal(
         dataset.all_actions()[recorded["policy_steps"][0]],
-        dataset.column("action.executed")[recorded["policy_steps"][0]],
+        dataset.column("executed_action")[recorded["policy_steps"][0]],
     )
     states = SimulatorStates(dataset).state(0, 8)
     [observation] = pool.restore([(0, states.task, states.seed, states.executed)])

@@ -290,10 +290,7 @@ class FastActionTokenizer:
             return []
         if actions.ndim == 2:
             actions = actions[None]
-        codes = np.rint(_dct_matrix(actions.shape[1]) @ actions * self.scale) - self.min_token
-        fits = (codes >= self._first_code) & (codes <= self._last_code)
-        if fits.all():
-            fits = self._encodable[codes.astype(np.int64) - self._first_code]
+        codes, fits = self._codes(actions)
         if not fits.all():
             chunk, frequency, dimension = np.argwhere(~fits)[0]
             raise ValueError(
@@ -306,6 +303,17 @@ class FastActionTokenizer:
             )
         encodings = self.tokenizer.encode_batch_fast(_as_texts(codes), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def spells(self, actions: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Whether [`~FastActionTokenizer.encode`] can spell each dimension of chunks `(B, H, A)`: bool `(B, A)`."""
+        return self._codes(_as_float64(actions))[1].all(axis=1)
+
+    def _codes(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Code points `(B, H, A)` of chunks, as floats, and whether the vocabulary knows them."""
+        codes = np.rint(_dct_matrix(actions.shape[1]) @ actions * self.scale) - self.min_token
+        fits = (codes >= self._first_code) & (codes <= self._last_code)
+        inside = np.clip(codes, self._first_code, self._last_code).astype(np.int64) - self._first_code
+        return codes, fits & self._encodable[inside]
 
     def decode(
         self,

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -139,6 +139,28 @@ class ActionStatistics:
             raise ValueError(f"`actions`: {error}") from error
         return cls(q01=q01, q99=q99, mask=mask, **moments)
 
+    def with_range_floor(self, floor: float) -> "ActionStatistics":
+        """
+        Statistics in which no normalised dimension is narrower than `floor`, in physical units.
+
+        Where `q01 .. q99` or `min .. max` is, both ends move away from its middle; `std` becomes at least a quarter of the
+        floor. What varies less than matters on the robot then stays near 0 and is not blown up to [-1, 1].
+
+        Raises:
+            ValueError: `floor` is not a positive number.
+        """
+        if not floor > 0 or not math.isfinite(floor):
+            raise ValueError(f"`floor` is {floor}; expected the least range of a dimension, a positive number.")
+        changed = {}
+        for low_name, high_name in (("q01", "q99"), ("min", "max")):
+            low, high = getattr(self, low_name), getattr(self, high_name)
+            if low is not None and high is not None:
+                margin = np.where(self.mask, np.maximum(0, (floor - (high - low)) / 2), 0)
+                changed |= {low_name: low - margin, high_name: high + margin}
+        if self.std is not None:
+            changed["std"] = np.where(self.mask, np.maximum(self.std, floor / 4), self.std)
+        return replace(self, **changed)
+
     def to_dict(self, feature: Feature = "action") -> dict[str, Any]:
         """The OpenVLA layout, `{"action": {"q01": [...], ..., "mask": [...]}, "num_transitions": count}`."""
         values = {name: getattr(self, name).tolist() for name in _VECTOR_FIELDS if getattr(self, name) is not None}
@@ -179,6 +201,7 @@ def normalize(
     statistics: ActionStatistics,
     mode: NormalizationMode = "q01_q99",
     clip: bool = False,
+    lossy: bool = False,
 ) -> np.ndarray | torch.Tensor:
     """Maps physical units to normalised ones, `q01 .. q99` (or `min .. max`) to about [-1, 1].
 
@@ -192,6 +215,8 @@ def normalize(
         mode (`str`, *optional*, defaults to `"q01_q99"`): or `"min_max"`, `"mean_std"`.
         clip (`bool`, *optional*, defaults to `False`):
             Clip the normalised dimensions to [-1, 1], as the RLDS pipeline does and the LeRobot one does not.
+        lossy (`bool`, *optional*, defaults to `False`):
+            Let a constant dimension become 0 also where the value differs from the constant; see [`lost_values`].
 
     Returns:
         The same kind of array, with the same shape, dtype and device.
@@ -210,8 +235,8 @@ def normalize(
             f"`actions` holds {int(broken.sum())} NaN or infinite value(s), the first at index "
             f"{tuple(broken.nonzero()[0].tolist())}; mend or drop them."
         )
-    lost = constant & mask & ((values - offset).abs() > _CONSTANT_TOLERANCE * offset.abs().clamp(min=1))
-    if lost.any():
+    lost = _differs_from_constant(values, offset, constant & mask)
+    if lost.any() and not lossy:
         index = tuple(lost.nonzero()[0].tolist())
         low, high = _MODE_FIELDS[mode]
         raise ValueError(
@@ -229,8 +254,28 @@ def normalize(
 
 def normalization_bounds(statistics: ActionStatistics, mode: NormalizationMode) -> tuple[np.ndarray, np.ndarray]:
     """What normalisation maps to -1 and 1, float64 `(A,)` each: q01 and q99, min and max, or mean -+ std."""
-    first, second = (getattr(statistics, name).astype(np.float64) for name in _MODE_FIELDS[mode])
+    first, second = (vector.astype(np.float64) for vector in _mode_vectors(statistics, mode))
     return (first - second, first + second) if mode == "mean_std" else (first, second)
+
+
+def lost_values(
+    actions: np.ndarray | torch.Tensor, statistics: ActionStatistics, mode: NormalizationMode = "q01_q99"
+) -> torch.BoolTensor:
+    """
+    Where [`normalize`] would lose a value: the dimension has no range in `mode`, and the value differs from its constant.
+
+    Args:
+        actions, statistics, mode: As for [`normalize`].
+
+    Returns:
+        `torch.BoolTensor` of the shape of `actions`.
+    """
+    values, offset, _, constant, mask = _prepare(actions, statistics, mode)
+    return _differs_from_constant(values, offset, constant & mask)
+
+
+def _differs_from_constant(values: torch.Tensor, offset: torch.Tensor, constant: torch.Tensor) -> torch.BoolTensor:
+    return constant & ((values - offset).abs() > _CONSTANT_TOLERANCE * offset.abs().clamp(min=1))
 
 
 def unnormalize(
@@ -362,8 +407,7 @@ def _state_offset(actions, state, delta_mask: Sequence[bool]) -> torch.Tensor:
 
 def _prepare(actions: np.ndarray | torch.Tensor, statistics: ActionStatistics, mode: NormalizationMode):
     """Checks, and brings actions and statistics to one device and to float32 (float64 where the actions are)."""
-    if mode not in _MODE_FIELDS:
-        raise ValueError(f"`mode` is {mode!r}; expected one of {sorted(_MODE_FIELDS)}.")
+    vectors = _mode_vectors(statistics, mode)
     values = actions if isinstance(actions, torch.Tensor) else torch.from_numpy(np.array(actions))
     if not values.is_floating_point():
         raise TypeError(f"`actions` has dtype {values.dtype}; expected floating point.")
@@ -372,17 +416,24 @@ def _prepare(actions: np.ndarray | torch.Tensor, statistics: ActionStatistics, m
             f"`actions` has shape {tuple(values.shape)}, the statistics describe {len(statistics)} dimension(s): the "
             "last axis must have that length. Were the statistics made for another robot or dataset?"
         )
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    first, second = (torch.from_numpy(vector.copy()).to(values) for vector in vectors)
+    width = second if mode == "mean_std" else second - first
+    mask = torch.from_numpy(statistics.mask.copy()).to(values.device)
+    return values, first, width, width == 0, mask
+
+
+def _mode_vectors(statistics: ActionStatistics, mode: NormalizationMode) -> list[np.ndarray]:
+    """The two statistics that a mode needs, each float32 `(A,)`."""
+    if mode not in _MODE_FIELDS:
+        raise ValueError(f"`mode` is {mode!r}; expected one of {sorted(_MODE_FIELDS)}.")
     vectors = [getattr(statistics, name) for name in _MODE_FIELDS[mode]]
     if any(vector is None for vector in vectors):
         raise ValueError(
             f"mode {mode!r} needs the statistics {list(_MODE_FIELDS[mode])}, which were not recorded; use another "
             "mode or recompute them with `ActionStatistics.from_actions`."
         )
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    first, second = (torch.from_numpy(vector.copy()).to(values) for vector in vectors)
-    width = second if mode == "mean_std" else second - first
-    mask = torch.from_numpy(statistics.mask.copy()).to(values.device)
-    return values, first, width, width == 0, mask
+    return vectors
 
 
 def _like(actions: np.ndarray | torch.Tensor, result: torch.Tensor) -> np.ndarray | torch.Tensor:
@@ -478,6 +529,7 @@ __all__ = [
     "actions_to_deltas",
     "deltas_to_actions",
     "load_norm_stats",
+    "lost_values",
     "normalize",
     "save_norm_stats",
     "select_dataset_key",

@@ -318,8 +318,9 @@ class DemonstrationCardInfo(DatasetCardInfo):
 
     Args:
         source (`str`): who demonstrated what and where, the end of the first sentence of the card.
-        robot_type (`str`), fps (`float`), image_size (`int`): as in `info.json`.
-        tasks (`Mapping[str, int]`): instruction to number of episodes.
+        version (`str`), robot_type (`str`), num_episodes (`int`), fps (`float`): as in `info.json`.
+        cameras (`Mapping[str, str]`): camera feature to size, channels and storage of its pictures.
+        tasks (`Mapping[str, int or str]`): instruction to number of episodes.
         features (`Mapping[str, str]`): column to its meaning.
         action_space (`str`), gripper (`str`): as in [`PolicyCardInfo`].
         conventions (`Mapping[str, Setting]`): renderer, camera and what else training and evaluation must share.
@@ -332,10 +333,12 @@ class DemonstrationCardInfo(DatasetCardInfo):
     tag_field: ClassVar[str] = "robot_type"
 
     source: str
+    version: str
     robot_type: str
+    num_episodes: int
     fps: float
-    image_size: int
-    tasks: Mapping[str, int]
+    cameras: Mapping[str, str]
+    tasks: Mapping[str, int | str]
     features: Mapping[str, str]
     action_space: str
     gripper: str

@@ -15,6 +15,7 @@ from transformers.utils import cached_file
 from ..actions.normalization import ActionStatistics, NormalizationMode, normalize, select_dataset_key
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
+from ..data.lerobot_layout import stored_key
 from ..data.statistics import compute_statistics
 from ..embodiment.embodiment import Embodiment
 from ..nora15 import Nora15Processor
@@ -203,6 +204,8 @@ class ClipConventions:
         """
         opened = {"image_key": dataset.image_keys, "action_key": dataset.action_key, "state_key": dataset.state_key}
         expected = {"image_key": [self.image_key], "action_key": self.action_key, "state_key": self.state_key}
+        if self.action_key is not None:
+            expected["action_key"] = stored_key(dataset.info["features"], self.action_key)
         for name, value in expected.items():
             # What a convention does not read may be anything.
             if value is not None and opened[name] != value:

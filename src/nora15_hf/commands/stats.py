@@ -59,6 +59,13 @@ class StatsArguments:
         },
     )
     chunk_size: int = field(default=DEFAULTS["chunk_size"], metadata={"help": "actions per chunk, for differences"})
+    range_floor: float | None = field(
+        default=None,
+        metadata={
+            "metavar": "X",
+            "help": "least range of a normalised dimension, in the dataset's units, for those that hardly vary",
+        },
+    )
     sample_episodes: int | None = field(
         default=None, metadata={"metavar": "N", "help": "use only N episodes, drawn at random"}
     )
@@ -75,7 +82,7 @@ ARGUMENTS = (StatsArguments,)
 def run(options: StatsArguments) -> None:
     from ..data.statistics_table import dataset_statistics
 
-    settings = asdict(options)
+    settings = {name: value for name, value in asdict(options).items() if name != "state_key" or value is not None}
     print(dataset_statistics(settings.pop("dataset"), settings.pop("output"), **settings))
 
 

@@ -7,21 +7,22 @@ QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
 def vector_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics over the first axis of a numeric feature.
+    """Statistics of a numeric feature over all axes but the last one, as LeRobot makes them.
 
     Args:
-        values (`np.ndarray`): `(F, ...)`.
+        values (`np.ndarray`): `(F, ..., W)`.
 
     Returns:
-        `dict[str, np.ndarray]`: float64 arrays of the feature's own shape; `count` int64 `(1,)`.
+        `dict[str, np.ndarray]`: float64 `(W,)`; `count` int64 `(1,)`, the frames F.
     """
-    values = values.astype(np.float64)
+    count = len(values)
+    values = values.astype(np.float64).reshape(-1, values.shape[-1])
     statistics = {
         "min": values.min(axis=0),
         "max": values.max(axis=0),
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
-        "count": np.array([len(values)]),
+        "count": np.array([count]),
     }
     return statistics | dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values()), axis=0), strict=True))
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""LeRobot datasets (v2.1 and v3.0) as a map-style PyTorch dataset of observations and action chunks."""
+"""LeRobot datasets (v2.0, v2.1 and v3.0) as a map-style PyTorch dataset of observations and action chunks."""
 
 import copy
 import logging
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .camera_frames import CameraFrames
+from .lerobot_layout import DEFAULT_STATE_KEY, VERSIONS_WITH_FILES_PER_EPISODE, stored_key
 from .lerobot_source import LeRobotReader, LeRobotSource, Sample, check_vector_feature, open_source, split_positions
 from .lerobot_table import FrameTable, read_frame_table
 from .parquet_images import ParquetImages
@@ -24,7 +25,7 @@ CACHED_BYTES = 2**30
 
 
 class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
-    """LeRobot dataset in layout v2.1 or v3.0, with cameras stored as images in its parquet files or as video.
+    """LeRobot dataset in layout v2.0, v2.1 or v3.0, with cameras stored as images in its parquet files or as video.
 
     Numeric columns are read at construction in one pass and checked against the episode table; frames are decoded
     when first asked for. Positions (`dataset[i]` and the `index` arguments) count the frames of the selected episodes;
@@ -37,10 +38,12 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         revision (`str`, *optional*): Branch, tag or commit of the repo.
         token (`str`, *optional*): Hub token for private repos.
         image_keys (`list[str]` or `dict[str, str]`, *optional*):
-            Cameras, in the order of `Sample["images"]`. All by default. A dictionary from name to feature also says what a
-            camera is called, where that is not the name of its feature: `{"top": "observation.images.cam_high"}`.
-        state_key (`str`, *optional*):
-            State feature of shape `(S,)`. Defaults to `"observation.state"` where it exists, otherwise S is 0.
+            Cameras, in the order of `Sample["images"]`. By default all with colour pictures; depth cameras are left out. A
+            dictionary from name to feature also says what a camera is called, where that is not the name of its feature:
+            `{"top": "observation.images.cam_high"}`.
+        state_key (`str` or `None`, defaults to `"observation.state"`):
+            State feature of shape `(S,)`. `None` reads no state, and S is 0; so it is by default in a dataset that has
+            no `"observation.state"`.
         action_key (`str`, *optional*): Action feature of shape `(A,)`. Defaults to `"action"`.
         action_names, state_names (`list[str]`, *optional*):
             What the dimensions are called, in the recorded order, where the dataset does not say so or calls them otherwise.
@@ -73,7 +76,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         revision: str | None = None,
         token: str | None = None,
         image_keys: Sequence[str] | Mapping[str, str] | None = None,
-        state_key: str | None = None,
+        state_key: str | None = DEFAULT_STATE_KEY,
         action_key: str | None = None,
         action_names: Sequence[str] | None = None,
         state_names: Sequence[str] | None = None,
@@ -110,16 +113,21 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         Frames are not cached.
         """
         dataset = cls.__new__(cls)
-        dataset._read(source, positions, cache_images=False, skip_bad_episodes=skip_bad_episodes)
+        dataset._read(source, positions, False, skip_bad_episodes, check_precision=False)
         return dataset
 
     def _read(
-        self, source: LeRobotSource, positions: np.ndarray, cache_images: bool | None, skip_bad_episodes: bool
+        self,
+        source: LeRobotSource,
+        positions: np.ndarray,
+        cache_images: bool | None,
+        skip_bad_episodes: bool,
+        check_precision: bool = True,
     ) -> None:
         source.fetch(positions)
         self._source = source
         self._table = read_frame_table(
-            source.metadata, positions, source.action_key, source.state_key, skip_bad_episodes
+            source.metadata, positions, source.action_key, source.state_key, skip_bad_episodes, check_precision
         )
         # As recorded, by key, in the rows of the table; shared with the parts of a split.
         self._columns = {source.action_key: self._table.actions}
@@ -135,6 +143,10 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         skipped = self._table.skipped
         if skip_bad_episodes:
             skipped = skipped | self._bad_videos()
+        elif self.info["codebase_version"] not in VERSIONS_WITH_FILES_PER_EPISODE:
+            # Opening as many files as there are episodes would take too long.
+            for key in source.video_keys:
+                self._cameras[key].check_files()
         index = source.metadata.episodes.index
         self._skipped_episodes = {int(index[position]): skipped[position] for position in sorted(skipped)}
         if skipped:
@@ -177,8 +189,16 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
             "from": stop - length,
             "to": stop,
             "length": length,
-            "tasks": [table.tasks[position] for position in positions.tolist()],
+            "tasks": self._tasks(positions, rows, stop),
         }
+
+    def _tasks(self, positions: np.ndarray, rows: np.ndarray, stop: np.ndarray) -> list[list[str]]:
+        """Instructions of each episode, from the episode table or else in the order of its frames."""
+        metadata = self._source.metadata
+        if metadata.episodes.tasks is not None:
+            return [metadata.episodes.tasks[position] for position in positions.tolist()]
+        of_episode = np.split(self._table.task_index[rows], stop[:-1])
+        return [[metadata.tasks[index] for index in dict.fromkeys(each.tolist())] for each in of_episode]
 
     @property
     def episodes(self) -> dict[str, np.ndarray | list]:
@@ -274,7 +294,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         Every value of a vector feature once, whether or not the dataset was opened with it; read when first asked for.
 
         Args:
-            key (`str`): A numeric feature of shape `(W,)`, as `"action.executed"`.
+            key (`str`): A numeric feature of shape `(W,)`, as `"executed_action"`.
 
         Returns:
             `np.ndarray`: float32 `(N, W)`, one row per frame of this dataset.
@@ -282,6 +302,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         Raises:
             ValueError: An unknown key, one that is no such feature, or a value that is not finite.
         """
+        key = stored_key(self.info["features"], key)
         if key not in self._columns:
             check_vector_feature(self._source.metadata, key, "key")
             present = np.unique(self._table.episode)

@@ -31,7 +31,7 @@ class EpisodeTable:
     Args:
         index (`np.ndarray`): int64 `(E,)`, episode indices.
         start, stop (`np.ndarray`): int64 `(E,)`, rows of the whole dataset, `stop` excluded.
-        tasks (`list[list[str]]`): Instructions.
+        tasks (`list[list[str]]`, *optional*): Instructions; `None` where only the rows of the episodes tell them.
         file (`list[str]`): Data file, relative to the dataset's root.
         videos (`dict[str, EpisodeVideos]`): By video feature.
     """
@@ -39,7 +39,7 @@ class EpisodeTable:
     index: np.ndarray
     start: np.ndarray
     stop: np.ndarray
-    tasks: list[list[str]]
+    tasks: list[list[str]] | None
     file: list[str]
     videos: dict[str, EpisodeVideos]
 
@@ -60,7 +60,7 @@ class EpisodeTable:
         return len(self.index)
 
 
-def load_episodes_v21(root: Path, info: dict, video_keys: list[str]) -> EpisodeTable:
+def load_episodes_v2(root: Path, info: dict, video_keys: list[str]) -> EpisodeTable:
     """Episode table from `meta/episodes.jsonl`; one data file and one video per camera and episode.
 
     Args:
@@ -73,8 +73,8 @@ def load_episodes_v21(root: Path, info: dict, video_keys: list[str]) -> EpisodeT
         ValueError: The first inconsistency, with its line.
     """
     path = root / "meta/episodes.jsonl"
-    rows = read_json_lines(path, {"episode_index": int, "tasks": list, "length": int})
-    where = [f"{path}, line {number}" for number in range(1, len(rows) + 1)]
+    lines = read_json_lines(path, {"episode_index": int, "length": int})
+    rows, where = list(lines.values()), [f"{path}, line {number}" for number in lines]
     order = _episode_order(np.array([row["episode_index"] for row in rows], dtype=np.int64), where)
     rows = [rows[position] for position in order]
     index = np.array([row["episode_index"] for row in rows], dtype=np.int64)
@@ -89,11 +89,12 @@ def load_episodes_v21(root: Path, info: dict, video_keys: list[str]) -> EpisodeT
         for key in video_keys
     }
     files = [info["data_path"].format(**names) for names in fields]
-    return EpisodeTable(index, stop - length, stop, [row["tasks"] for row in rows], files, videos)
+    tasks = [row["tasks"] for row in rows] if all(isinstance(row.get("tasks"), list) for row in rows) else None
+    return EpisodeTable(index, stop - length, stop, tasks, files, videos)
 
 
 def load_episodes_v30(root: Path, info: dict, video_keys: list[str]) -> EpisodeTable:
-    """Episode table from all shards below `meta/episodes`; arguments and errors as [`load_episodes_v21`]."""
+    """Episode table from all shards below `meta/episodes`; arguments and errors as [`load_episodes_v2`]."""
     integers = [
         "episode_index",
         "length",
@@ -107,16 +108,8 @@ def load_episodes_v30(root: Path, info: dict, video_keys: list[str]) -> EpisodeT
     shards = sorted(path.relative_to(root).as_posix() for path in root.glob("meta/episodes/**/*.parquet"))
     if not shards:
         raise FileNotFoundError(f"{root}/meta/episodes holds no parquet file. Fetch or record the dataset again.")
-    tables = [read_parquet(root, shard, [*integers, *seconds, "tasks"]) for shard in shards]
-    for shard, table in zip(shards, tables, strict=True):
-        # Numbers only, not least because text in the file numbers could lead out of the folder.
-        for names, is_kind, kind in ((integers, pa.types.is_integer, "integers"), (seconds, _is_number, "seconds")):
-            for name in names:
-                if not is_kind(table[name].type) or table[name].null_count:
-                    raise ValueError(
-                        f"{root / shard}: column {name!r} is {table[name].type} with {table[name].null_count} missing "
-                        f"values, expected {kind} throughout. Convert or record the dataset again."
-                    )
+    kinds = dict.fromkeys(integers, pa.int64()) | dict.fromkeys(seconds, pa.float64())
+    tables = [_load_shard(root, shard, kinds) for shard in shards]
     where = [
         f"{root / shard}, row {row}" for shard, table in zip(shards, tables, strict=True) for row in range(len(table))
     ]
@@ -133,17 +126,36 @@ def load_episodes_v30(root: Path, info: dict, video_keys: list[str]) -> EpisodeT
 
     videos = {}
     for key in video_keys:
-        begin = table[f"videos/{key}/from_timestamp"].to_numpy().astype(np.float64)
-        end = table[f"videos/{key}/to_timestamp"].to_numpy().astype(np.float64)
+        begin, end = (table[f"videos/{key}/{name}_timestamp"].to_numpy() for name in ("from", "to"))
         _check_video_ranges(begin, end, length, info["fps"], key, where)
         videos[key] = EpisodeVideos(files(info["video_path"], f"videos/{key}", video_key=key), begin)
+        _check_video_overlap(videos[key], length, info["fps"], key, where)
     data_files = files(info["data_path"], "data")
     _check_file_order(data_files, where)
-    return EpisodeTable(table["episode_index"].to_numpy(), start, stop, table["tasks"].to_pylist(), data_files, videos)
+    tasks = table["tasks"].to_pylist() if "tasks" in table.column_names and not table["tasks"].null_count else None
+    return EpisodeTable(table["episode_index"].to_numpy(), start, stop, tasks, data_files, videos)
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+def _load_shard(root: Path, shard: str, kinds: dict[str, pa.DataType]) -> pa.Table:
+    """Columns of numbers of the given kinds, and the tasks, which LeRobot's conversion of images to video leaves out."""
+    table = read_parquet(root, shard, list(kinds), optional=["tasks"])
+    for position, (name, kind) in enumerate(kinds.items()):
+        table = table.set_column(position, name, _numbers(table[name], kind, f"{root / shard}: column {name!r}"))
+    return table
+
+
+def _numbers(column: pa.ChunkedArray, kind: pa.DataType, where: str) -> pa.ChunkedArray:
+    """A column as one kind of number. Some writers store integers as floats; text could lead out of the folder."""
+    found = f"{column.null_count} missing values"
+    if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid:
+            found = "fractions"
+    raise ValueError(
+        f"{where} is {column.type} with {found}, expected {'integers' if pa.types.is_integer(kind) else 'seconds'} throughout. "
+        "Convert or record the dataset again."
+    )
 
 
 def _episode_order(index: np.ndarray, where: list[str]) -> np.ndarray:
@@ -185,6 +197,23 @@ def _check_video_ranges(
         )
 
 
+def _check_video_overlap(videos: EpisodeVideos, length: np.ndarray, fps: float, key: str, where: list[str]) -> None:
+    """Frames of two episodes that share a file may not be the same ones."""
+    numbers = np.unique(videos.file, return_inverse=True)[1]
+    order = np.lexsort((videos.start, numbers))
+    same_file = numbers[order[1:]] == numbers[order[:-1]]
+    # Half a frame behind the time of the last frame.
+    stop = videos.start + (length - 0.5) / fps
+    wrong = np.flatnonzero(same_file & (videos.start[order[1:]] < stop[order[:-1]]))
+    if wrong.size:
+        first, second = order[wrong[0]], order[wrong[0] + 1]
+        raise ValueError(
+            f"{where[second]}: video {key!r} begins at {videos.start[second]:.6g} s of {videos.file[second]}, where the "
+            f"{length[first]} frames of the episode in {where[first]} begin at {videos.start[first]:.6g} s: the two would "
+            "share frames. Correct from_timestamp in the episode table or convert the dataset again."
+        )
+
+
 def _check_file_order(files: list[str], where: list[str]) -> None:
     """Rows of a file follow the order of the episodes, so an episode cannot lie before its predecessor's file."""
     finished = set()
@@ -198,4 +227,4 @@ def _check_file_order(files: list[str], where: list[str]) -> None:
                 )
 
 
-__all__ = ["EpisodeTable", "EpisodeVideos", "load_episodes_v21", "load_episodes_v30"]
+__all__ = ["EpisodeTable", "EpisodeVideos", "load_episodes_v2", "load_episodes_v30"]

@@ -1,12 +1,19 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The `meta/` folder of a LeRobot dataset: description, tasks and episode table, in the layouts v2.1 and v3.0."""
+"""The `meta/` folder of a LeRobot dataset: description, tasks and episode table, in the layouts v2.0, v2.1 and v3.0."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from .lerobot_episodes import EpisodeTable, load_episodes_v21, load_episodes_v30
-from .lerobot_files import open_parquet, parse_json, read_json_lines, read_parquet
-from .lerobot_layout import INFO_PATH, SUPPORTED_VERSIONS, TASKS_PATH, check_path_template, check_video_key
+from .lerobot_episodes import EpisodeTable, load_episodes_v2, load_episodes_v30
+from .lerobot_files import open_parquet, parse_json, read_json_lines, read_parquet, whole_number
+from .lerobot_layout import (
+    INFO_PATH,
+    SUPPORTED_VERSIONS,
+    TASKS_PATH,
+    VERSIONS_WITH_FILES_PER_EPISODE,
+    check_path_template,
+    check_video_key,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class LeRobotMetadata:
 
 
 def load_metadata(root: Path) -> LeRobotMetadata:
-    """Read and check the `meta/` folder of a dataset in layout v2.1 or v3.0.
+    """Read and check the `meta/` folder of a dataset in layout v2.0, v2.1 or v3.0.
 
     Args:
         root (`Path`): Local folder of the dataset.
@@ -58,9 +65,9 @@ def load_metadata(root: Path) -> LeRobotMetadata:
     """
     info = _load_info(root)
     video_keys = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
-    if info["codebase_version"] == "v2.1":
-        tasks = _load_tasks_v21(root)
-        episodes = load_episodes_v21(root, info, video_keys)
+    if info["codebase_version"] in VERSIONS_WITH_FILES_PER_EPISODE:
+        tasks = _load_tasks_v2(root)
+        episodes = load_episodes_v2(root, info, video_keys)
     else:
         tasks = _load_tasks_v30(root)
         episodes = load_episodes_v30(root, info, video_keys)
@@ -87,8 +94,8 @@ def _load_info(root: Path) -> dict:
     if version not in SUPPORTED_VERSIONS:
         raise ValueError(
             f"{path}: codebase_version is {version!r}; supported are {', '.join(SUPPORTED_VERSIONS)}. "
-            "Convert the dataset with LeRobot's convert_dataset_v21_to_v30.py, or pass a `revision` of the repo that "
-            "holds a supported version (LeRobot tags them, for example revision='v3.0')."
+            "Pass a `revision` of the repo that holds a supported version (LeRobot tags them, for example "
+            "revision='v3.0'), or convert the dataset with the scripts that LeRobot has for its versions."
         )
     # Layouts of v3.0 other than parquet carry this key; files in them would be misread, so they are refused by name.
     if info.get("storage_format", "parquet") != "parquet":
@@ -102,12 +109,14 @@ def _load_info(root: Path) -> dict:
         raise ValueError(f"{path} lacks {', '.join(missing)}. Convert or record the dataset again.")
     if not isinstance(info["fps"], int | float) or not info["fps"] > 0:
         raise ValueError(f"{path}: fps is {info['fps']}; it must be a positive number of frames per second.")
+    info["chunks_size"] = whole_number(info["chunks_size"])
     if not isinstance(info["chunks_size"], int) or info["chunks_size"] < 1:
         raise ValueError(f"{path}: chunks_size is {info['chunks_size']!r}; it must be a number of files, at least 1.")
     check_path_template(info["data_path"], "data_path", version, str(path))
     for key, feature in info["features"].items():
         if not {"dtype", "shape"} <= set(feature):
             raise ValueError(f"{path}: feature {key!r} lacks dtype or shape. Convert or record the dataset again.")
+        feature["shape"] = [whole_number(size) for size in feature["shape"]]
         if feature["dtype"] == "video":
             check_path_template(info.get("video_path"), "video_path", version, str(path))
             check_video_key(key, str(path))
@@ -121,9 +130,9 @@ def _task_table(indices: list[int], texts: list[str], path: Path) -> dict[int, s
     return tasks
 
 
-def _load_tasks_v21(root: Path) -> dict[int, str]:
+def _load_tasks_v2(root: Path) -> dict[int, str]:
     path = root / "meta/tasks.jsonl"
-    rows = read_json_lines(path, {"task_index": int, "task": str})
+    rows = read_json_lines(path, {"task_index": int, "task": str}).values()
     return _task_table([row["task_index"] for row in rows], [row["task"] for row in rows], path)
 
 

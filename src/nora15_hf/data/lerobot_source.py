@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """A LeRobot dataset with its features chosen: what map-style and streaming readers have in common."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,20 @@ from ..embodiment.embodiment import Camera, Embodiment
 from ..simulation.environment import camera_name
 from .feature_names import feature_names
 from .lerobot_download import DatasetFiles, locate_dataset
-from .lerobot_layout import CONVENTIONS_KEY, path_pattern
+from .lerobot_layout import (
+    DEFAULT_ACTION_KEY,
+    DEFAULT_STATE_KEY,
+    is_camera,
+    is_depth_map,
+    path_pattern,
+    picture_shape,
+    stored_conventions,
+    stored_key,
+)
 from .lerobot_metadata import LeRobotMetadata, load_metadata
 
-DEFAULT_ACTION_KEY = "action"
-DEFAULT_STATE_KEY = "observation.state"
+logger = logging.getLogger(__name__)
+
 # Item of the conventions that holds what features cannot tell of the data's [`Embodiment`].
 EMBODIMENT = "embodiment"
 
@@ -227,7 +237,7 @@ class LeRobotReader:
     @property
     def conventions(self) -> dict:
         """What the recorder noted about how the data came about (renderer, image size, ...); empty when nothing."""
-        return self.info.get(CONVENTIONS_KEY, {})
+        return stored_conventions(self.info)
 
 
 def open_source(
@@ -249,15 +259,16 @@ def open_source(
     metadata = load_metadata(files.root)
     features = metadata.info["features"]
     if image_keys is None:
-        image_keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
+        image_keys = _colour_cameras(metadata)
     if isinstance(image_keys, str):
         raise TypeError(f"`image_keys` is the string {image_keys!r}; expected a list of cameras, [{image_keys!r}].")
     if not isinstance(image_keys, Mapping):
         image_keys = {camera_name(key): key for key in image_keys}
-    if state_key is None and DEFAULT_STATE_KEY in features:
-        state_key = DEFAULT_STATE_KEY
+    if state_key == DEFAULT_STATE_KEY and DEFAULT_STATE_KEY not in features:
+        state_key = None
     if action_key is None:
         action_key = DEFAULT_ACTION_KEY
+    action_key = stored_key(features, action_key)
     check_vector_feature(metadata, action_key, "action_key")
     if state_key is not None:
         check_vector_feature(metadata, state_key, "state_key")
@@ -316,17 +327,40 @@ def split_positions(positions: np.ndarray, validation_fraction: float, seed: int
     return positions[np.sort(order[held_out:])], positions[np.sort(order[:held_out])]
 
 
-def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
-    """Height and width of a camera. Only its description may be channels-first; stored frames never are."""
-    feature = metadata.feature(key, "image_keys", "an image or video feature")
-    if feature["dtype"] not in ("image", "video"):
-        raise ValueError(f"`image_keys` {key!r} has dtype {feature['dtype']!r}, expected 'image' or 'video'.")
-    shape = feature["shape"]
-    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
-        raise ValueError(
-            f"`image_keys` {key!r} has shape {tuple(shape)}, expected (height, width, 3) or (3, height, width)."
+def _colour_cameras(metadata: LeRobotMetadata) -> list[str]:
+    """All cameras but those that a policy cannot see, which are said."""
+    cameras = {key: feature for key, feature in metadata.info["features"].items() if is_camera(feature)}
+    others = {key: reason for key, feature in cameras.items() if (reason := _why_no_colours(feature))}
+    if others:
+        logger.warning(
+            f"{metadata.root}: {'; '.join(f'camera {key!r} is left out, it {reason}' for key, reason in others.items())}."
         )
-    return (shape[0], shape[1]) if shape[2] == 3 else (shape[1], shape[2])
+    return [key for key in cameras if key not in others]
+
+
+def _why_no_colours(feature: dict) -> str | None:
+    """Why a camera shows no RGB pictures; `None` where it does."""
+    if is_depth_map(feature):
+        return "is a depth map, not a colour picture, by its `is_depth_map` in meta/info.json"
+    shape = picture_shape(feature)
+    if shape is None or shape[2] != 3:
+        return f"has shape {tuple(feature['shape'])}, expected (height, width, 3) or (3, height, width)"
+    return None
+
+
+def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
+    """Height and width of a camera."""
+    feature = metadata.feature(key, "image_keys", "an image or video feature")
+    if not is_camera(feature):
+        raise ValueError(f"`image_keys` {key!r} has dtype {feature['dtype']!r}, expected 'image' or 'video'.")
+    if reason := _why_no_colours(feature):
+        colours = [
+            name for name, each in metadata.info["features"].items() if is_camera(each) and not _why_no_colours(each)
+        ]
+        raise ValueError(
+            f"`image_keys` {key!r} {reason}. Cameras with colour pictures: {', '.join(colours) or 'none'}."
+        )
+    return picture_shape(feature)[:2]
 
 
 def check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> None:
@@ -335,8 +369,15 @@ def check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> 
     if len(feature["shape"]) != 1 or feature["dtype"] in ("image", "video", "string"):
         raise ValueError(
             f"`{argument}` {key!r} has dtype {feature['dtype']!r} and shape {tuple(feature['shape'])}, expected a "
-            "numeric vector (width,). Choose another feature."
+            f"numeric vector (width,). Choose another feature{', or `None` for no state' if argument == 'state_key' else ''}."
         )
 
 
-__all__ = ["LeRobotReader", "LeRobotSource", "Sample", "check_vector_feature", "open_source", "split_positions"]
+__all__ = [
+    "LeRobotReader",
+    "LeRobotSource",
+    "Sample",
+    "check_vector_feature",
+    "open_source",
+    "split_positions",
+]

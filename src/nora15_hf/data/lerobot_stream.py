@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .lerobot_dataset import LeRobotDataset
+from .lerobot_layout import DEFAULT_STATE_KEY
 from .lerobot_mixture import MixtureReader, arranged_members, normalized_weights
 from .lerobot_source import LeRobotReader, LeRobotSource, Sample, open_source, split_positions
 
@@ -54,7 +55,7 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         revision: str | None = None,
         token: str | None = None,
         image_keys: Sequence[str] | Mapping[str, str] | None = None,
-        state_key: str | None = None,
+        state_key: str | None = DEFAULT_STATE_KEY,
         action_key: str | None = None,
         action_names: Sequence[str] | None = None,
         state_names: Sequence[str] | None = None,

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .float32_precision import check_held
 from .lerobot_files import read_parquet
 from .lerobot_layout import INDEX_FEATURES
 from .lerobot_metadata import LeRobotMetadata
@@ -45,8 +46,9 @@ def read_frame_table(
     action_key: str,
     state_key: str | None,
     skip_bad_episodes: bool = False,
+    check_precision: bool = True,
 ) -> FrameTable:
-    """Read the rows of some episodes. Every row of the files touched is checked, also those of other episodes.
+    """Read and check the rows of some episodes; what other episodes hold does not matter.
 
     Args:
         metadata (`LeRobotMetadata`): Description of the dataset; its data files must be present.
@@ -54,69 +56,78 @@ def read_frame_table(
         action_key (`str`): Feature that holds the action, shape `(A,)`.
         state_key (`str`, *optional*): Feature that holds the state, shape `(S,)`.
         skip_bad_episodes (`bool`, defaults to `False`): Leave episodes with an inconsistency out instead of raising.
+        check_precision (`bool`, defaults to `True`):
+            Refuse values whose differences float32 cannot hold. Not for a part of the episodes, which may move little.
 
     Raises:
         FileNotFoundError: A data file is missing.
         ValueError: A damaged file, or the first inconsistency, with file and row: episode or frame indices, lengths,
-            timestamps, task indices without text, NaN or infinite actions or states.
+            timestamps, task indices without text, NaN or infinite actions or states. Or a dimension whose values lie so far
+            from 0 that float32 cannot tell them apart.
     """
     episodes = metadata.episodes
-    wanted = np.zeros(len(episodes), dtype=bool)
-    wanted[positions] = True
     files = list(dict.fromkeys(episodes.file[position] for position in positions.tolist()))
-
     parts, skipped = [], {}
     for number, file in enumerate(files):
-        reader = _FileReader(metadata, file, episodes.in_file[file], action_key, state_key)
-        if skip_bad_episodes:
-            columns, bad = reader.read_good_episodes()
-            skipped |= bad
-        else:
-            columns = reader.read()
-        keep = wanted[columns["episode"]]
-        parts.append({name: values[keep] for name, values in columns.items()})
-        parts[-1]["file_number"] = np.full(keep.sum(), number, dtype=np.int32)
-    skipped = {position: reason for position, reason in skipped.items() if wanted[position]}
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        reader = _FileReader(metadata, file, action_key, state_key)
+        columns, bad = reader.read(np.intersect1d(positions, episodes.in_file[file]), skip_bad_episodes)
+        skipped |= bad
+        parts.append(columns | {"file_number": np.full(len(columns["episode"]), number, dtype=np.int32)})
+    columns = _joined(parts)
+    for name, key in (("actions", action_key), ("states", state_key)):
+        values = columns[name]
+        columns[name] = values.astype(np.float32)
+        if check_precision:
+            check_held(values, columns[name], f"{metadata.root}: {key!r}")
     return FrameTable(files=files, skipped=skipped, **columns)
 
 
 class _FileReader:
     """Columns of one data file, checked against the episodes that the episode table says it holds."""
 
-    def __init__(
-        self, metadata: LeRobotMetadata, file: str, positions: np.ndarray, action_key: str, state_key: str | None
-    ):
+    def __init__(self, metadata: LeRobotMetadata, file: str, action_key: str, state_key: str | None):
         self.metadata = metadata
         self.file = file
         self.path = metadata.root / file
-        self.positions = positions
         self.action_key = action_key
         self.state_key = state_key
+        self._held = metadata.episodes.in_file[file]
+        length = metadata.episodes.length[self._held]
+        self._first_row = dict(zip(self._held.tolist(), (np.cumsum(length) - length).tolist(), strict=True))
 
-    def read(self) -> dict[str, np.ndarray]:
-        return self._checked(self._load(), self.positions, 0)
-
-    def read_good_episodes(self) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        """Columns of the consistent episodes, and for the others the reason by their position in the episode table."""
+    def read(self, positions: np.ndarray, skip_bad_episodes: bool) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+        """
+        Columns of the episodes at these positions of the episode table; with `skip_bad_episodes` of the consistent ones,
+        and for the others the reason by their position.
+        """
         try:
             data = self._load()
         except (OSError, ValueError) as error:
-            return self._empty(), dict.fromkeys(self.positions.tolist(), str(error))
+            if not skip_bad_episodes:
+                raise
+            return self._empty(), dict.fromkeys(positions.tolist(), str(error))
         try:
-            return self._checked(data, self.positions, 0), {}
+            return self._episodes(data, positions), {}
         except ValueError:
-            pass
+            if not skip_bad_episodes:
+                raise
         parts, skipped = [self._empty()], {}
-        start = 0
-        for position in self.positions.tolist():
-            length = int(self.metadata.episodes.length[position])
+        for position in positions.tolist():
             try:
-                parts.append(self._checked(data.slice(start, length), np.array([position]), start))
+                parts.append(self._episodes(data, np.array([position])))
             except ValueError as error:
                 skipped[position] = str(error)
-            start += length
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, skipped
+        return _joined(parts), skipped
+
+    def _episodes(self, data: pa.Table, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Checked columns of some of the file's episodes, those that stand next to one another together."""
+        if len(positions) == len(self._held):
+            return self._checked(data, positions, 0)
+        parts = []
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
+            first = self._first_row[int(run[0])]
+            parts.append(self._checked(data.slice(first, int(self.metadata.episodes.length[run].sum())), run, first))
+        return _joined(parts)
 
     def _load(self) -> pa.Table:
         keys = [*INDEX_FEATURES, self.action_key] + ([self.state_key] if self.state_key is not None else [])
@@ -186,13 +197,17 @@ class _FileReader:
         }
 
     def _finite_vectors(self, data: pa.Table, key: str, argument: str, first_row: int) -> np.ndarray:
-        values = self._vectors(data[key], key, self._width(key, argument), first_row).astype(np.float32)
-        wrong = np.argwhere(~np.isfinite(values))
+        values = self._vectors(data[key], key, self._width(key, argument), first_row)
+        if np.can_cast(values.dtype, np.float32):
+            values = values.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold at all becomes infinite
+            wrong = np.argwhere(~np.isfinite(values.astype(np.float32)))
         if len(wrong):
             row, dimension = wrong[0]
             raise ValueError(
                 f"{self.path}, row {first_row + row}: dimension {dimension} of {key!r} is {values[row, dimension]}. "
-                "Repair the value, or leave the episode out with `episodes` or `skip_bad_episodes=True`."
+                "Repair the value, or leave the episode out with `episodes` or `skip_bad_episodes=True`"
+                f"{'; or read no state, with `state_key=None`' if argument == 'state_key' else ''}."
             )
         return values
 
@@ -217,6 +232,10 @@ class _FileReader:
                 f"{width}. Correct the shape in meta/info.json or record the dataset again."
             )
         return values.reshape(len(column), width)
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 __all__ = ["FrameTable", "read_frame_table"]

@@ -15,10 +15,12 @@ from PIL import Image
 
 from ..cards.dataset_configs import dataset_configs
 from .feature_statistics import channel_histogram, image_statistics, vector_statistics
+from .float32_precision import check_held
 from .lerobot_layout import (
     CHUNKS_SIZE,
     CONVENTIONS_KEY,
     DATA_PATH,
+    DEFAULT_ACTION_KEY,
     EPISODES_PATH,
     INDEX_FEATURES,
     INFO_PATH,
@@ -51,7 +53,11 @@ class LeRobotWriter:
             The index columns (`timestamp`, `frame_index`, `episode_index`, `index`, `task_index`) are added.
         robot_type (`str`): Name of the robot.
         conventions (`dict`, *optional*): What a user of the data has to agree with (renderer, image size, action
-            convention, ...); kept in `info.json` and returned by `LeRobotDataset.conventions`.
+            convention, ...); kept in `info.json` and returned by `LeRobotDataset.conventions`. A copy in the description of
+            the action, or of the first numeric feature, outlives the edits of LeRobot's tools, which also refuse to merge
+            datasets that differ in it.
+        recording (`dict`, *optional*): Further conventions that hold for this very recording alone (seeds, failures); they
+            are gone after such an edit.
         max_file_size_mb (`int`, defaults to 100): A data file is closed before it grows beyond this.
         video_codec (`str`, defaults to `"h264"`): Or `"av1"`, smaller and slower to write; LeRobot's own default.
         max_video_file_size_mb (`int`, defaults to 200): A video file is closed with the episode that reaches this.
@@ -89,6 +95,7 @@ class LeRobotWriter:
         features: dict[str, dict],
         robot_type: str,
         conventions: dict | None = None,
+        recording: dict | None = None,
         max_file_size_mb: int = 100,
         video_codec: str = "h264",
         max_video_file_size_mb: int = 200,
@@ -109,12 +116,14 @@ class LeRobotWriter:
         self.max_file_size_mb = max_file_size_mb
         self.max_video_file_size_mb = max_video_file_size_mb
         self.conventions = {} if conventions is None else conventions
-        try:
-            json.dumps(self.conventions)
-        except TypeError as error:
-            raise ValueError(
-                f"`conventions` cannot be written as JSON ({error}). Use plain strings and numbers."
-            ) from error
+        self.recording = {} if recording is None else recording
+        for name, content in (("conventions", self.conventions), ("recording", self.recording)):
+            try:
+                json.dumps(content)
+            except TypeError as error:
+                raise ValueError(
+                    f"`{name}` cannot be written as JSON ({error}). Use plain strings and numbers."
+                ) from error
         self.features = {key: _checked_feature(key, feature) for key, feature in features.items()}
         self._stored_features = self.features | INDEX_FEATURES
         self._hf_features = datasets.Features(
@@ -246,6 +255,11 @@ class LeRobotWriter:
         return self.root
 
     def _info(self) -> dict:
+        numeric = [key for key, feature in self.features.items() if not _is_camera(feature)]
+        descriptions = {key: {"info": video.info()} for key, video in self._videos.items()}
+        if self.conventions and numeric:
+            key = DEFAULT_ACTION_KEY if DEFAULT_ACTION_KEY in numeric else numeric[0]
+            descriptions[key] = {"info": {CONVENTIONS_KEY: self.conventions}}
         info = {
             "codebase_version": "v3.0",
             "robot_type": self.robot_type,
@@ -259,12 +273,10 @@ class LeRobotWriter:
             "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self._videos else None,
-            "features": {
-                key: feature | ({"info": self._videos[key].info()} if key in self._videos else {})
-                for key, feature in self._stored_features.items()
-            },
+            "features": {key: feature | descriptions.get(key, {}) for key, feature in self._stored_features.items()},
         }
-        return info | ({CONVENTIONS_KEY: self.conventions} if self.conventions else {})
+        conventions = {**self.conventions, **self.recording}
+        return info | ({CONVENTIONS_KEY: conventions} if conventions else {})
 
     def _append(self, arrays: dict[str, np.ndarray]) -> None:
         """Write one episode as one row group, in a new file when the present one would grow too large."""
@@ -377,6 +389,8 @@ def _checked_array(key: str, feature: dict, array: np.ndarray) -> np.ndarray:
             f"`frames` {key!r} is {cast[tuple(wrong[0])]} at frame {wrong[0][0]}; only finite numbers are recorded. "
             "Drop the episode or repair the value."
         )
+    if dtype == np.float32 and len(array):
+        check_held(array.reshape(len(array), -1), cast.reshape(len(cast), -1), f"`frames` {key!r}")
     return cast
 
 

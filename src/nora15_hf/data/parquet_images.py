@@ -13,6 +13,7 @@ from PIL import Image
 
 from .camera_frames import CameraFrames
 from .lerobot_files import open_parquet
+from .lerobot_metadata import LeRobotMetadata
 from .lerobot_table import FrameTable
 
 # Encoded images that an uncached camera keeps, in bytes: whole row groups. Writers put one episode, a few MB, into each,
@@ -20,6 +21,19 @@ from .lerobot_table import FrameTable
 ENCODED_BYTES_KEPT = 256 * 2**20
 # Named, so that bytes of unknown origin do not reach the decoders of rarer formats.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def first_image_format(metadata: LeRobotMetadata, key: str) -> str | None:
+    """Format of the first embedded image of a camera, as `"PNG"`; `None` where it has none that is read."""
+    with open_parquet(metadata.root, metadata.episodes.file[0]) as parquet:
+        if key not in parquet.schema_arrow.names:
+            return None
+        row = next(parquet.iter_batches(batch_size=1, columns=[key]))[key][0].as_py()
+    try:
+        with Image.open(io.BytesIO(row["bytes"]), formats=IMAGE_FORMATS) as image:
+            return image.format
+    except (OSError, TypeError):
+        return None
 
 
 class ParquetImages(CameraFrames):
@@ -99,4 +113,4 @@ class ParquetImages(CameraFrames):
             raise ValueError(f"{where} cannot be decoded ({error}). Fetch or record the dataset again.") from error
 
 
-__all__ = ["ParquetImages"]
+__all__ = ["ParquetImages", "first_image_format"]

@@ -16,6 +16,7 @@ from .lerobot_mixture import LeRobotMixture
 from .lerobot_source import LeRobotReader
 from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from .statistics import compute_statistics
+from .value_fit import check_values_fit
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 Dataset = TypeVar("Dataset", LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture)
 
 
-def fit_dataset(dataset: Dataset, processor: ProcessorMixin, *, strict: bool = False) -> Dataset:
+def fit_dataset(
+    dataset: Dataset, processor: ProcessorMixin, *, strict: bool = False, action_tokens: bool = True
+) -> Dataset:
     """
     A dataset as a policy is to be shown it: cameras, actions and states in the order of its training, matched by name.
 
@@ -32,7 +35,8 @@ def fit_dataset(dataset: Dataset, processor: ProcessorMixin, *, strict: bool = F
     Args:
         dataset: Each member of a mixture is arranged and checked.
         processor (`Nora15Processor`): Of the policy.
-        strict (`bool`, *optional*, defaults to `False`): See [`check_dataset_fits`].
+        strict (`bool`, *optional*, defaults to `False`), action_tokens (`bool`, *optional*, defaults to `True`):
+            See [`check_dataset_fits`].
 
     Raises:
         ValueError: See [`check_dataset_fits`]; another order of names is no error here.
@@ -42,7 +46,7 @@ def fit_dataset(dataset: Dataset, processor: ProcessorMixin, *, strict: bool = F
     for member in dataset.members if mixed else [dataset]:
         _check_numbers(member, processor)
         fitted.append(arranged_for(member, processor))
-        _check_statistics(fitted[-1], processor, strict)
+        _check_values(fitted[-1], processor, strict, action_tokens)
     return dataset.with_members(fitted) if mixed else fitted[0]
 
 
@@ -51,6 +55,7 @@ def check_dataset_fits(
     processor: ProcessorMixin,
     *,
     strict: bool = False,
+    action_tokens: bool = True,
 ) -> None:
     """Refuse, before the first sample is loaded, a dataset that a policy's processor cannot take as it is.
 
@@ -59,17 +64,20 @@ def check_dataset_fits(
         processor (`Nora15Processor`): Of the policy.
         strict (`bool`, *optional*, defaults to `False`): Also refuse ranges of actions or states that disagree with the
             policy's statistics of the same key, instead of warning.
+        action_tokens (`bool`, *optional*, defaults to `True`):
+            Whether FAST tokens are made of the actions, which then must be able to spell them.
 
     Raises:
         ValueError: Another action or state width or chunk size, no camera, a dataset key without statistics, a policy
             of delta actions and a state that does not cover them, or a dataset whose cameras, actions or states are others
-            than those of the policy's key, or come in another order, see [`fit_dataset`].
+            than those of the policy's key, or come in another order, see [`fit_dataset`]. Values that would stop or spoil
+            training, see [`~nora15_hf.data.value_fit.check_values_fit`].
     """
     mixed = isinstance(dataset, LeRobotMixture | LeRobotStreamMixture)
     for member in dataset.members if mixed else [dataset]:
         _check_numbers(member, processor)
         _check_contract(processor.embodiments.get(member.dataset_key, Embodiment()), member, processor, arranged=False)
-        _check_statistics(member, processor, strict)
+        _check_values(member, processor, strict, action_tokens)
 
 
 def arranged_for(member: LeRobotReader, processor: ProcessorMixin) -> LeRobotReader:
@@ -93,6 +101,16 @@ def _check_contract(contract: Embodiment, member: LeRobotReader, processor: Proc
         leave_out=() if processor.needs_state else STATE_ITEMS,
         arranged=arranged,
     )
+
+
+def _check_values(member: LeRobotReader, processor: ProcessorMixin, strict: bool, action_tokens: bool) -> None:
+    if not member.conventions:
+        logger.warning(
+            f"Dataset {member.dataset_key!r} declares no conventions (gripper, cameras, units): nothing can tell later whether a "
+            "robot or simulator agrees with it."
+        )
+    _check_statistics(member, processor, strict)
+    check_values_fit(member, processor, action_tokens)
 
 
 def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: bool) -> None:

@@ -34,11 +34,12 @@ def compute_statistics(
     action_mask: Sequence[bool] | None = None,
     delta_mask: Sequence[bool] | None = None,
     angle_mask: Sequence[bool] | None = None,
+    range_floor: float | None = None,
 ) -> dict[str, ActionStatistics]:
     """Exact statistics of the actions and states of the selected episodes, each frame counted once.
 
-    Quantiles stored with LeRobot datasets are bounds over episodes, not quantiles of the dataset; these are computed
-    from the rows. For statistics of a sample, open the dataset with some `episodes` only.
+    The quantiles that LeRobot stores are means of the episodes' quantiles and lie inside those of the dataset; these are
+    computed from the rows. For statistics of a sample, open the dataset with some `episodes` only.
 
     Args:
         dataset (`LeRobotDataset`): Its images are not touched.
@@ -48,18 +49,27 @@ def compute_statistics(
             For a policy trained on differences from the state: statistics of [`delta_actions`]. Steps past the end of an
             episode do not count.
         angle_mask (`Sequence[bool]`, *optional*): With `delta_mask`: differences to be wrapped.
+        range_floor (`float`, *optional*):
+            Least range of a normalised dimension of actions and states, in physical units; see
+            [`~nora15_hf.actions.normalization.ActionStatistics.with_range_floor`].
 
     Returns:
         `dict[str, ActionStatistics]`: `"action"`, and `"state"` when the dataset has a state feature.
 
     Raises:
-        ValueError: A mask of another length than the actions, an angle mask without deltas, or values it refuses.
+        ValueError: A mask of another length than the actions, an angle mask without deltas, deltas of dimensions that the
+            state lacks, or values it refuses.
     """
     for name, mask in (("action_mask", action_mask), ("delta_mask", delta_mask), ("angle_mask", angle_mask)):
         if mask is not None and len(mask) != dataset.action_dim:
             raise ValueError(
                 f"`{name}` has {len(mask)} entries for actions of {dataset.action_dim} dimensions; expected one each."
             )
+    if delta_mask is not None and any(delta_mask[dataset.state_dim :]):
+        raise ValueError(
+            f"`delta_mask` {list(delta_mask)} takes differences from a state that has {dataset.state_dim} dimensions "
+            f"(state_key={dataset.state_key!r}). Choose a feature that covers them through `state_key`."
+        )
     if delta_mask is None:
         if angle_mask is not None:
             raise ValueError("`angle_mask` is given without `delta_mask`: only differences of angles are wrapped.")
@@ -72,6 +82,8 @@ def compute_statistics(
     if dataset.state_dim > 0:
         states = dataset.all_states()
         statistics["state"] = ActionStatistics.from_blocks(lambda: _slices(states))
+    if range_floor is not None:
+        statistics = {name: found.with_range_floor(range_floor) for name, found in statistics.items()}
     return statistics
 
 
@@ -80,17 +92,33 @@ def _slices(values: np.ndarray) -> Iterator[np.ndarray]:
         yield values[start : start + BLOCK_ROWS]
 
 
-def _delta_blocks(
-    dataset: LeRobotDataset, delta_mask: Sequence[bool], angle_mask: Sequence[bool] | None
-) -> Iterator[np.ndarray]:
+def action_chunks(
+    dataset: LeRobotDataset, delta_mask: Sequence[bool] | None, angle_mask: Sequence[bool] | None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """
+    The chunks that begin at each frame, in blocks of a few MB, as differences from the state with `delta_mask`.
+
+    Yields:
+        `tuple[int, np.ndarray, np.ndarray]`: position of the first frame, float32 `(n, H, A)` and bool `(n, H)`, False past
+        the end of an episode, where its last action is repeated.
+    """
     actions, states = dataset.all_actions(), dataset.all_states()
     stop = np.repeat(dataset.episodes["to"], dataset.episodes["length"])
     frames = max(1, BLOCK_ROWS // dataset.chunk_size)
     for start in range(0, len(dataset), frames):
         steps = np.arange(start, min(start + frames, len(dataset)))[:, None] + np.arange(dataset.chunk_size)
-        chunks = actions[np.minimum(steps, len(dataset) - 1)]
-        deltas = actions_to_deltas(chunks, states[steps[:, 0]], delta_mask, angle_mask)
-        yield deltas[steps < stop[steps[:, 0], None]]
+        after = stop[steps[:, :1]]
+        chunks = actions[np.minimum(steps, after - 1)]
+        if delta_mask is not None:
+            chunks = actions_to_deltas(chunks, states[steps[:, 0]], delta_mask, angle_mask)
+        yield start, chunks, steps < after
 
 
-__all__ = ["compute_statistics", "delta_actions"]
+def _delta_blocks(
+    dataset: LeRobotDataset, delta_mask: Sequence[bool], angle_mask: Sequence[bool] | None
+) -> Iterator[np.ndarray]:
+    for _, deltas, inside in action_chunks(dataset, delta_mask, angle_mask):
+        yield deltas[inside]
+
+
+__all__ = ["action_chunks", "compute_statistics", "delta_actions"]

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..actions.normalization import ActionStatistics, save_norm_stats
+from ..actions.range_findings import find_range_problems
 from .lerobot_dataset import LeRobotDataset
+from .lerobot_layout import DEFAULT_STATE_KEY
 from .lerobot_source import open_source
 from .statistics import compute_statistics
 
@@ -21,12 +23,13 @@ def dataset_statistics(
     revision: str | None = None,
     token: str | None = None,
     action_key: str | None = None,
-    state_key: str | None = None,
+    state_key: str | None = DEFAULT_STATE_KEY,
     dataset_key: str | None = None,
     chunk_size: int = 5,
     action_mask: Sequence[bool] | None = None,
     delta_mask: Sequence[bool] | None = None,
     angle_mask: Sequence[bool] | None = None,
+    range_floor: float | None = None,
     sample_episodes: int | None = None,
     seed: int = 0,
     skip_bad_episodes: bool = False,
@@ -39,12 +42,14 @@ def dataset_statistics(
             JSON file to write, in the layout of the processor's `norm_stats.json`; read it with `load_norm_stats`.
         revision, token, action_key, state_key, dataset_key, skip_bad_episodes: As for [`LeRobotDataset`].
         chunk_size (`int`, defaults to 5): Actions per chunk; matters with `delta_mask` only.
-        action_mask, delta_mask, angle_mask (`Sequence[bool]`, *optional*): As for [`compute_statistics`].
+        action_mask, delta_mask, angle_mask (`Sequence[bool]`, *optional*), range_floor (`float`, *optional*):
+            As for [`compute_statistics`].
         sample_episodes (`int`, *optional*): Use that many episodes, drawn at random, and fetch only their files.
         seed (`int`, defaults to 0): Of that draw.
 
     Returns:
-        `str`: What was counted, and a table per feature.
+        `str`: What was counted, and a table per feature, followed by the dimensions that normalisation by the quantiles would
+        not suit, with what to choose for them.
 
     Raises:
         FileNotFoundError, ValueError: As for [`LeRobotDataset`] and [`compute_statistics`]; a sample larger than the
@@ -72,7 +77,9 @@ def dataset_statistics(
         episodes=episodes,
         skip_bad_episodes=skip_bad_episodes,
     )
-    statistics = compute_statistics(dataset, action_mask=action_mask, delta_mask=delta_mask, angle_mask=angle_mask)
+    statistics = compute_statistics(
+        dataset, action_mask=action_mask, delta_mask=delta_mask, angle_mask=angle_mask, range_floor=range_floor
+    )
     lines = [f"{dataset.dataset_key}: {dataset.num_episodes} episodes, {len(dataset)} frames{sample}"]
     if dataset.skipped_episodes:
         lines.append(f"left out as bad: episodes {', '.join(map(str, dataset.skipped_episodes))}")
@@ -91,12 +98,11 @@ def dataset_statistics(
 
 
 def _table(statistics: ActionStatistics, names: list[str] | None) -> str:
+    problems = {found.dimension: found for found in find_range_problems(statistics)}
     rows = [["dimension", *COLUMNS, ""]]
     for number, name in enumerate(range(len(statistics)) if names is None else names):
         values = [getattr(statistics, column)[number] for column in COLUMNS]
-        note = "constant" if statistics.min[number] == statistics.max[number] else ""
-        if not statistics.mask[number]:
-            note = "not normalised"
+        note = problems[number].problem if number in problems else "" if statistics.mask[number] else "not normalised"
         rows.append([str(name), *(f"{value:.5g}" for value in values), note])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
@@ -105,6 +111,7 @@ def _table(statistics: ActionStatistics, names: list[str] | None) -> str:
             cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)
         ]
         lines.append(("  " + "  ".join([*cells, row[-1]])).rstrip())
+    lines += [found.describe(names) for found in problems.values() if found.problem != "constant"]
     return "\n".join(lines)
 
 

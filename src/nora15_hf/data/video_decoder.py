@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .lerobot_files import why_unreadable
+
 # Decoding on is cheaper than seeking while the wanted frame is this near behind the last one.
 FRAMES_DECODED_ON = 8
 
@@ -38,10 +40,7 @@ class VideoDecoder:
         try:
             self._container = av.open(str(path))
         except av.FFmpegError as error:
-            raise ValueError(
-                f"{path} cannot be opened as a video ({error}). Either its writer was not finalised or the copy is cut "
-                "short or damaged: record or fetch it again."
-            ) from error
+            raise ValueError(f"{path} cannot be opened as a video ({error}). {why_unreadable(path)}") from error
         if not self._container.streams.video:
             raise ValueError(f"{path} holds no video. Record or fetch it again.")
         self._stream = self._container.streams.video[0]
@@ -85,6 +84,17 @@ class VideoDecoder:
             ) from error
         # One thread here, too.
         return frame.reformat(format="rgb24", threads=1).to_ndarray()
+
+    def check_reaches(self, seconds: float) -> None:
+        """Raise a `ValueError` when the file says that it ends before a time. Nothing is decoded."""
+        if self._stream.duration is None:
+            return
+        end = float(((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base)
+        if end < seconds:
+            raise ValueError(
+                f"{self.path} ends at {end:.6g} s, before the frames that the episode table counts in it, which need "
+                f"{seconds:.6g} s. The video is cut short or the table wrong: fetch or convert the dataset again."
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -40,6 +40,21 @@ class VideoFrames(CameraFrames):
         self._read_one(first)
         self._read_one(last)
 
+    def check_files(self) -> None:
+        """Open each file, and raise, as `read` does, when it is missing, damaged or ends before the frames in it."""
+        present, first = np.unique(self._table.episode, return_index=True)
+        last = np.append(first[1:], len(self._table.episode)) - 1
+        start = self._videos.start[present]
+        numbers = np.unique([self._videos.file[episode] for episode in present], return_inverse=True)[1]
+        order = np.lexsort((start, numbers))
+        for held in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            episode, frames = present[held[-1]], last[held[-1]] - first[held[-1]] + 1
+            try:
+                decoder = self._decoders.get(self._videos.file[episode], self.size)
+                decoder.check_reaches(float(start[held[-1]] + (frames - 0.5) / decoder.fps))
+            except (OSError, ValueError) as error:
+                raise type(error)(f"{self._where(first[held[0]])}: video {self.key!r}: {error}") from error
+
     def _read_one(self, row: int) -> np.ndarray:
         episode = self._table.episode[row]
         seconds = self._videos.start[episode] + self._table.frame_index[row] / self._decoders.fps

@@ -90,7 +90,7 @@ class VideoWriter:
             "video.width": self.size[1],
             "video.codec": self.codec,
             "video.pix_fmt": PIXEL_FORMAT,
-            "video.is_depth_map": False,
+            "is_depth_map": False,
             "video.fps": self.fps,
             "video.channels": 3,
             "has_audio": False,

@@ -129,7 +129,12 @@ def check_statistics(
         )  # fmt: skip
     elif dataset is not None:
         deltas, angles = processor.delta_action_mask, processor.angle_action_mask
-        found = compute_statistics(dataset, delta_mask=deltas, angle_mask=angles)["action"]
+        try:
+            found = compute_statistics(dataset, delta_mask=deltas, angle_mask=angles)["action"]
+        except ValueError as error:
+            return Section(title, rows=[]), [
+                Finding("error", "statistics", f"the dataset does not fit the policy: {error}")
+            ]
         found_low, found_high = normalization_bounds(found, mode)
         actions = dataset.all_actions() if deltas is None else delta_actions(dataset, deltas, angles)
         share, differing = differing_ranges(statistics, found, mode)

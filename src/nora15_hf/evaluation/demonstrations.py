@@ -100,13 +100,14 @@ def require_expert(spec: EnvironmentSpec) -> None:
 
 
 def open_recording(root: str | Path, spec: EnvironmentSpec, recording: dict[str, Any]) -> LeRobotWriter:
-    """A writer for the frames of [`record_steps`], with the simulator's conventions and what `recording` adds to them."""
+    """A writer for the frames of [`record_steps`], with the simulator's conventions and what holds for this recording alone."""
     return LeRobotWriter(
         root,
         fps=spec.control_rate,
         features=recorded_features(spec),
         robot_type=spec.robot_type,
-        conventions={**spec.conventions, **recording, EMBODIMENT: environment_embodiment(spec).to_dict()},
+        conventions={**spec.conventions, EMBODIMENT: environment_embodiment(spec).to_dict()},
+        recording=recording,
     )
 
 

@@ -25,9 +25,10 @@ from ..cards.card_settings import Setting
 from ..cards.cards import save_card
 from ..cards.policy_card import ACTION_CONVENTIONS, policy_card_info, stated
 from ..clips.clip_conventions import CLIPS_FILE, ClipConventions
-from ..data.lerobot_layout import CONVENTIONS_KEY, INDEX_FEATURES
-from ..data.lerobot_metadata import load_metadata
+from ..data.lerobot_layout import INDEX_FEATURES, is_camera, is_depth_map, picture_shape, stored_conventions
+from ..data.lerobot_metadata import LeRobotMetadata, load_metadata
 from ..data.lerobot_writer import DATA_FILES as DEMONSTRATION_DATA_FILES
+from ..data.parquet_images import first_image_format
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..preferences.pairs import PAIRINGS
@@ -240,27 +241,51 @@ def _preferences(folder: Path, facts: AuthorFacts) -> PreferenceCardInfo:
 def _demonstrations(folder: Path, facts: AuthorFacts) -> DemonstrationCardInfo:
     metadata = load_metadata(folder)
     info = metadata.info
-    conventions = {CONVENTIONS_KEY: info.get(CONVENTIONS_KEY, {})}
+    conventions = stored_conventions(info)
+    by_key = {folder.name: conventions}
     features = {name: feature for name, feature in info["features"].items() if name not in INDEX_FEATURES}
-    cameras = [feature["shape"] for feature in features.values() if feature["dtype"] in ("image", "video")]
+    robot_type = info.get("robot_type") or NOT_STATED
+    tasks = metadata.episodes.tasks
     return DemonstrationCardInfo(
         repo_id=folder.name,
         name=folder.name,
         data_files=DEMONSTRATION_DATA_FILES,
         num_rows=info["total_frames"],
-        source=f"recorded on {info['robot_type']}",
-        robot_type=info["robot_type"],
+        source="robot not stated" if robot_type == NOT_STATED else f"recorded on {robot_type}",
+        version=info["codebase_version"],
+        robot_type=robot_type,
+        num_episodes=info["total_episodes"],
         fps=info["fps"],
-        image_size=cameras[0][0] if cameras else 0,
-        tasks=dict(Counter(instruction for instructions in metadata.episodes.tasks for instruction in instructions)),
+        cameras={name: _pictures(metadata, name, feature) for name, feature in features.items() if is_camera(feature)},
+        tasks=dict.fromkeys(metadata.tasks.values(), NOT_STATED)
+        if tasks is None
+        else dict(Counter(instruction for instructions in tasks for instruction in instructions)),
         features={name: f"{feature['dtype']} {list(feature['shape'])}" for name, feature in features.items()},
-        action_space=stated(conventions, conventions, ACTION_CONVENTIONS),
-        gripper=stated(conventions, conventions, ("gripper",)),
-        conventions={
-            name: value for name, value in conventions[CONVENTIONS_KEY].items() if not isinstance(value, dict)
-        },
+        action_space=stated(by_key, by_key, ACTION_CONVENTIONS),
+        gripper=stated(by_key, by_key, ("gripper",)),
+        conventions={name: value for name, value in conventions.items() if not isinstance(value, dict)},
         recording={"episodes": info["total_episodes"]},
     )
+
+
+def _pictures(metadata: LeRobotMetadata, key: str, feature: Mapping[str, Any]) -> str:
+    """Size, kind and storage of a camera's pictures, each as it is stored or called not stated."""
+    shape = picture_shape(feature)
+    size = f"size {NOT_STATED}" if shape is None else f"{shape[1]} × {shape[0]} (width × height)"
+    colours = {1: "one channel", 3: "RGB", 4: "four channels"}
+    kind = (
+        "depth map"
+        if is_depth_map(feature)
+        else ""
+        if shape is None
+        else colours.get(shape[2], f"{shape[2]} channels")
+    )
+    if feature["dtype"] == "video":
+        codec = ((feature.get("info") or {}) | (feature.get("video_info") or {})).get("video.codec")
+        storage = f"video, {codec or f'codec {NOT_STATED}'}"
+    else:
+        storage = first_image_format(metadata, key) or f"image format {NOT_STATED}"
+    return ", ".join(filter(None, [f"{size} {kind}".rstrip(), storage]))
 
 
 _READERS: dict[Artefact, Callable[[Path, AuthorFacts], CardInfo]] = {

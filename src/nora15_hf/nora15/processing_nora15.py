@@ -20,6 +20,7 @@ from ..actions.normalization import (
     actions_to_deltas,
     deltas_to_actions,
     load_norm_stats,
+    lost_values,
     normalize,
     save_norm_stats,
     select_dataset_key,
@@ -38,6 +39,8 @@ logger = logging.get_logger(__name__)
 
 IMAGE_TOKEN = "<|image_pad|>"
 ACTION_CODEC_FOLDER = "action_codec"
+STATE_LIMIT = 10.0
+"""Normalised states are clipped there: further out, the policy has seen nothing in training."""
 
 ImageLike = Image.Image | np.ndarray | torch.Tensor
 
@@ -140,6 +143,8 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         }
         self.first_action_token_id = tokenizer.convert_tokens_to_ids("<robot_action_0>")
         self.set_norm_stats(norm_stats or {}, state_stats)
+        # Dimensions of states, by dataset key, that a warning has named.
+        self._odd_states: set[tuple[str, int]] = set()
         # Token ids of a prompt and of what follows the FAST tokens, by instruction and number of images.
         self._prompts: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
 
@@ -488,6 +493,9 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         """
         What the policy reads of the robot's state.
 
+        A robot is not stopped by a state that training did not know: a dimension that was constant there reads 0, others are
+        clipped to [-10, 10], and a warning names the dimension once.
+
         Args:
             state (`np.ndarray` or `torch.Tensor` of shape `(batch, state_dim)`): Physical units.
             dataset_key (`str` or `list[str]`, *optional*): Whose statistics normalise it, see `__call__`.
@@ -510,8 +518,26 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         normalized = torch.empty_like(state)
         for key, rows in self._rows_by_key(dataset_key, batch).items():
             key = select_dataset_key(self.state_stats, key)
-            normalized[rows] = normalize(state[rows], self.state_stats[key], self.normalization_mode)
+            statistics = self.state_stats[key]
+            read = normalize(state[rows], statistics, self.normalization_mode, lossy=True)
+            clipped = torch.where(
+                torch.from_numpy(statistics.mask.copy()), read.clamp(-STATE_LIMIT, STATE_LIMIT), read
+            )
+            lost = lost_values(state[rows], statistics, self.normalization_mode)
+            self._warn_of_states(key, state[rows], lost, "It was constant in training and reads as 0.")
+            self._warn_of_states(key, state[rows], clipped != read, f"Normalised, it is clipped to {STATE_LIMIT:g}.")
+            normalized[rows] = clipped
         return normalized
+
+    def _warn_of_states(self, key: str, states: torch.Tensor, odd: torch.BoolTensor, consequence: str) -> None:
+        """Names each dimension once in which a state is odd."""
+        for dimension in odd.any(0).nonzero().flatten().tolist():
+            if (key, dimension) not in self._odd_states:
+                self._odd_states.add((key, dimension))
+                logger.warning(
+                    f"Dimension {dimension} of the state is {states[odd[:, dimension], dimension][0].item():.6g}, unlike in the "
+                    f"training data {key!r}. {consequence} This is said once."
+                )
 
     @staticmethod
     def _rows_by_key(dataset_key: Sequence[str], batch: int) -> dict[str, torch.BoolTensor]:

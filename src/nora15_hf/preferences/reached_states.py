@@ -56,7 +56,7 @@ def record_reached_states(
     """
     Lets the policy act and the expert label, then finish: a LeRobot dataset of states that the policy reaches.
 
-    Frames are those of demonstrations: `action` is what the expert wants at the frame, `action.executed` what moved the
+    Frames are those of demonstrations: `action` is what the expert wants at the frame, `executed_action` what moved the
     robot. In each episode the policy acts for a number of steps drawn between `n_action_steps` and `max_policy_steps`, or
     until it succeeds; then the expert takes over, so that the last frame shows the task done, as a goal must. Episodes
     that the expert cannot bring to success are left out and counted in the dataset's conventions.

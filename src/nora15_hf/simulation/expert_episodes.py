@@ -12,7 +12,8 @@ from .environment import EnvironmentSpec, ExpertEnvironment, camera_feature
 
 STATE = "observation.state"
 ACTION = "action"
-EXECUTED_ACTION = "action.executed"
+# Not "action.executed", as it was called: to LeRobot all keys that begin with "action" are actions of the policy.
+EXECUTED_ACTION = "executed_action"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def record_steps(
     Returns:
         `dict[str, np.ndarray]`: the frames, F of them: pictures of every camera uint8 `(F, height, width, 3)`,
         `observation.state` float32 `(F, S)`, `action` float32 `(F, A)`, what the expert wanted (to be imitated),
-        `action.executed` float32 `(F, A)`, what moved the robot (for world models).
+        `executed_action` float32 `(F, A)`, what moved the robot (for world models).
     """
     features = recorded_features(env.spec)
     frames = {name: [] for name in features}

@@ -136,7 +136,7 @@ def load_policy_for(
         if processor.state_dim is not None:
             state_stats[key] = found["state"]
     processor.set_norm_stats(action_stats, state_stats)
-    fit_dataset(dataset, processor, strict=strict)
+    fit_dataset(dataset, processor, strict=strict, action_tokens=False)
     return model, processor
 
 

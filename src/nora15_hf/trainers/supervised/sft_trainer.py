@@ -115,8 +115,9 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
                 "missing: it knows the units of the actions and belongs into the repo. Give it."
             )
         if processing_class is not None:
+            tokens = {"action_tokens": args.objective != "flow"}
             train_dataset, eval_dataset = (
-                fit_dataset(dataset, processing_class) if isinstance(dataset, _CHECKED) else dataset
+                fit_dataset(dataset, processing_class, **tokens) if isinstance(dataset, _CHECKED) else dataset
                 for dataset in (train_dataset, eval_dataset)
             )
         if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
