@@ -109,14 +109,18 @@ def _check_values(member: LeRobotReader, processor: ProcessorMixin, strict: bool
             f"Dataset {member.dataset_key!r} declares no conventions (gripper, cameras, units): nothing can tell later whether a "
             "robot or simulator agrees with it."
         )
-    _check_statistics(member, processor, strict)
-    check_values_fit(member, processor, action_tokens)
+    differing = _check_statistics(member, processor, strict)
+    check_values_fit(member, processor, action_tokens, differing["action"])
 
 
-def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: bool) -> None:
-    """Two datasets that are called alike would share statistics: their ranges have to agree."""
+def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: bool) -> dict[str, list[int]]:
+    """
+    Two datasets that are called alike would share statistics: their ranges have to agree. The dimensions of `"action"` and
+    `"state"` that do not are returned.
+    """
+    dimensions = {"action": [], "state": []}
     if not isinstance(member, LeRobotDataset):
-        return
+        return dimensions
     key, mode = member.dataset_key, processor.normalization_mode
     found = compute_statistics(member, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask)
     kept = {"action": processor.norm_stats[key]} | (
@@ -124,6 +128,7 @@ def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: 
     )
     for kind, statistics in kept.items():
         _, differing = differing_ranges(statistics, found[kind], mode)
+        dimensions[kind] = differing.tolist()
         if not differing.size:
             continue
         names = getattr(member, f"{kind}_names")
@@ -140,6 +145,7 @@ def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: 
         if strict:
             raise ValueError(message)
         logger.warning(message)
+    return dimensions
 
 
 def _check_numbers(member: LeRobotReader, processor: ProcessorMixin) -> None:

@@ -2,6 +2,7 @@
 """Whether a policy's normalisation and FAST codec can take the values of a dataset."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from transformers import ProcessorMixin
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 REACH_REFUSED = 100
 
 
-def check_values_fit(dataset: LeRobotReader, processor: ProcessorMixin, action_tokens: bool) -> None:
+def check_values_fit(
+    dataset: LeRobotReader, processor: ProcessorMixin, action_tokens: bool, other_units: Sequence[int] = ()
+) -> None:
     """
     Refuse what would stop or spoil training at the step that draws it; warn of what is merely unusual.
 
@@ -33,6 +36,9 @@ def check_values_fit(dataset: LeRobotReader, processor: ProcessorMixin, action_t
         dataset: With statistics in the processor.
         processor (`Nora15Processor`): Of the policy.
         action_tokens (`bool`): Whether FAST tokens are made of the actions.
+        other_units (`Sequence[int]`, *optional*):
+            Dimensions of the action whose ranges differ from the policy's as a whole, which the caller has said. They are not
+            searched for outliers.
 
     Raises:
         ValueError: A value that normalisation would lose, that is far out of its range, or that FAST cannot spell. Dataset
@@ -40,7 +46,7 @@ def check_values_fit(dataset: LeRobotReader, processor: ProcessorMixin, action_t
     """
     mode = processor.normalization_mode
     if isinstance(dataset, LeRobotDataset):
-        _check_frames(dataset, processor, action_tokens)
+        _check_frames(dataset, processor, action_tokens, np.isin(np.arange(dataset.action_dim), other_units))
     else:
         for found in find_range_problems(processor.norm_stats[dataset.dataset_key], mode):
             beyond = found.reach > REACH_REFUSED and not processor.clip_actions
@@ -58,7 +64,9 @@ def check_values_fit(dataset: LeRobotReader, processor: ProcessorMixin, action_t
                 logger.warning(f"Dataset {dataset.dataset_key!r}, {feature!r}: {found.describe(names)}")
 
 
-def _check_frames(dataset: LeRobotDataset, processor: ProcessorMixin, action_tokens: bool) -> None:
+def _check_frames(
+    dataset: LeRobotDataset, processor: ProcessorMixin, action_tokens: bool, other_units: np.ndarray
+) -> None:
     statistics, mode = processor.norm_stats[dataset.dataset_key], processor.normalization_mode
     reach = np.zeros(dataset.action_dim)
     for first, chunks, inside in action_chunks(dataset, processor.delta_action_mask, processor.angle_action_mask):
@@ -71,7 +79,7 @@ def _check_frames(dataset: LeRobotDataset, processor: ProcessorMixin, action_tok
                 "statistics on this data."
             )
         normalized = normalize(chunks, statistics, mode, clip=processor.clip_actions)
-        sizes = np.where(statistics.mask, np.abs(normalized), 0)
+        sizes = np.where(statistics.mask & ~other_units, np.abs(normalized), 0)
         reach = np.maximum(reach, sizes.max(axis=(0, 1)))
         far = np.argwhere(sizes > REACH_REFUSED)
         if len(far):
@@ -83,7 +91,7 @@ def _check_frames(dataset: LeRobotDataset, processor: ProcessorMixin, action_tok
             )
         if action_tokens:
             complete = np.flatnonzero(inside.all(axis=1))
-            unknown = np.argwhere(~processor.action_codec.spells(normalized[complete]))
+            unknown = np.argwhere(~processor.action_codec.spells(normalized[complete]) & ~other_units)
             if len(unknown):
                 row, dimension = complete[unknown[0, 0]], unknown[0, 1]
                 step = int(np.abs(normalized[row, :, dimension]).argmax())
