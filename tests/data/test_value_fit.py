@@ -19,6 +19,7 @@ from nora15_hf.data import (
     PolicyCollator,
     check_dataset_fits,
     compute_statistics,
+    fit_dataset,
 )
 from nora15_hf.data.statistics_table import dataset_statistics
 from nora15_hf.nora15.presets import tiny_policy
@@ -181,7 +182,7 @@ def test_missing_conventions_are_said(tmp_path, caplog):
     image = np.zeros((6, SIZE, SIZE, 3), np.uint8)
     writer.add_episode("pick", {"observation.image": image, "observation.state": zeros, "action": zeros})
     dataset = LeRobotDataset(writer.finalize())
-    check_dataset_fits(dataset, processor_for(dataset))
+    fit_dataset(dataset, processor_for(dataset))
     assert [message.split(" (")[0] for message in said_by_data(caplog)] == ["Dataset 'd' declares no conventions"]
 
 

@@ -44,6 +44,11 @@ def fit_dataset(
     mixed = isinstance(dataset, LeRobotMixture | LeRobotStreamMixture)
     fitted = []
     for member in dataset.members if mixed else [dataset]:
+        if not member.conventions:
+            logger.warning(
+                f"Dataset {member.dataset_key!r} declares no conventions (gripper, cameras, units): nothing can tell later whether a "
+                "robot or simulator agrees with it."
+            )
         _check_numbers(member, processor)
         fitted.append(arranged_for(member, processor))
         _check_values(fitted[-1], processor, strict, action_tokens)
@@ -104,11 +109,6 @@ def _check_contract(contract: Embodiment, member: LeRobotReader, processor: Proc
 
 
 def _check_values(member: LeRobotReader, processor: ProcessorMixin, strict: bool, action_tokens: bool) -> None:
-    if not member.conventions:
-        logger.warning(
-            f"Dataset {member.dataset_key!r} declares no conventions (gripper, cameras, units): nothing can tell later whether a "
-            "robot or simulator agrees with it."
-        )
     differing = _check_statistics(member, processor, strict)
     check_values_fit(member, processor, action_tokens, differing["action"])
 
