@@ -7,7 +7,10 @@ INSTALLED := $(VENV)/.installed
 # Processes that tests run in, a file in one of them.
 WORKERS ?= 2
 
-.PHONY: quickstart test test-fast test-isas bench lint format docs audit clean
+# transformers' common test suites, which its source distribution ships and its wheel does not, and what they import.
+SUITES := .cache/transformers-suites
+
+.PHONY: quickstart test test-fast test-isas test-transformers bench lint format docs audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -30,6 +33,9 @@ test-isas: $(INSTALLED)
 	    --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS); \
 	  rm -rf $$cache; \
 	done
+
+test-transformers: $(INSTALLED) $(SUITES)/.downloaded
+	TRANSFORMERS_SUITES=$(SUITES) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/common_suites $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
@@ -56,7 +62,16 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs site build src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs $(SUITES) site build src/*.egg-info
+
+# An empty __init__.py is what a module of the suites looks for beside itself.
+$(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
+	rm -rf $(SUITES)
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary transformers --constraint requirements/constraints.txt \
+	  --dest $(SUITES) transformers
+	$(BIN)/python -m pip install --quiet --no-deps --target $(SUITES)/site parameterized==0.9.0
+	tar --extract --gzip --file $(SUITES)/transformers-*.tar.gz --directory $(SUITES)
+	touch "$$(echo $(SUITES)/transformers-*/tests)/__init__.py" $@
 
 # torch first: a bare requirement would resolve to the build with CUDA libraries.
 $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt

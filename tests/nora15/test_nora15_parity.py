@@ -164,7 +164,8 @@ def test_expert_layers_and_velocity(model, batch, golden):
     seen = {}
 
     def record(name):
-        return lambda module, args, output: seen.__setitem__(name, output)
+        # Layers and attention also have a place for attention weights.
+        return lambda module, args, output: seen.__setitem__(name, output[0] if isinstance(output, tuple) else output)
 
     hooks = [model.action_time_mlp_out.register_forward_hook(record("action_time_emb"))]
     hooks.append(model.action_time_mlp_in.register_forward_hook(record("action_time_mlp_in_out")))
@@ -322,8 +323,8 @@ def change_expert_mask(change):
 
     def apply(model, inputs, monkeypatch):
         def make_mask(module, args):
-            hidden, key, value, mask, rotary = args
-            return hidden, key, value, change(mask.clone()), rotary
+            hidden, key, value, mask, *others = args
+            return hidden, key, value, change(mask.clone()), *others
 
         for layer in model.action_expert.layers:
             monkeypatch.setattr(layer, "_forward_pre_hooks", {0: make_mask})

@@ -251,7 +251,8 @@ class TestTargets:
 
     def test_shapes_and_dtypes(self, processor, image, chunk):
         batch = processor(images=[image] * 2, text=[TEXT] * 2, actions=np.stack([chunk] * 2))
-        assert set(batch) == set(processor.model_input_names)
+        assert set(batch) == {*processor.model_input_names, "labels", "actions", "action_mask"}
+        assert set(processor(images=image, text=TEXT)) == set(processor.model_input_names)
         assert batch["input_ids"].dtype == batch["labels"].dtype == batch["attention_mask"].dtype == torch.int64
         assert batch["pixel_values"].dtype == torch.float32
         assert batch["action_mask"].dtype == torch.bool

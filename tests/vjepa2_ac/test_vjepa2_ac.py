@@ -59,19 +59,17 @@ def test_predictor_matches_reference(variant, num_frames, attention):
     extrinsics = io["extrinsics"][:, :num_frames] if variant == "B" else None
     with torch.no_grad():
         out = model(latents, io["actions"][:, :num_frames], io["states"][:, :num_frames], extrinsics)
-    torch.testing.assert_close(out.flatten(1, 2), io[f"out_T{num_frames}"], **PARITY)
+    torch.testing.assert_close(out.predicted_latents.flatten(1, 2), io[f"out_T{num_frames}"], **PARITY)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_block_matches_reference(variant):
     model = small_model(variant)
     io = fixture(f"predictor_{variant}_io")
-    outputs = []
-    for block in model.predictor.predictor_blocks:
-        block.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
     extrinsics = io["extrinsics"][:, :2] if variant == "B" else None
+    inputs = io["z"].unflatten(1, (-1, 16))[:, :2], io["actions"][:, :2], io["states"][:, :2], extrinsics
     with torch.no_grad():
-        model(io["z"].unflatten(1, (-1, 16))[:, :2], io["actions"][:, :2], io["states"][:, :2], extrinsics)
+        _, *outputs = model(*inputs, output_hidden_states=True).hidden_states
     assert len(outputs) == model.config.predictor_num_hidden_layers
     for layer, hidden in enumerate(outputs):
         torch.testing.assert_close(hidden, io[f"hidden_T2_layer{layer}"], **PARITY)
@@ -84,7 +82,7 @@ def test_absent_states_are_the_references_zeros(variant):
     extrinsics = io["extrinsics"] if variant == "B" else None
     with torch.no_grad():
         out = model(io["z"].unflatten(1, (-1, 16)), io["actions"], extrinsics=extrinsics)
-    torch.testing.assert_close(out.flatten(1, 2), io["out_T4_zero_states"], **PARITY)
+    torch.testing.assert_close(out.predicted_latents.flatten(1, 2), io["out_T4_zero_states"], **PARITY)
 
 
 @pytest.mark.parametrize("variant", ["A", "B"])
@@ -182,7 +180,7 @@ def test_nora_rollout_and_energies_match_reference():
     frames = io["z_hat"].unflatten(1, (5, 16))
     for step in range(1, 5):
         with torch.no_grad():
-            predictions = normalize_latents(model(frames[:, :step], io["actions"][:, :step]))
+            predictions = normalize_latents(model(frames[:, :step], io["actions"][:, :step]).predicted_latents)
         torch.testing.assert_close(predictions.flatten(1, 2), io[f"step{step}_full_normed"], **PARITY)
 
 
@@ -219,7 +217,7 @@ def test_losses_and_gradients_equal_those_written_out(variant, auto_steps, expon
     def predicted(frames):
         length = frames.shape[1]
         camera = None if extrinsics is None else extrinsics[:, :length]
-        return normalize_latents(model(frames, actions[:, :length], states[:, :length], camera))
+        return normalize_latents(model(frames, actions[:, :length], states[:, :length], camera).predicted_latents)
 
     def distance(frames):
         return (frames - latents[:, 1 : 1 + frames.shape[1]]).abs().pow(exponent).mean() / exponent
@@ -267,7 +265,7 @@ def test_cached_rollout_equals_recompute(variant, context):
         for _ in range(actions.shape[2]):
             length = frames.shape[1]
             cameras = None if camera is None else camera[:, None].expand(-1, length, -1)
-            predictions = model(frames, every_action[:, :length], extrinsics=cameras)
+            predictions = model(frames, every_action[:, :length], extrinsics=cameras).predicted_latents
             frames = torch.cat([frames, normalize_latents(predictions[:, -1:])], dim=1)
     torch.testing.assert_close(cached, frames[:, context:], rtol=0, atol=3e-6)
 
@@ -279,7 +277,7 @@ def test_metric_rollout_integrates_the_pose():
     with torch.no_grad():
         imagined = model.rollout(latents, actions[:, :2], pose)
         poses = torch.cat([pose, integrate_pose(pose, actions[:, :1])], dim=1)
-        second = model(torch.cat([latents, imagined[:, :1]], dim=1), actions[:, :2], poses)[:, -1]
+        second = model(torch.cat([latents, imagined[:, :1]], dim=1), actions[:, :2], poses).predicted_latents[:, -1]
     torch.testing.assert_close(imagined[:, 1], normalize_latents(second), rtol=0, atol=3e-6)
 
 

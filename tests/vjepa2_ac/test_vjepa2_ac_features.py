@@ -23,7 +23,8 @@ def recomputed(model, latents, actions):
     """The rollout `(B, steps, P, D)` with the whole clip predicted anew at every step."""
     frames = latents
     for step in range(1, actions.shape[1] + 1):
-        frames = torch.cat([frames, normalize_latents(model(frames, actions[:, :step])[:, -1:])], dim=1)
+        predicted = model(frames, actions[:, :step]).predicted_latents
+        frames = torch.cat([frames, normalize_latents(predicted[:, -1:])], dim=1)
     return frames[:, 1:]
 
 
@@ -108,9 +109,10 @@ def test_frames_are_predicted_from_the_past_alone(variant, num_frames):
     other_latents[:, changed] += 1
     other_actions[:, changed] += 1
     with torch.no_grad():
-        expected = model(latents, actions, extrinsics=camera)
+        expected = model(latents, actions, extrinsics=camera).predicted_latents
         for others in ((other_latents, actions), (latents, other_actions)):
-            difference = (model(*others, extrinsics=camera) - expected).abs().amax((0, 2, 3))
+            found = model(*others, extrinsics=camera).predicted_latents
+            difference = (found - expected).abs().amax((0, 2, 3))
             assert (difference[:changed] == 0).all()
             assert (difference[changed:] > 0).all()
 
@@ -171,7 +173,8 @@ def test_eager_attention_equals_sdpa():
         model.config.encoder_config._attn_implementation = implementation
         with torch.no_grad():
             latents = model.encode(pixel_values)
-            results.append((latents, model(latents, actions[:, 0, :2]), model.rollout(latents[:, :1], actions)))
+            predicted = model(latents, actions[:, 0, :2]).predicted_latents
+            results.append((latents, predicted, model.rollout(latents[:, :1], actions)))
     for sdpa, eager in zip(*results, strict=True):
         torch.testing.assert_close(sdpa, eager, rtol=0, atol=1e-5)
 

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import torch
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.flat_code import write_code
-from ..repo_files.stored_tensors import hub_options
+from ..repo_files.stored_tensors import stored_settings
 from ..repo_files.verified_download import verified
 from .configuration_nora15 import Nora15Config
 from .flow_schedulers import load_flow_scheduler
@@ -23,7 +25,7 @@ class PolicyCheckpointMixin:
     @verified
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """
-        See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler.
+        See [`Nora15PreTrainedModel.from_pretrained`]; also loads the repo's flow scheduler and generation configuration.
 
         With `quantization_config=BitsAndBytesConfig(...)` only the backbone's language layers are quantised, see
         [`backbone_quantization`].
@@ -40,17 +42,22 @@ class PolicyCheckpointMixin:
         """
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = backbone_quantization(kwargs["quantization_config"])
-        checkpoint = Checkpoint(pretrained_model_name_or_path, hub_options(kwargs))
-        native = is_native(checkpoint)
-        if not native:
+        checkpoint = Checkpoint.of_arguments(pretrained_model_name_or_path, kwargs)
+        in_memory = checkpoint.source is None
+        native = not in_memory and is_native(checkpoint)
+        if not native and not in_memory:
             kwargs["config"] = cls._checked_config(checkpoint, kwargs.get("config"))
+        generation_config = kwargs.pop("generation_config", None)
         model, info = cls._load_strictly(checkpoint, *args, **kwargs)
         if native:
-            model.scheduler = load_flow_scheduler(
-                pretrained_model_name_or_path,
-                **{key: value for key, value in checkpoint.hub_options.items() if key != "subfolder"},
-            )
-        model._check_values(pretrained_model_name_or_path)
+            model.scheduler = load_flow_scheduler(checkpoint.source, **checkpoint.hub_options)
+            stored = stored_settings(checkpoint.source, GENERATION_CONFIG_NAME, **checkpoint.hub_options)
+            # Repos of earlier versions have none; the model made its own, of the backbone's configuration.
+            if generation_config is None and stored:
+                generation_config = GenerationConfig.from_dict(stored)
+        if generation_config is not None:
+            model.generation_config = generation_config
+        model._check_values(checkpoint.name)
         return (model, info) if output_loading_info else model
 
     @classmethod
@@ -74,12 +81,12 @@ class PolicyCheckpointMixin:
         check_tensors(found, cls.expected_shapes(config), source, config.tie_word_embeddings)
         return config
 
-    def _check_values(self, source) -> None:
+    def _check_values(self, source: str) -> None:
         """Refuses what only the values show: NaN, infinity, an LM head that is not the embedding it is tied to."""
         embedding, head = self.get_input_embeddings().weight, self.vlm.lm_head.weight
         if self.config.tie_word_embeddings and head is not embedding:
             raise ValueError(
-                f"vlm.lm_head.weight in {str(source)!r} differs from the embedding that it should be tied to: the "
+                f"vlm.lm_head.weight in {source} differs from the embedding that it should be tied to: the "
                 "checkpoint mixes two versions. Drop vlm.lm_head.weight from it if the embedding is the right one."
             )
         # The extremes are NaN when any value is, and need no temporary copy of the tensor.
@@ -94,7 +101,7 @@ class PolicyCheckpointMixin:
         ]
         if broken:
             raise ValueError(
-                f"{len(broken)} tensor(s) in {str(source)!r} hold NaN or infinity: {broken[:5]}. The checkpoint is "
+                f"{len(broken)} tensor(s) in {source} hold NaN or infinity: {broken[:5]}. The checkpoint is "
                 "damaged or its training diverged; take another one."
             )
 
@@ -104,6 +111,7 @@ class PolicyCheckpointMixin:
         is_main_process: bool = True,
         push_to_hub: bool = False,
         with_code: bool = False,
+        save_original_format: bool = False,
         **kwargs,
     ) -> None:
         """
@@ -114,7 +122,15 @@ class PolicyCheckpointMixin:
             with_code (`bool`, *optional*, defaults to `False`):
                 Also write the modules that define the model, and `auto_map`, so that
                 `AutoModel.from_pretrained(..., trust_remote_code=True)` works without this package.
+            save_original_format (`bool`, *optional*, defaults to `False`): Only `False`, where transformers' default is `True`.
         """
+        # transformers would write the backbone under the key names of Qwen2.5-VL's first release. Those are not the released
+        # policy's, and Trainer, which resumes with strict=False, would silently keep a random backbone.
+        if save_original_format:
+            raise ValueError(
+                "save_original_format=True would write the backbone under the names of Qwen2.5-VL's first release, which no "
+                "policy has. Leave it out: the weights are written under the names of the released policy."
+            )
         if push_to_hub:
             raise ValueError(
                 "save_pretrained(push_to_hub=True) would leave out scheduler/: call push_to_hub(repo_id)."
@@ -123,8 +139,6 @@ class PolicyCheckpointMixin:
         if is_main_process:
             self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
             vars(self.config).pop("auto_map", None)
-        # By default transformers writes the backbone under the key names of Qwen2.5-VL's first release. Those are not the
-        # released policy's, and Trainer, which resumes with strict=False, would silently keep a random backbone.
         super().save_pretrained(save_directory, is_main_process=is_main_process, save_original_format=False, **kwargs)
         if with_code and is_main_process:
             write_code(

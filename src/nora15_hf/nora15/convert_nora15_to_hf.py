@@ -177,6 +177,7 @@ def convert_nora15_to_hf(
         ):
             part.dtype = dtype
         config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
         model.scheduler.save_pretrained(folder / "scheduler")
         report = ConversionReport(
             source=source,

@@ -24,6 +24,8 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from ..repo_files.stored_tensors import inside_folder
+
 FLOW_SCHEDULERS = {
     scheduler.__name__: scheduler
     for scheduler in (
@@ -48,13 +50,15 @@ def load_flow_scheduler(repo_or_folder: str | Path, **hub_options) -> SchedulerM
 
     Args:
         repo_or_folder (`str` or `Path`): Hub id or local folder.
-        hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+        hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder` (the policy's).
 
     Raises:
         ValueError: When the scheduler is of a class that does not integrate flows.
         OSError: When the repo has no `scheduler/scheduler_config.json`.
     """
-    config = FlowMatchEulerDiscreteScheduler.load_config(str(repo_or_folder), subfolder="scheduler", **hub_options)
+    config = FlowMatchEulerDiscreteScheduler.load_config(
+        str(repo_or_folder), **inside_folder(hub_options, "scheduler")
+    )
     name = config["_class_name"]
     if name not in FLOW_SCHEDULERS:
         raise ValueError(

@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -231,10 +232,52 @@ class ActionTokensOnly(LogitsProcessor):
         return restricted
 
 
-# Not "...GenerationMixin": by that part of a base's name transformers takes the model for one with `generate()`, and writes
-# a generation_config.json beside it.
 class FastTokensMixin:
-    """`generate_actions` of [`Nora15ForActionPrediction`], and the prompt that several answers can share."""
+    """
+    `generate_actions` of [`Nora15ForActionPrediction`], and the prompt that several answers can share; `generate` and what
+    else transformers and PEFT ask of a model that generates tokens.
+    """
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """True: `generate` is there, and the generation configuration is saved and loaded with the policy."""
+        return True
+
+    def prepare_inputs_for_generation(self, *args, **kwargs) -> dict[str, Any]:
+        """The backbone's, which `generate` runs."""
+        return self.vlm.prepare_inputs_for_generation(*args, **kwargs)
+
+    def generate(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        state: torch.Tensor | None = None,
+        **generation_options,
+    ) -> Any:
+        """
+        transformers' `generate` of the backbone, any token included; `generate_actions` gives FAST tokens only.
+
+        Args:
+            input_ids, attention_mask, pixel_values, image_grid_thw: What the processor returned, left-padded.
+            state: What the processor returned; tokens do not depend on it.
+            generation_options: Of transformers' `generate`; defaults come from `generation_config`.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch, length + new tokens)` of vocabulary ids, or what the options ask for.
+        """
+        # The policy's is the one that is stored, and that users change or replace.
+        self.vlm.generation_config = self.generation_config
+        return self.vlm.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            # Without it transformers falls back to one-axis positions without a word.
+            mm_token_type_ids=(input_ids == self.config.vlm_config.image_token_id).int(),
+            **generation_options,
+        )
 
     @torch.no_grad()
     def encode_prompt(
@@ -355,13 +398,8 @@ class FastTokensMixin:
             pick = pick_token(config, head, noise_keys)
             rows = generate_tokens(decoder, head, pick, prompt, max_new_tokens, ignore_end)
             return [[token - start for token in row] for row in rows]
-        sequences = self.vlm.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            image_grid_thw=image_grid_thw,
-            # Without it transformers falls back to one-axis positions without a word.
-            mm_token_type_ids=(input_ids == self.config.vlm_config.image_token_id).int(),
+        sequences = self.generate(
+            *inputs,
             max_new_tokens=max_new_tokens,
             logits_processor=LogitsProcessorList([ActionTokensOnly(start, count, end_ids)]),
             pad_token_id=self.config.get_text_config().pad_token_id,

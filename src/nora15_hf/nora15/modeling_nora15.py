@@ -28,11 +28,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested
 
 from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.strict_loading import StrictLoadingMixin
+from ..runtime.recorded_outputs import Recorded, record, recorded_outputs
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_parts import Nora15BackboneLayer, Nora15VisionAttention, embed_images, multimodal_position_ids
 from .checkpoint_nora15 import PolicyCheckpointMixin
@@ -65,6 +66,15 @@ class Nora15Output(ModelOutput):
             The backbone's keys and values.
         token_log_probs (`torch.FloatTensor` of shape `(batch, length)`, *optional*, returned when `answer_index` is given):
             Log-probability of each supervised token, 0 elsewhere.
+        vlm_hidden_states (`tuple[torch.Tensor, ...]`, *optional*, returned with `output_hidden_states` when the backbone runs):
+            The backbone's: the embedded prompt and the output of every layer, the last one normalised; `(batch, length,
+            hidden_size)` each.
+        hidden_states (`tuple[torch.Tensor, ...]`, *optional*, returned with `output_hidden_states` when `actions` is given):
+            The action expert's in the same order, `(batch, tokens, hidden_size)` each. Tokens are the state, where the
+            policy reads one, and the actions of all chunks and draws of a row.
+        attentions (`tuple[torch.Tensor, ...]`, *optional*, returned with `output_attentions`):
+            The action expert's weights of each layer, `(batch, heads, tokens, length + tokens)`: on the prefix, then on the
+            expert's own tokens.
     """
 
     loss: torch.FloatTensor | None = None
@@ -74,6 +84,9 @@ class Nora15Output(ModelOutput):
     velocity: torch.FloatTensor | None = None
     prefix: "PrefixCache | None" = None
     token_log_probs: torch.FloatTensor | None = None
+    vlm_hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -159,7 +172,8 @@ class Nora15ExpertAttention(nn.Module):
         prefix_value: torch.Tensor,
         attention_mask: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, _ = hidden_states.shape
         query = self.q_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
         key = self.k_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
@@ -170,9 +184,12 @@ class Nora15ExpertAttention(nn.Module):
         value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
         # Flash attention knows no mask that hides FAST tokens in the middle of a row.
         implementation = "sdpa" if is_flash_attention_requested(self.config) else self.config._attn_implementation
+        if output_attentions:
+            # No other one knows its weights.
+            implementation = "eager"
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        output, _ = attention(self, query, key, value, attention_mask, scaling=self.scaling, is_causal=False)
-        return self.o_proj(output.reshape(batch, length, -1))
+        output, weights = attention(self, query, key, value, attention_mask, scaling=self.scaling, is_causal=False)
+        return self.o_proj(output.reshape(batch, length, -1)), weights
 
 
 class Nora15ExpertLayer(GradientCheckpointingLayer):
@@ -193,12 +210,18 @@ class Nora15ExpertLayer(GradientCheckpointingLayer):
         prefix_value: torch.Tensor,
         attention_mask: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
-        attended = self.self_attn(
-            self.input_layernorm(hidden_states), prefix_key, prefix_value, attention_mask, position_embeddings
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.self_attn(
+            self.input_layernorm(hidden_states),
+            prefix_key,
+            prefix_value,
+            attention_mask,
+            position_embeddings,
+            output_attentions,
         )
         hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states)), weights
 
 
 class Nora15PreTrainedModel(StrictLoadingMixin, OneCommitPushMixin, PreTrainedModel):
@@ -240,6 +263,7 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
         prefix: PrefixCache,
         chunks: int = 1,
         state_embeds: torch.Tensor | None = None,
+        recorded: Recorded | None = None,
     ) -> torch.Tensor:
         """
         Args:
@@ -248,6 +272,8 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
             chunks (`int`): How many chunks lie side by side in a row; they do not see one another.
             state_embeds (`torch.Tensor` of shape `(batch, 1, hidden_size)`, *optional*):
                 A token that every chunk of the row sees, and that sees none of them.
+            recorded (`Recorded`, *optional*):
+                Lists to fill, `"hidden_states"` and `"attentions"` or one of them, see [`Nora15Output`].
 
         Returns:
             `torch.Tensor` of the shape of `inputs_embeds`.
@@ -268,9 +294,16 @@ class Nora15ActionExpert(Nora15PreTrainedModel):
         attention_mask = torch.zeros(visible.shape, dtype=dtype, device=device)
         attention_mask = attention_mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
         position_embeddings = self.rotary_embedding(position)
+        output_attentions = recorded is not None and "attentions" in recorded
         for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
-            hidden_states = layer(hidden_states, key, value, attention_mask, position_embeddings)
-        return self.norm(hidden_states[:, -inputs_embeds.shape[1] :])
+            record(recorded, "hidden_states", hidden_states)
+            hidden_states, weights = layer(
+                hidden_states, key, value, attention_mask, position_embeddings, output_attentions
+            )
+            record(recorded, "attentions", weights)
+        hidden_states = self.norm(hidden_states)
+        record(recorded, "hidden_states", hidden_states)
+        return hidden_states[:, -inputs_embeds.shape[1] :]
 
     def rotary_embedding(self, position: torch.LongTensor) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """Cosines and sines `(1, length, head_dim)` of the expert's own positions `(length,)`; the prefix counts none."""
@@ -344,6 +377,25 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
     def get_output_embeddings(self) -> nn.Module:
         return self.vlm.lm_head
 
+    def set_output_embeddings(self, new_embeddings: nn.Module):
+        self.vlm.lm_head = new_embeddings
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Embedding:
+        """
+        As [`~transformers.PreTrainedModel.resize_token_embeddings`].
+
+        Raises:
+            ValueError: FAST tokens would be cut off.
+        """
+        needed = self.config.action_token_start_id + self.config.num_action_tokens
+        if new_num_tokens is not None and new_num_tokens < needed:
+            raise ValueError(
+                f"new_num_tokens={new_num_tokens} would cut off FAST tokens, which end at id {needed - 1} "
+                "(config.action_token_start_id, config.num_action_tokens). Keep at least as many tokens as the tokenizer has."
+            )
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -362,6 +414,9 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         prefix: PrefixCache | None = None,
         return_logits: bool = False,
         loss_reduction: str = "mean",
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
     ) -> Nora15Output:
         r"""
         The training pass: FAST-token cross-entropy when `labels` is given, flow matching when `actions` is given.
@@ -392,6 +447,14 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             return_logits (`bool`): Also compute the scores of the whole vocabulary at every position.
             loss_reduction (`str`, *optional*, defaults to `"mean"`):
                 Of the flow loss; `"chunk_mean"` or `"chunk_sum"` give one value for each chunk, see [`flow_loss`].
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+                The embedded prompt instead of `input_ids`. Pictures are put where it holds the embedding of the image token,
+                and FAST tokens are those from the first supervised label on.
+            output_hidden_states (`bool`, `int` or `list[int]`, *optional*), output_attentions (`bool`, *optional*):
+                What else to return, see [`Nora15Output`]; default: as the configuration says. With numbers, only those hidden
+                states are kept, and None stands for the others. With `output_attentions` the action expert's attention is
+                computed eagerly.
+            return_dict (`bool`, *optional*): False for a tuple of what is not None.
 
         Returns:
             [`Nora15Output`]
@@ -401,16 +464,37 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
                 "forward() has nothing to compute: labels, actions and return_logits are all absent. For actions from "
                 "observations call sample_actions() or generate_actions()."
             )
-        if (input_ids is None) == (prefix is None):
-            raise ValueError("Give either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
+        if sum(given is not None for given in (input_ids, inputs_embeds, prefix)) != 1:
+            raise ValueError(
+                "Give either the processor's tensors (input_ids, ...), inputs_embeds in place of input_ids, or "
+                "prefix=encode_prefix(...)."
+            )
         if prefix is not None and (labels is not None or return_logits):
             raise ValueError("labels and return_logits need a backbone pass, which prefix replaces: give input_ids.")
         if prefix is not None and (prefix_mask is not None or state is not None):
             raise ValueError("prefix_mask and state are part of prefix: give them to encode_prefix().")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_attentions and actions is None:
+            raise ValueError(
+                "output_attentions=True returns the weights of the action expert, which runs on actions only: give actions. "
+                "Those of the backbone alone come from model.vlm(...)."
+            )
+        recorded = {}
+        if output_hidden_states and prefix is None:
+            recorded["vlm_hidden_states"] = []
+        if output_hidden_states and actions is not None:
+            recorded["hidden_states"] = []
+        if output_attentions:
+            recorded["attentions"] = []
 
         # 1. The backbone, whose last layer is finished only for the tokens that predict a supervised one
         logits = lm_loss = token_log_probs = flow_loss = velocity = None
         if prefix is None:
+            if inputs_embeds is not None:
+                input_ids = self._known_ids(inputs_embeds, labels)
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)
             if prefix_mask is None:
@@ -424,21 +508,34 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
                 pixel_values,
                 image_grid_thw,
                 answer_index,
-                output_index=None if return_logits else predicting,
+                output_index=None if return_logits or output_hidden_states else predicting,
+                inputs_embeds=inputs_embeds,
+                recorded=recorded,
             )
             prefix = PrefixCache(keys, values, prefix_mask, state)
 
             # 2. FAST tokens: cross-entropy
-            scores = self.vlm.lm_head(hidden_states) if return_logits or labels is not None else None
             if return_logits:
-                logits, scores = scores, scores.flatten(0, 1)[predicting]
+                logits = self.vlm.lm_head(hidden_states)
             if labels is not None:
+                if return_logits:
+                    scores = logits.flatten(0, 1)[predicting]
+                else:
+                    scores = self.vlm.lm_head(
+                        hidden_states.flatten(0, 1)[predicting] if output_hidden_states else hidden_states
+                    )
                 lm_loss, token_log_probs = self.compute_token_loss(scores, labels, supervised, answer_index)
 
         # 3. Flow matching
         if actions is not None:
             flow_loss, velocity = self.compute_flow_loss(
-                prefix.detach() if detach_prefix else prefix, actions, action_mask, noise, timestep, loss_reduction
+                prefix.detach() if detach_prefix else prefix,
+                actions,
+                action_mask,
+                noise,
+                timestep,
+                loss_reduction,
+                recorded,
             )
 
         # 4. The weighted sum of the two
@@ -455,6 +552,16 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             velocity=velocity,
             prefix=prefix,
             token_log_probs=token_log_probs,
+            **recorded_outputs(recorded, output_hidden_states),
+        )
+
+    def _known_ids(self, inputs_embeds: torch.Tensor, labels: torch.LongTensor | None) -> torch.LongTensor:
+        """Ids `(batch, length)` of the tokens that the policy has to know: image tokens and FAST tokens; -1 on others."""
+        image_token = self.config.vlm_config.image_token_id
+        (placeholder,) = self.get_input_embeddings()(torch.tensor([image_token], device=inputs_embeds.device))
+        input_ids = torch.where((inputs_embeds == placeholder).all(-1), image_token, -1)
+        return (
+            input_ids if labels is None else torch.where(labels != -100, self.config.action_token_start_id, input_ids)
         )
 
     def run_backbone(
@@ -465,6 +572,8 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         image_grid_thw: torch.LongTensor | None,
         answer_index: torch.LongTensor | None = None,
         output_index: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        recorded: Recorded | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """
         One pass of the backbone without its LM head, as `Qwen2_5_VLModel.forward`; arguments as in `forward`.
@@ -473,6 +582,10 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             output_index (`torch.LongTensor` of shape `(tokens,)`, *optional*):
                 The tokens, counted through the whole batch, whose hidden states are wanted; default: all. The last layer
                 computes keys and values of all of them, and the rest for these.
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+                What to embed in place of `input_ids`, which then only tell where the pictures belong.
+            recorded (`Recorded`, *optional*):
+                `"vlm_hidden_states"`: a list to fill, see [`Nora15Output`].
 
         Returns:
             The last hidden states `(batch, length, hidden_size)`, or `(tokens, hidden_size)` of `output_index`, and each
@@ -482,7 +595,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         position_ids = self.position_ids(input_ids, attention_mask, image_grid_thw)
         visual = self.vlm.model.visual
         image_embeds = None if pixel_values is None else embed_images(visual, pixel_values, image_grid_thw)
-        hidden_states = self.embed_prompt(input_ids, image_embeds)
+        hidden_states = self.embed_prompt(input_ids, image_embeds, inputs_embeds)
         if answer_index is not None:
             if is_flash_attention_requested(self.config):
                 raise ValueError(
@@ -500,6 +613,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         position_embeddings = language_model.rotary_emb(hidden_states, position_ids)
         keys, values = [], []
         for number, layer in enumerate(language_model.layers):
+            record(recorded, "vlm_hidden_states", hidden_states)
             is_last = number == len(language_model.layers) - 1
             hidden_states, key, value = layer(
                 hidden_states,
@@ -510,7 +624,9 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             )
             keys.append(key)
             values.append(value)
-        return language_model.norm(hidden_states), tuple(keys), tuple(values)
+        hidden_states = language_model.norm(hidden_states)
+        record(recorded, "vlm_hidden_states", hidden_states)
+        return hidden_states, tuple(keys), tuple(values)
 
     def position_ids(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor, image_grid_thw: torch.LongTensor | None
@@ -522,9 +638,14 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             input_ids, attention_mask, image_grid_thw, vlm_config.image_token_id, merge_size
         )
 
-    def embed_prompt(self, input_ids: torch.LongTensor, image_embeds: torch.Tensor | None) -> torch.Tensor:
+    def embed_prompt(
+        self,
+        input_ids: torch.LongTensor,
+        image_embeds: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Tokens `(batch, length, hidden_size)`, with image tokens `(tokens, hidden_size)` in their places."""
-        hidden_states = self.get_input_embeddings()(input_ids)
+        hidden_states = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         if image_embeds is None:
             return hidden_states
         is_image = (input_ids == self.config.vlm_config.image_token_id)[..., None].expand_as(hidden_states)
@@ -578,7 +699,11 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         return self._inference_path
 
     def predict_velocity(
-        self, noisy_actions: torch.Tensor, timestep: torch.Tensor, prefix: PrefixCache
+        self,
+        noisy_actions: torch.Tensor,
+        timestep: torch.Tensor,
+        prefix: PrefixCache,
+        recorded: Recorded | None = None,
     ) -> torch.FloatTensor:
         r"""
         One pass of the action expert.
@@ -589,6 +714,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
                 one another.
             timestep (`torch.Tensor` of shape `(batch, [chunks,] [draws])`): Flow time, 1 = noise, 0 = data.
             prefix ([`PrefixCache`]): Of the same batch.
+            recorded: As in [`Nora15ActionExpert.forward`].
 
         Returns:
             `torch.FloatTensor` of the shape of `noisy_actions`: the velocity `noise - action`.
@@ -609,7 +735,9 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         time = self._embed_time(timestep).to(dtype)[..., None, :].expand_as(embedding)
         embedding = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(torch.cat([embedding, time], dim=-1))))
         chunks = timestep[0].numel()
-        hidden_states = self.action_expert(embedding.flatten(1, -2), prefix, chunks, self._embed_state(prefix))
+        hidden_states = self.action_expert(
+            embedding.flatten(1, -2), prefix, chunks, self._embed_state(prefix), recorded
+        )
         return self.action_out_proj(hidden_states).float().view(noisy_actions.shape)
 
     def velocity_field(
@@ -728,6 +856,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         noise: torch.Tensor | None = None,
         timestep: torch.Tensor | None = None,
         loss_reduction: str = "mean",
+        recorded: Recorded | None = None,
     ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """The flow-matching loss on an encoded prefix and the predicted velocity; arguments as in `forward`."""
         expected = (len(prefix), self.config.chunk_size, self.config.action_dim)
@@ -763,7 +892,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         actions = actions.float()
         time = timestep[..., None, None]
         noisy = time * noise + (1 - time) * (actions if noise.ndim == actions.ndim else actions.unsqueeze(-3))
-        velocity = self.predict_velocity(noisy, timestep.expand(noisy.shape[:-2]), prefix)
+        velocity = self.predict_velocity(noisy, timestep.expand(noisy.shape[:-2]), prefix, recorded)
         return flow_loss(velocity, actions, noise, action_mask, loss_reduction), velocity
 
     def use_sampling_preset(self, name: str) -> None:

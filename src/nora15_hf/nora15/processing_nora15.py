@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
+from transformers.image_utils import load_image
 from transformers.utils import cached_file, logging
 
 from ..actions.fast_codec import FastActionTokenizer
@@ -30,7 +31,7 @@ from ..embodiment.embodiment import Embodiment
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
-from ..repo_files.stored_tensors import hub_options, stored_settings
+from ..repo_files.stored_tensors import hub_options, inside_folder, stored_settings
 from ..repo_files.verified_download import verified
 from .image_processing_nora15 import CLIP_MEAN, CLIP_STD, as_uint8_tensor, images_to_patches, resize_lanczos3
 from .released_processor import NORM_STATS_FILE, find_processor_sources, load_processor_parts, released_embodiments
@@ -315,13 +316,81 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                     "The chat template renders a prompt that is no prefix of the complete conversation, so that training "
                     "and inference would see different prompts. Use Qwen's template or one like it."
                 )
-            tokens_per_image = (self.image_size // self.patch_size // self.merge_size) ** 2
-            prompt = prompt.replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens_per_image)
-            closing = complete.split(answer)[-1]
-            self._prompts[key] = tuple(
-                self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt, closing)
-            )
+            self._prompts[key] = tuple(map(self._token_ids, (prompt, complete.split(answer)[-1])))
         return self._prompts[key]
+
+    def _token_ids(self, rendered: str) -> list[int]:
+        """Ids of what a chat template rendered, with as many image tokens as an image has."""
+        tokens_per_image = (self.image_size // self.patch_size // self.merge_size) ** 2
+        rendered = rendered.replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens_per_image)
+        return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, Any]] | list[list[dict[str, Any]]],
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        **kwargs,
+    ) -> str | list[str] | torch.LongTensor | BatchFeature:
+        """
+        As [`~transformers.ProcessorMixin.apply_chat_template`], for text and images.
+
+        Args:
+            conversation (`list[dict]` or a list of them):
+                Messages with `content` of the types `"text"` and `"image"`; an image is under `"image"`, as in `__call__`, or
+                under `"url"` or `"path"`.
+            tokenize (`bool`, *optional*, defaults to `False`): Whether to return model inputs instead of the text.
+            return_dict (`bool`, *optional*, defaults to `False`):
+                With `tokenize`, all model inputs, as `__call__` returns them, instead of `input_ids` alone.
+            chat_template (`str`, *optional*), kwargs:
+                As in transformers. Rows are padded on the left, and never cut off; there is no mask of the assistant's
+                tokens: training targets come from `__call__(actions=...)`.
+
+        Raises:
+            ValueError: The prompt has another number of images than the conversation, or such an option is given.
+        """
+        without_effect = (
+            "return_assistant_tokens_mask",
+            "truncation",
+            "max_length",
+            "padding_side",
+            "processor_kwargs",
+        )
+        given = [name for name in without_effect if kwargs.get(name)]
+        if given:
+            raise ValueError(
+                f"{given} of apply_chat_template would have no effect: rows are padded on the left and never cut off, and "
+                "training targets come from processor(images=..., text=..., actions=...). Leave them out."
+            )
+        rendered = super().apply_chat_template(conversation, chat_template, **kwargs)
+        if not tokenize:
+            return rendered
+        prompts = [rendered] if isinstance(rendered, str) else rendered
+        conversations = [conversation] if isinstance(rendered, str) else conversation
+        images = [
+            image
+            for messages in conversations
+            for message in messages
+            if not isinstance(message["content"], str)
+            for part in message["content"]
+            for image in [part.get("image", part.get("url", part.get("path")))]
+            if part["type"] == "image" and image is not None
+        ]
+        expected = sum(prompt.count(IMAGE_TOKEN) for prompt in prompts)
+        if expected != len(images):
+            raise ValueError(
+                f"The chat template renders {expected} image(s), but the conversation holds {len(images)}: give each part of "
+                'the type "image" its picture as "image", "url" or "path".'
+            )
+        features = self._pad_prompts([self._token_ids(prompt) for prompt in prompts], None, None)
+        if not return_dict:
+            return features["input_ids"]
+        if images:
+            images = [load_image(image) if isinstance(image, str) else image for image in images]
+            features["pixel_values"], features["image_grid_thw"] = self._process_camera_images(images, None)
+        return BatchFeature(features)
 
     def unnormalize_actions(
         self,
@@ -584,7 +653,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        names = ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels", "actions", "action_mask"]
+        names = ["input_ids", "attention_mask", "pixel_values", "image_grid_thw"]
         return names if self.state_dim is None else [*names, "state"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -643,8 +712,8 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             pretrained_model_name_or_path (`str` or `os.PathLike`): Hub id or folder.
             tokenizer_source, action_codec_source, norm_stats_source (`str` or `os.PathLike`, *optional*):
                 Other repos or folders for the parts of a released processor; the statistics may be a JSON file.
-            kwargs: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`; for a released checkpoint also
-                what the constructor takes, as `chunk_size=1` for `declare-lab/nora`.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`; for a released
+                checkpoint also what the constructor takes, as `chunk_size=1` for `declare-lab/nora`.
 
         Raises:
             OSError: A file is missing, or arrived damaged twice.
@@ -675,8 +744,9 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             )
         codec = FastActionTokenizer.from_pretrained(
             pretrained_model_name_or_path,
-            **{key: value for key, value in options.items() if key not in ("force_download", "subfolder")},
-            subfolder=ACTION_CODEC_FOLDER,
+            **inside_folder(
+                {key: value for key, value in options.items() if key != "force_download"}, ACTION_CODEC_FOLDER
+            ),
         )
         stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **options)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)

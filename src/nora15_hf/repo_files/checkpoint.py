@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .stored_tensors import StoredTensor, find_file, read_header, read_weight_map, stored_settings
+from .stored_tensors import StoredTensor, find_file, hub_options, read_header, read_weight_map, stored_settings
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -21,13 +21,25 @@ class Checkpoint:
     Where weights are loaded from, to be handed down by whoever loads them.
 
     Args:
-        source (`str` or `os.PathLike`): Hub id or folder.
+        source (`str` or `os.PathLike`, *optional*): Hub id or folder; None for weights that are in memory.
         hub_options (`Mapping[str, Any]`, *optional*): `revision`, `token`, `cache_dir`, `local_files_only`,
             `force_download`, `subfolder`; see [`~nora15_hf.repo_files.stored_tensors.hub_options`].
+        variant (`str`, *optional*): Of the weights, for example `"bf16"` for `model.bf16.safetensors`.
     """
 
-    source: str | os.PathLike
+    source: str | os.PathLike | None
     hub_options: Mapping[str, Any] = field(default_factory=dict)
+    variant: str | None = None
+
+    @classmethod
+    def of_arguments(cls, source: str | os.PathLike | None, arguments: Mapping[str, Any]) -> "Checkpoint":
+        """The checkpoint that the arguments of a `from_pretrained` name."""
+        return cls(source, hub_options(arguments), arguments.get("variant"))
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return "`state_dict`" if self.source is None else repr(str(self.source))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -37,30 +49,29 @@ class Checkpoint:
     @cached_property
     def weights(self) -> Path:
         """
-        `model.safetensors`, or the index of its shards, which can only lie beside it.
+        `model.safetensors`, or the index of its shards, which can only lie beside it; with a variant, that one's.
 
         Raises:
             OSError: There are no safetensors files, perhaps pickles instead.
             ValueError: The index is damaged or leads out of its folder.
         """
-        single = find_file(self.source, SAFE_WEIGHTS_NAME, **self.hub_options)
-        if single is not None:
-            return single
-        index = find_file(self.source, SAFE_WEIGHTS_INDEX_NAME, **self.hub_options)
-        if index is None:
-            folder = Path(self.source, self.hub_options.get("subfolder") or "")
-            pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
-            found = (
-                f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for "
-                "safetensors."
-                if pickles
-                else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
-            )
-            raise OSError(
-                f"{str(self.source)!r} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. {found}"
-            )
-        read_weight_map(index)
-        return index
+        names = [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME]
+        if self.variant is not None:
+            names = [f"{Path(name).stem}.{self.variant}{Path(name).suffix}" for name in names]
+        for name in names:
+            file = find_file(self.source, name, **self.hub_options)
+            if file is not None:
+                if file.suffix == ".json":
+                    read_weight_map(file)
+                return file
+        folder = Path(self.source, self.hub_options.get("subfolder") or "")
+        pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
+        found = (
+            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
+            if pickles
+            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
+        )
+        raise OSError(f"{str(self.source)!r} has neither {names[0]} nor {names[1]}. {found}")
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -71,7 +82,7 @@ class Checkpoint:
             OSError: As `weights`, or a shard is missing.
             ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
         """
-        if self.weights.name == SAFE_WEIGHTS_NAME:
+        if self.weights.suffix == ".safetensors":
             return read_header(self.weights)
         index = self.weights
         weight_map = read_weight_map(index)

@@ -49,6 +49,11 @@ def hub_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in _HUB_OPTIONS if name in arguments}
 
 
+def inside_folder(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """[`hub_options`] for a folder that lies beside the files which they are for."""
+    return {**options, "subfolder": f"{options.get('subfolder') or ''}/{name}".lstrip("/")}
+
+
 def find_file(repo_or_folder: str | os.PathLike, name: str, **hub_options) -> Path | None:
     """A file of a repo or folder, downloaded and compared with its checksum if need be; None when it has no such file."""
     # Without a connection, a file that is not in the cache is one that the repo may well not have.
@@ -137,6 +142,7 @@ __all__ = [
     "StoredTensor",
     "find_file",
     "hub_options",
+    "inside_folder",
     "read_header",
     "read_weight_map",
     "stored_settings",

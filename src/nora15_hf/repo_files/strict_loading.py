@@ -6,7 +6,6 @@ from typing import Any, Self
 from transformers.utils import logging
 
 from .checkpoint import Checkpoint
-from .stored_tensors import hub_options
 from .verified_download import verified
 
 logger = logging.get_logger(__name__)
@@ -20,31 +19,40 @@ class StrictLoadingMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """
         As [`~transformers.PreTrainedModel.from_pretrained`], but a checkpoint that lacks a weight, holds one that the
-        model does not know, or one of another shape is an error. What is downloaded is compared with its checksums, see
-        [`load_verified`].
+        model does not know, or one of another shape is an error; so is such a `state_dict`, unless it is empty, which
+        gives a model with initial weights. What is downloaded is compared with its checksums, see [`load_verified`].
 
         Raises:
             OSError: The repo has no safetensors files, or a download arrived damaged twice.
-            ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference.
+            ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference. Or there is
+                neither a checkpoint nor what replaces it.
         """
-        checkpoint = Checkpoint(pretrained_model_name_or_path, hub_options(kwargs))
+        checkpoint = Checkpoint.of_arguments(pretrained_model_name_or_path, kwargs)
         model, info = cls._load_strictly(checkpoint, *args, **kwargs)
         return (model, info) if output_loading_info else model
 
     @classmethod
     def _load_strictly(cls, checkpoint: Checkpoint, *args, **kwargs) -> tuple[Self, dict[str, Any]]:
         """The model and transformers' loading info."""
-        # Found before transformers looks: for a repo with nothing but a pickle it takes weights from a pull request of its
-        # conversion bot, and in a folder it falls back to the pickle.
-        logger.debug(f"Loading {checkpoint.weights}.")
+        source, state_dict = checkpoint.source, kwargs.get("state_dict")
+        if source is None and (state_dict is None or kwargs.get("config") is None):
+            raise ValueError(
+                "from_pretrained(None) makes a model of weights in memory: give both config=... and state_dict=..., or the "
+                "name of a repo or folder in place of None."
+            )
+        if state_dict is None:
+            # Found before transformers looks: for a repo with nothing but a pickle it takes weights from a pull request of
+            # its conversion bot, and in a folder it falls back to the pickle.
+            logger.debug(f"Loading {checkpoint.weights}.")
         kwargs["use_safetensors"] = True
-        model, info = super().from_pretrained(checkpoint.source, *args, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}
-        if any(problems.values()):
+        # Nothing at all is what an empty state dict asks for.
+        if any(problems.values()) and (state_dict is None or state_dict):
             found = "; ".join(f"{len(keys)} {name}: {keys[:5]}" for name, keys in problems.items() if keys)
             raise ValueError(
-                f"The weights in {str(checkpoint.source)!r} are not those of {cls.__name__}: {found}. Nothing was loaded by "
-                "halves. Check that config.json belongs to these weights; an original checkpoint has to be converted first."
+                f"The weights in {checkpoint.name} are not those of {cls.__name__}: {found}. Nothing was loaded by halves. "
+                "Check that the configuration belongs to these weights; an original checkpoint has to be converted first."
             )
         return model, info
 

@@ -26,7 +26,7 @@ _intact: set[tuple[str, int]] = set()
 
 def load_verified(
     load: Callable[[], Loaded],
-    repo_or_folder: str | os.PathLike,
+    repo_or_folder: str | os.PathLike | None,
     *,
     repo_type: str = "model",
     cache_dir: str | os.PathLike | None = None,
@@ -41,7 +41,8 @@ def load_verified(
 
     Args:
         load (`Callable[[], Loaded]`): Called once, or twice after damage.
-        repo_or_folder (`str` or `os.PathLike`): What it loads from; nothing is done about a local folder.
+        repo_or_folder (`str` or `os.PathLike`, *optional*):
+            What it loads from; nothing is done about a local folder, or about None.
         repo_type (`str`, *optional*, defaults to `"model"`): Or `"dataset"`.
         cache_dir (`str` or `os.PathLike`, *optional*): The cache it downloads to. Default: the client's.
 
@@ -52,9 +53,10 @@ def load_verified(
         ConnectionError: The connection was lost, and the client had not tried again by itself.
         OSError: Files arrived damaged twice; they are not in the cache.
     """
-    repo = os.fspath(repo_or_folder)
-    if os.path.isdir(repo):
+    # None: transformers' way to load from memory.
+    if repo_or_folder is None or os.path.isdir(repo_or_folder):
         return load()
+    repo = os.fspath(repo_or_folder)
     cache = Path(cache_dir or constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=repo_type))
     for _ in range(2):
         before = _files(cache)

@@ -90,6 +90,13 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2), weights
 
 
+def frame_causal_mask(query: torch.Tensor, num_keys: int, tokens_per_frame: int) -> torch.Tensor:
+    """Additive mask `(queries, keys)` for `query` `(B, heads, queries, head_dim)`, the last of the frames of the keys."""
+    frames = torch.arange(num_keys, device=query.device) // tokens_per_frame
+    later = frames > frames[-query.shape[2] :, None]
+    return torch.zeros(later.shape, dtype=query.dtype, device=query.device).masked_fill_(later, -torch.inf)
+
+
 class VJEPA2ACResidualLinear(nn.Linear):
     """A linear layer whose initial weights shrink with the depth of the block in which it stands."""
 
@@ -105,7 +112,8 @@ class VJEPA2ACAttention(nn.Module):
     A token sees its own frame and all earlier ones. Instead of masking the later ones, the frames attend one after the
     other, each to the keys up to its own: no mask to build, no masked scores to compute (the released code computes
     T * T blocks, of which T * (T + 1) / 2 count), kernels that take no mask, and a frame that is computed
-    alone after a cache runs exactly the arithmetic that it runs as part of a clip.
+    alone after a cache runs exactly the arithmetic that it runs as part of a clip. Only where the weights are asked for,
+    all frames attend at once, under a mask.
     """
 
     def __init__(self, config: VJEPA2ACConfig, layer_index: int):
@@ -120,13 +128,18 @@ class VJEPA2ACAttention(nn.Module):
         hidden_states: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor] | None,
         past: LayerCache | None,
-    ) -> tuple[torch.Tensor, LayerCache]:
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, LayerCache, torch.Tensor | None]:
         qkv = self.qkv(hidden_states).unflatten(-1, (3, -1, self.head_dim))
         qkv = qkv.permute(2, 0, 3, 1, 4)
         query, key = qkv[:2] if rotary is None else rotate(qkv[:2], *rotary)
         value = qkv[2]
         if past is not None:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        if output_attentions:
+            mask = frame_causal_mask(query, key.shape[2], self.config.tokens_per_frame)
+            attended, weights = eager_attention_forward(self, query, key, value, mask, self.head_dim**-0.5)
+            return self.proj(attended.flatten(2)), (key, value), weights
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -144,7 +157,7 @@ class VJEPA2ACAttention(nn.Module):
                 is_causal=False,
             )
             attended.append(frame_attended.flatten(2))
-        return self.proj(torch.cat(attended, dim=1)), (key, value)
+        return self.proj(torch.cat(attended, dim=1)), (key, value), None
 
 
 __all__ = [

@@ -12,10 +12,12 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
+from transformers.utils import can_return_tuple
 
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.strict_loading import StrictLoadingMixin
+from ..runtime.recorded_outputs import Recorded, recorded_outputs
 from .attention_vjepa2_ac import VJEPA2ACResidualLinear
 from .buffered_frames import BufferedFramePredictor, can_be_read, encode_frames, rows_at_once
 from .configuration_vjepa2_ac import VJEPA2ACConfig
@@ -24,22 +26,35 @@ from .predictor_vjepa2_ac import FramePredictor, VJEPA2ACPredictor
 
 
 @dataclass
-class VJEPA2ACClipLosses(ModelOutput):
+class VJEPA2ACOutput(ModelOutput):
     """
-    Losses of a batch of clips and the latents they compare.
+    Output of [`VJEPA2ACModel`]: predictions, or with `auto_steps` the losses of clips and the latents they compare.
 
     Args:
-        loss (`torch.Tensor`, scalar): Sum of the two terms.
-        teacher_forcing_loss, autoregressive_loss (`torch.Tensor`, scalars): The terms.
-        teacher_forced_latents (`torch.Tensor` of shape `(B, T - 1, P, D)`): Predictions of frames 1 ... T - 1.
-        imagined_latents (`torch.Tensor` of shape `(B, auto_steps, P, D)`): Imagined frames 1 ... auto_steps.
+        loss (`torch.Tensor`, scalar, *optional*): Sum of the two terms.
+        teacher_forcing_loss, autoregressive_loss (`torch.Tensor`, scalars, *optional*): The terms.
+        predicted_latents (`torch.Tensor` of shape `(B, T, P, D)`, *optional*, returned without `auto_steps`):
+            At t the prediction of frame t + 1, as the network gives it. It is comparable with latents only after
+            `normalize_latents`.
+        teacher_forced_latents (`torch.Tensor` of shape `(B, T - 1, P, D)`, *optional*):
+            Predictions of frames 1 ... T - 1, layer-normed.
+        imagined_latents (`torch.Tensor` of shape `(B, auto_steps, P, D)`, *optional*):
+            Imagined frames 1 ... auto_steps, layer-normed.
+        hidden_states (`tuple[torch.Tensor, ...]`, *optional*, returned with `output_hidden_states`):
+            Input of the predictor's first block and output of each, `(B, T * tokens per frame, predictor_hidden_size)`; with
+            `auto_steps`, T - 1 frames of the teacher-forcing pass.
+        attentions (`tuple[torch.Tensor, ...]`, *optional*, returned with `output_attentions`):
+            Weights of each block, `(B, heads, tokens, tokens)` of the same tokens; 0 on later frames.
     """
 
     loss: torch.Tensor | None = None
     teacher_forcing_loss: torch.Tensor | None = None
     autoregressive_loss: torch.Tensor | None = None
+    predicted_latents: torch.Tensor | None = None
     teacher_forced_latents: torch.Tensor | None = None
     imagined_latents: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def normalize_latents(latents: torch.Tensor) -> torch.Tensor:
@@ -187,23 +202,27 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             and self.config._attn_implementation == "sdpa"
         )
 
+    @can_return_tuple
     def forward(
         self,
-        latents: torch.Tensor,
-        actions: torch.Tensor,
+        latents: torch.Tensor | None = None,
+        actions: torch.Tensor | None = None,
         states: torch.Tensor | None = None,
         extrinsics: torch.Tensor | None = None,
         auto_steps: int | None = None,
         loss_exponent: float = 1.0,
-    ) -> torch.Tensor | VJEPA2ACClipLosses:
+        pixel_values: torch.Tensor | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
+    ) -> VJEPA2ACOutput:
         """
         Next-frame predictions for every frame of a clip, each from the frames up to it (teacher forcing).
 
         Args:
-            latents (`torch.Tensor` of shape `(B, T, P, D)`):
+            latents (`torch.Tensor` of shape `(B, T, P, D)`, *optional*):
                 From [`~VJEPA2ACModel.encode`].
             actions (`torch.Tensor` of shape `(B, T, A)`):
-                The action taken at each frame.
+                The action taken at each frame; with `auto_steps` `(B, T - 1, A)`, between the frames.
             states (`torch.Tensor` of shape `(B, T, S)`, *optional*):
                 Robot states. Zeros when absent in the `"normalized"` convention; required in the `"metric"` one.
             extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*):
@@ -211,18 +230,41 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             auto_steps (`int`, *optional*), loss_exponent (`float`, *optional*, defaults to 1.0):
                 With `auto_steps` the losses of whole clips are returned, see [`~VJEPA2ACModel.clip_losses`]; distributed
                 training needs them to come out of `forward`.
+            pixel_values (`torch.Tensor` of shape `(B, T, 3, crop_size, crop_size)`, *optional*):
+                From [`VJEPA2ACProcessor`], instead of `latents`; the gradient then reaches the encoder.
+            output_hidden_states (`bool`, `int` or `list[int]`, *optional*), output_attentions (`bool`, *optional*):
+                What else to return; default: as the configuration says. With numbers, only those hidden states are kept, and
+                None stands for the others. With `output_attentions` attention is computed eagerly.
+            return_dict (`bool`, *optional*): False for a tuple of what is not None.
 
         Returns:
-            `torch.Tensor` of shape `(B, T, P, D)`: at t the prediction of frame t + 1, as the network gives it. It is
-            comparable with latents only after `normalize_latents`. With `auto_steps`, [`VJEPA2ACClipLosses`].
+            [`VJEPA2ACOutput`]
 
         Raises:
-            ValueError: A shape that does not fit, missing states or extrinsics.
+            ValueError: A shape that does not fit, missing actions, states or extrinsics, latents beside pixel_values.
         """
+        if actions is None or (latents is None) == (pixel_values is None):
+            raise ValueError("forward() needs `actions`, and either `latents` or `pixel_values`.")
+        if latents is None:
+            latents = self.encode(pixel_values)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        recorded = {
+            name: []
+            for name, wanted in (("hidden_states", output_hidden_states), ("attentions", output_attentions))
+            if wanted
+        }
         if auto_steps is not None:
-            return self.clip_losses(latents, actions, states, extrinsics, auto_steps, loss_exponent)
-        states = self.check_inputs(latents, actions, states, extrinsics)
-        return self.predictor(latents, actions, states, extrinsics)[0]
+            output = self.clip_losses(latents, actions, states, extrinsics, auto_steps, loss_exponent, recorded)
+        else:
+            states = self.check_inputs(latents, actions, states, extrinsics)
+            predicted, _ = self.predictor(latents, actions, states, extrinsics, recorded=recorded)
+            output = VJEPA2ACOutput(predicted_latents=predicted)
+        for name, tensors in recorded_outputs(recorded, output_hidden_states).items():
+            output[name] = tensors
+        return output
 
     def clip_losses(
         self,
@@ -232,7 +274,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         extrinsics: torch.Tensor | None = None,
         auto_steps: int = 2,
         loss_exponent: float = 1.0,
-    ) -> VJEPA2ACClipLosses:
+        recorded: Recorded | None = None,
+    ) -> VJEPA2ACOutput:
         """
         Teacher-forcing and autoregressive loss on layer-normed latents (V-JEPA 2 paper, arXiv 2506.09985, Eq. 2-4; no
         gradient is stopped). The autoregressive pass starts from the teacher-forcing pass's keys and values of frame
@@ -245,6 +288,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             extrinsics (`torch.Tensor` of shape `(B, T, E)`, *optional*): Camera poses, with `config.use_extrinsics`.
             auto_steps (`int`, *optional*, defaults to 2): Frames that the autoregressive pass imagines, below T.
             loss_exponent (`float`, *optional*, defaults to 1.0): Exponent p of mean(|difference|^p) / p.
+            recorded: As in [`VJEPA2ACPredictor`], of the teacher-forcing pass.
 
         Raises:
             ValueError: `auto_steps` of T or more; shapes that do not fit; missing states in the metric convention.
@@ -262,7 +306,9 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 )
         states, extrinsics = (None if each is None else each[:, :-1] for each in (states, extrinsics))
         states = self.check_inputs(latents[:, :-1], actions, states, extrinsics)
-        predictions, cache = self.predictor(latents[:, :-1], actions, states, extrinsics, return_cache=True)
+        predictions, cache = self.predictor(
+            latents[:, :-1], actions, states, extrinsics, return_cache=True, recorded=recorded
+        )
         teacher_forced = normalize_latents(predictions)
 
         frame_tokens = self.config.num_condition_tokens + self.config.num_patches
@@ -281,8 +327,14 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             difference = predicted - latents[:, 1 : 1 + predicted.shape[1]]
             return difference.abs().pow(loss_exponent).mean() / loss_exponent
 
-        losses = distance(teacher_forced), distance(imagined)
-        return VJEPA2ACClipLosses(sum(losses), *losses, teacher_forced, imagined)
+        teacher_forcing, autoregressive = distance(teacher_forced), distance(imagined)
+        return VJEPA2ACOutput(
+            loss=teacher_forcing + autoregressive,
+            teacher_forcing_loss=teacher_forcing,
+            autoregressive_loss=autoregressive,
+            teacher_forced_latents=teacher_forced,
+            imagined_latents=imagined,
+        )
 
     def rollout(
         self,
@@ -485,8 +537,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
 
 
 __all__ = [
-    "VJEPA2ACClipLosses",
     "VJEPA2ACModel",
+    "VJEPA2ACOutput",
     "VJEPA2ACPreTrainedModel",
     "normalize_latents",
 ]

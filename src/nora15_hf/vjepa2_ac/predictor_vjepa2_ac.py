@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..runtime.recorded_outputs import Recorded, record
 from .attention_vjepa2_ac import FrameCache, LayerCache, VJEPA2ACAttention, VJEPA2ACResidualLinear, rotary_tables
 from .configuration_vjepa2_ac import VJEPA2ACConfig
 
@@ -64,10 +65,11 @@ class VJEPA2ACBlock(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor] | None,
         past: LayerCache | None,
-    ) -> tuple[torch.Tensor, LayerCache]:
-        attended, present = self.attn(self.norm1(hidden_states), rotary, past)
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, LayerCache, torch.Tensor | None]:
+        attended, present, weights = self.attn(self.norm1(hidden_states), rotary, past, output_attentions)
         hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.norm2(hidden_states)), present
+        return hidden_states + self.mlp(self.norm2(hidden_states)), present, weights
 
 
 class VJEPA2ACPredictor(nn.Module):
@@ -102,6 +104,7 @@ class VJEPA2ACPredictor(nn.Module):
         extrinsics: torch.Tensor | None = None,
         past: FrameCache | None = None,
         return_cache: bool = False,
+        recorded: Recorded | None = None,
     ) -> tuple[torch.Tensor, FrameCache | None]:
         """
         Args:
@@ -115,6 +118,8 @@ class VJEPA2ACPredictor(nn.Module):
                 Cache of the frames before these.
             return_cache (`bool`, *optional*, defaults to `False`):
                 Whether to return the cache of all frames so far (keeps keys and values in memory).
+            recorded (`Recorded`, *optional*):
+                Lists to fill, `"hidden_states"` and `"attentions"` or one of them, see [`VJEPA2ACOutput`].
 
         Returns:
             `(torch.Tensor of shape (B, T, P, D), FrameCache or None)`: predictions of the frames after each, **not**
@@ -129,10 +134,14 @@ class VJEPA2ACPredictor(nn.Module):
             rotary = rotary_tables(self.config, first_frame, num_frames, hidden.device)
         hidden = hidden.flatten(1, 2)
         cache: FrameCache | None = [] if return_cache else None
+        output_attentions = recorded is not None and "attentions" in recorded
         for index, block in enumerate(self.predictor_blocks):
-            hidden, present = block(hidden, rotary, None if past is None else past[index])
+            record(recorded, "hidden_states", hidden)
+            hidden, present, weights = block(hidden, rotary, None if past is None else past[index], output_attentions)
+            record(recorded, "attentions", weights)
             if return_cache:
                 cache.append(present)
+        record(recorded, "hidden_states", hidden)
         patches = hidden.unflatten(1, (num_frames, tokens_per_frame))[:, :, self.config.num_condition_tokens :]
         return self.predictor_proj(self.predictor_norm(patches)), cache
 

@@ -69,36 +69,43 @@ class VJEPA2ACProcessor(OneCommitPushMixin, ProcessorMixin):
         self.min_aspect_ratio = min_aspect_ratio
         self.max_aspect_ratio = max_aspect_ratio
 
-    def __call__(self, frames: torch.Tensor | np.ndarray | list) -> BatchFeature:
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["pixel_values"]
+
+    def __call__(self, images: torch.Tensor | np.ndarray | list, return_tensors: str | None = None) -> BatchFeature:
         """
         Args:
-            frames (uint8 `torch.Tensor` or `np.ndarray`, or nested lists of images):
+            images (uint8 `torch.Tensor` or `np.ndarray`, or nested lists of images):
                 `(height, width, 3)`, one frame; `(T, height, width, 3)`, one clip; `(B, T, height, width, 3)`, clips.
                 Work is done on the tensor's device.
+            return_tensors (`str`, *optional*): Only `"pt"`, which is the default.
 
         Returns:
             `BatchFeature` with `pixel_values` `(B, T, 3, size, size)`, float32; B and T are 1 where they were absent.
 
         Raises:
-            ValueError: Images of several sizes, another shape.
+            ValueError: Images of several sizes, another shape, other `return_tensors`.
             TypeError: Anything but uint8 (a float image may be scaled in several ways; none is guessed).
         """
-        if not isinstance(frames, torch.Tensor):
+        if return_tensors not in (None, "pt"):
+            raise ValueError(f'return_tensors={return_tensors!r}: the world model takes PyTorch tensors, pass "pt".')
+        if not isinstance(images, torch.Tensor):
             try:
-                frames = torch.from_numpy(np.ascontiguousarray(np.asarray(frames)))
+                images = torch.from_numpy(np.ascontiguousarray(np.asarray(images)))
             except (ValueError, TypeError) as error:
                 raise ValueError(
-                    "`frames` does not form one array: its images differ in size, or its clips in length. Process "
+                    "`images` does not form one array: its images differ in size, or its clips in length. Process "
                     "images of different sizes in separate calls."
                 ) from error
-        if frames.dtype != torch.uint8:
-            raise TypeError(f"`frames` is {frames.dtype}, expected uint8 with values 0 to 255. Do not rescale images.")
-        if frames.ndim not in (3, 4, 5) or frames.shape[-1] != 3 or frames.numel() == 0:
+        if images.dtype != torch.uint8:
+            raise TypeError(f"`images` is {images.dtype}, expected uint8 with values 0 to 255. Do not rescale images.")
+        if images.ndim not in (3, 4, 5) or images.shape[-1] != 3 or images.numel() == 0:
             raise ValueError(
-                f"`frames` has shape {tuple(frames.shape)}, expected (height, width, 3), (T, height, width, 3) or "
+                f"`images` has shape {tuple(images.shape)}, expected (height, width, 3), (T, height, width, 3) or "
                 "(B, T, height, width, 3) with the channels last and none of them empty."
             )
-        clips = frames[(None,) * (5 - frames.ndim)]
+        clips = images[(None,) * (5 - images.ndim)]
         images = clips.flatten(0, 1).movedim(-1, 1).float()
 
         height, width = images.shape[-2:]

@@ -48,7 +48,7 @@ class PretrainedWorldModel(nn.Module):
         """
         latents = self.world_model.encode(pixel_values)
         past_states = None if states is None else states[:, :-1]
-        predictions = normalize_latents(self.world_model(latents[:, :-1], actions, past_states))
+        predictions = normalize_latents(self.world_model(latents[:, :-1], actions, past_states).predicted_latents)
         size = self.world_model.config.encoder_config.patch_size
         patches = pixel_values.unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
         # (B, T, 3, rows, size, columns, size) -> one vector of pixels per patch, row-major as the encoder's
