@@ -2,20 +2,18 @@
 """The inference path, which reads weights instead of calling modules, gives the modules' numbers, whatever happens to them."""
 
 import copy
-import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from helpers.inference_runs import CLOSE, draw, widen
+from helpers.module_calls import ModuleCalls
 from nora15_hf.nora15 import Nora15ForActionPrediction
-from nora15_hf.nora15.flow_schedulers import FLOW_SCHEDULERS, flow_solver, set_flow_timesteps
 from nora15_hf.nora15.inference.joined_linear import ONEDNN_MIN_ROWS, joined_linear, linear
 from nora15_hf.nora15.inference.prefill import attend_windows
 from nora15_hf.nora15.presets import tiny_policy
@@ -56,19 +54,6 @@ def by_modules(model, inputs, noise, num_steps=4, **extra):
         time = torch.full(noise.shape[:-2], 1 - step / num_steps)
         sample = sample - model.predict_velocity(sample, time, prefix) / num_steps
     return sample
-
-
-class ModuleCalls:
-    """Counts forward passes of a module without hooking it."""
-
-    def __init__(self, module, monkeypatch):
-        self.count, original = 0, type(module).forward
-
-        def forward(this, *args, **kwargs):
-            self.count += 1
-            return original(this, *args, **kwargs)
-
-        monkeypatch.setattr(type(module), "forward", forward)
 
 
 class TestSameNumbers:
@@ -174,18 +159,6 @@ class TestWhatCannotBeRead:
         with adapted.disable_adapter():
             off = model.sample_actions(**inputs, noise=noise, num_steps=4)
         torch.testing.assert_close(off, before, **CLOSE)
-
-    @pytest.mark.parametrize(
-        "path",
-        ["action_expert.layers.1", "vlm.model.language_model.layers.2", "vlm.model.visual.blocks.0", "action_expert"],
-    )
-    def test_hooks_are_called(self, policy, inputs, path):
-        model, _ = policy
-        calls = []
-        handle = model.get_submodule(path).register_forward_hook(lambda *args: calls.append(1))
-        model.sample_actions(**inputs, num_steps=2)
-        handle.remove()
-        assert calls
 
     def test_eager_attention(self, policy, inputs, monkeypatch):
         model, _ = policy
@@ -318,51 +291,21 @@ class TestNothingGrowsOld:
         joined_linear(layers)
         assert layers[0].weight.data_ptr() == address
 
-
-class TestSolver:
-    @pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 40])
-    @pytest.mark.parametrize("name", FLOW_SCHEDULERS)
-    def test_coefficients_give_what_the_scheduler_gives(self, name, num_steps):
-        """A nonlinear field, so that every point on the way counts."""
-        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
-        arguments = {"shift": 1.0} if name.startswith("FlowMatch") else flow
-        scheduler = FLOW_SCHEDULERS[name](**arguments)
-        solver = flow_solver(scheduler, num_steps)
-        assert scheduler.step_index is None
-
-        def velocity(x, time):
-            return torch.sin(3 * x + time) - 0.3 * x
-
-        noise = draw(2, 5, 4)
-        found = solver.integrate(lambda x, number: velocity(x, solver.times[number]), noise)
-        times = set_flow_timesteps(scheduler, num_steps)
-        assert torch.equal(times, solver.times)
-        sample = noise
-        for time, timestep in zip(times, scheduler.timesteps, strict=True):
-            sample = scheduler.step(velocity(sample, time), timestep, sample).prev_sample
-        # Heun's second stage divides by a last sigma of 0.001, which magnifies the rounding of either.
-        torch.testing.assert_close(found, sample, atol=2e-4 if "Heun" in name else 2e-5, rtol=1e-5)
-
     @pytest.mark.parametrize(
-        "scheduler",
+        "layers",
         [
-            FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=True),
-            DPMSolverMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, algorithm_type="sde-dpmsolver++"
-            ),
+            [nn.Linear(6, 4, bias=False), nn.Linear(6, 2)],
+            [nn.Linear(6, 4), nn.Linear(6, 2, bias=False)],
+            [nn.Linear(6, 4).share_memory(), nn.Linear(6, 2).share_memory()],
         ],
-        ids=["stochastic Euler", "SDE solver"],
+        ids=["first bias missing", "second bias missing", "shared with another process"],
     )
-    def test_solvers_that_draw_noise_are_refused(self, policy, inputs, scheduler):
-        model, _ = policy
-        model.scheduler = scheduler
-        with pytest.raises(ValueError, match="draws noise"):
-            model.sample_actions(**inputs)
-
-    def test_solvers_are_read_once(self):
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
-        assert flow_solver(scheduler, 6) is flow_solver(FlowMatchEulerDiscreteScheduler(shift=1.0), 6)
-        assert dataclasses.astuple(flow_solver(scheduler, 5))[0].shape == (5,)
+    def test_weights_that_cannot_be_joined_stay_where_they_are(self, layers):
+        before = [layer.weight.data_ptr() for layer in layers]
+        with torch.no_grad():
+            expected = torch.cat([layer(torch.ones(1, 6)) for layer in layers], dim=-1)
+            torch.testing.assert_close(joined_linear(layers)(torch.ones(1, 6)), expected)
+        assert [layer.weight.data_ptr() for layer in layers] == before
 
 
 class TestGeneration:

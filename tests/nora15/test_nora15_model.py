@@ -430,14 +430,6 @@ class TestSolvers:
             assert (found - exact).abs().mean() < bound
         assert model.scheduler.step_index is None
 
-    def test_a_diffusion_scheduler_is_refused(self, policy, inputs):
-        model, _ = policy
-        original = model.scheduler
-        model.scheduler = DPMSolverMultistepScheduler()
-        with pytest.raises(ValueError, match="flow_prediction"):
-            model.sample_actions(**inputs)
-        model.scheduler = original
-
     @pytest.mark.parametrize("solver", SOLVERS)
     def test_scheduler_survives_saving(self, policy, inputs, noise, solver, tmp_path):
         model, _ = policy

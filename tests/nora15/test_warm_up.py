@@ -125,6 +125,31 @@ def test_adapters_are_called_and_what_was_compiled_is_left_alone(policies):
     torch.testing.assert_close(compiled.sample_actions(**inputs, noise=noise), expected, **CLOSE)
 
 
+def test_layers_of_another_form_run_uncompiled(policies):
+    """Compiled code takes sizes, biases and epsilons for granted, and looks at none of them."""
+    plain, compiled, processor = policies
+    inputs, noise = observe(processor, [LONG]), draw(1, 5, 4)
+
+    def change(policy):
+        attention, norm = policy.action_expert.layers[0].self_attn, policy.vlm.model.language_model.layers[1]
+        before = attention.q_proj.bias, norm.input_layernorm.variance_epsilon
+        attention.q_proj.bias, norm.input_layernorm.variance_epsilon = None, 0.5
+        return lambda: (
+            setattr(attention.q_proj, "bias", before[0]),
+            setattr(norm.input_layernorm, "variance_epsilon", before[1]),
+        )
+
+    changed = copy.deepcopy(plain)
+    change(changed)
+    expected = changed.sample_actions(**inputs, noise=noise)
+    assert (expected - plain.sample_actions(**inputs, noise=noise)).abs().max() > 1e-3
+    undo = change(compiled)
+    try:
+        torch.testing.assert_close(compiled.sample_actions(**inputs, noise=noise), expected, **CLOSE)
+    finally:
+        undo()
+
+
 def test_copies_and_saved_policies_start_uncompiled(policies, tmp_path, monkeypatch):
     _, compiled, processor = policies
     inputs, noise = observe(processor, [LONG]), draw(1, 5, 4)

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import modeling_flash_attention_utils, modeling_utils
 from transformers.utils import is_flash_attn_2_available
 
+from helpers.module_calls import ModuleCalls
 from helpers.small_world_models import ENCODER, PARITY, VARIANTS, random_inputs, small_config, small_model
 from nora15_hf.vjepa2_ac import VJEPA2ACModel, normalize_latents, tiny_world_model
 from nora15_hf.vjepa2_ac.attention_vjepa2_ac import rotary_tables
@@ -53,8 +54,8 @@ def test_layers_are_read_without_gradients_and_called_with_them(monkeypatch, opt
         for found, expected in zip(read, called, strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         # Proof that these are two ways: broken layers are only noticed where they are called.
-        monkeypatch.setattr(type(model.encoder.layer[0]), "forward", None)
-        monkeypatch.setattr(type(model.predictor), "forward", None)
+        monkeypatch.setattr(type(model.encoder.layer[0]), "__call__", None)
+        monkeypatch.setattr(type(model.predictor), "__call__", None)
         model.encode(images)
         model.rollout(latents[:, -1:], actions, states if states is None else states[:, -1:])
     with pytest.raises(TypeError):
@@ -67,11 +68,7 @@ def test_layers_are_read_without_gradients_and_called_with_them(monkeypatch, opt
 def test_layers_that_cannot_be_read_are_called(monkeypatch, way):
     model = VJEPA2ACModel(small_config(predictor_use_swiglu=way == "swiglu")).eval()
     latents, actions, _ = random_inputs(model, frames=1)
-    calls = []
-    forward = type(model.predictor).forward
-    monkeypatch.setattr(
-        type(model.predictor), "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs)
-    )
+    calls = ModuleCalls(model.predictor, monkeypatch)
     if way == "hook":
         model.predictor.predictor_blocks[1].mlp.fc1.register_forward_hook(lambda *_: None)
     elif way == "bfloat16":
@@ -82,7 +79,7 @@ def test_layers_that_cannot_be_read_are_called(monkeypatch, way):
         model.train()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
         model.rollout(latents, actions)
-    assert calls
+    assert calls.count
 
 
 @pytest.mark.parametrize("convention", ["normalized", "metric"])

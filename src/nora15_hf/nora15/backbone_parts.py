@@ -19,6 +19,8 @@ from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 
+# How many tokens an image has is a matter of the data: a graph of PyTorch's compiler could not contain it.
+@torch.compiler.disable
 def multimodal_position_ids(
     input_ids: torch.LongTensor,
     attention_mask: torch.Tensor,

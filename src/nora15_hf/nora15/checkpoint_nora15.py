@@ -13,7 +13,7 @@ from ..repo_files.flat_code import write_code
 from ..repo_files.stored_tensors import stored_settings
 from ..repo_files.verified_download import verified
 from .configuration_nora15 import Nora15Config
-from .flow_schedulers import load_flow_scheduler
+from .flow_schedulers import load_flow_scheduler, save_flow_scheduler
 from .quantization import backbone_quantization, refuse_repacked_weights
 from .released_checkpoint import check_tensors, has_expert, is_native, native_name, released_config
 
@@ -137,7 +137,7 @@ class PolicyCheckpointMixin:
             )
         refuse_repacked_weights(self)
         if is_main_process:
-            self.scheduler.save_pretrained(Path(save_directory) / "scheduler")
+            save_flow_scheduler(self.scheduler, save_directory, self.config.num_inference_steps)
             vars(self.config).pop("auto_map", None)
         super().save_pretrained(save_directory, is_main_process=is_main_process, save_original_format=False, **kwargs)
         if with_code and is_main_process:

@@ -3,9 +3,11 @@
 diffusers schedulers that can integrate NORA-1.5's flow (sigma 1 is noise, 0 is data, velocity = noise - data), and what
 they are: fixed linear combinations of the noise and the velocities seen so far.
 
-Every solver this package offers is linear in them, with coefficients that depend on the time grid alone. They are read
-off the scheduler itself, once per configuration and number of steps. Integration is then plain tensor arithmetic: no
-scheduler state between calls, no host-side index, nothing that a CUDA graph or `torch.compile` could not take in.
+Every solver of a flow is linear in them, with coefficients that depend on the time grid alone. They are read off the
+scheduler itself, once per configuration and number of steps, and tell whether it integrates a flow at all: along a straight
+line, where all velocities are `noise - data`, it must stand at `data + t * (noise - data)` at every time t and end at the data.
+Integration is then plain tensor arithmetic: no scheduler state between calls, no host-side index, nothing that a CUDA
+graph or `torch.compile` could not take in.
 """
 
 import functools
@@ -13,29 +15,33 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    SchedulerMixin,
-    UniPCMultistepScheduler,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin
 
 from ..repo_files.stored_tensors import inside_folder
 
-FLOW_SCHEDULERS = {
-    scheduler.__name__: scheduler
-    for scheduler in (
-        FlowMatchEulerDiscreteScheduler,
-        FlowMatchHeunDiscreteScheduler,
-        DPMSolverMultistepScheduler,
-        UniPCMultistepScheduler,
-    )
+_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
+FLOW_SCHEDULERS: dict[str, dict[str, Any]] = {
+    "FlowMatchEulerDiscreteScheduler": {"shift": 1.0},
+    "FlowMatchHeunDiscreteScheduler": {},
+    "DEISMultistepScheduler": _FLOW,
+    "DPMSolverMultistepScheduler": _FLOW,
+    "DPMSolverSinglestepScheduler": _FLOW,
+    "UniPCMultistepScheduler": _FLOW,
 }
+"""Classes of diffusers that integrate a flow, with the options that make them do so. Others may; they are measured."""
 
+# Grids that begin at 0.999 instead of 1, as diffusers' do, are off by that much.
+_TOLERANCE = 0.01
+
+_KNOWN = "Schedulers of flows are, among others: " + ", ".join(
+    f"{name}({', '.join(f'{option}={value!r}' for option, value in options.items())})"
+    for name, options in FLOW_SCHEDULERS.items()
+)
 
 SAMPLING_PRESETS = {"released": 10, "few_steps": 5}
 """
@@ -53,19 +59,47 @@ def load_flow_scheduler(repo_or_folder: str | Path, **hub_options) -> SchedulerM
         hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder` (the policy's).
 
     Raises:
-        ValueError: When the scheduler is of a class that does not integrate flows.
+        ValueError: When diffusers has no such scheduler, or it does not integrate a flow.
         OSError: When the repo has no `scheduler/scheduler_config.json`.
     """
     config = FlowMatchEulerDiscreteScheduler.load_config(
         str(repo_or_folder), **inside_folder(hub_options, "scheduler")
     )
-    name = config["_class_name"]
-    if name not in FLOW_SCHEDULERS:
+    scheduler_class = getattr(diffusers, config["_class_name"], None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
         raise ValueError(
-            f"scheduler/scheduler_config.json of {str(repo_or_folder)!r} names {name!r}, which does not integrate a "
-            f"flow. Supported: {sorted(FLOW_SCHEDULERS)}."
+            f"scheduler/scheduler_config.json of {str(repo_or_folder)!r} names {config['_class_name']!r}, which is no "
+            f"scheduler of diffusers {diffusers.__version__}. {_KNOWN}"
         )
-    return FLOW_SCHEDULERS[name].from_config(config)
+    scheduler = scheduler_class.from_config(config)
+    try:
+        flow_solver(scheduler, SAMPLING_PRESETS["released"])
+    except ValueError as error:
+        raise ValueError(f"scheduler/scheduler_config.json of {str(repo_or_folder)!r}: {error}") from error
+    return scheduler
+
+
+def save_flow_scheduler(scheduler: SchedulerMixin, folder: str | Path, num_steps: int) -> None:
+    """
+    Writes a scheduler so that [`load_flow_scheduler`] gives it back.
+
+    Args:
+        scheduler (`SchedulerMixin`): The scheduler.
+        folder (`str` or `Path`): Of the policy; the file goes into its folder `scheduler/`.
+        num_steps (`int`): Solver steps of the policy.
+
+    Raises:
+        ValueError: It is of a class that diffusers does not have, so that nobody could load it, or it does not integrate a
+            flow, which its configuration may have ceased to ask for since it was assigned.
+    """
+    flow_solver(scheduler, num_steps)
+    name = type(scheduler).__name__
+    if getattr(diffusers, name, None) is not type(scheduler):
+        raise ValueError(
+            f"model.scheduler is a {name} of {type(scheduler).__module__}, which diffusers {diffusers.__version__} does not "
+            f"have: the saved policy could not be loaded. Assign one of diffusers' before saving. {_KNOWN}"
+        )
+    scheduler.save_pretrained(Path(folder) / "scheduler")
 
 
 def set_flow_timesteps(
@@ -75,8 +109,7 @@ def set_flow_timesteps(
     Prepares a scheduler for `num_steps` steps and returns the flow times at which it evaluates the velocity.
 
     Euler gets NORA's grid 1, 1 - 1/n, ..., 1/n in float32 (its own default grid spends the last evaluation next to
-    t = 0). Heun evaluates 2n - 1 times; DPM-Solver and UniPC must be configured with
-    `prediction_type="flow_prediction", use_flow_sigmas=True`.
+    t = 0). Heun evaluates 2n - 1 times.
 
     Returns:
         `torch.FloatTensor` of shape `(evaluations,)`, on `device`.
@@ -84,13 +117,6 @@ def set_flow_timesteps(
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         scheduler.set_timesteps(sigmas=(1.0 - np.arange(num_steps) / num_steps).tolist(), device=device)
         return scheduler.sigmas[:-1].to(device)
-    if isinstance(scheduler, (DPMSolverMultistepScheduler, UniPCMultistepScheduler)) and not (
-        scheduler.config.use_flow_sigmas and scheduler.config.prediction_type == "flow_prediction"
-    ):
-        raise ValueError(
-            f"{type(scheduler).__name__} is configured for diffusion, not for flow: make it with "
-            'prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0.'
-        )
     scheduler.set_timesteps(num_steps, device=device)
     return scheduler.timesteps.float() / scheduler.config.num_train_timesteps
 
@@ -134,32 +160,61 @@ def flow_solver(scheduler: SchedulerMixin, num_steps: int) -> FlowSolver:
     The solver that a scheduler stands for.
 
     Args:
-        scheduler (`SchedulerMixin`): One of `FLOW_SCHEDULERS`; it is left as it is.
+        scheduler (`SchedulerMixin`): Recognised by what it does, whatever its class; it is left as it is.
         num_steps (`int`): Solver steps.
 
     Raises:
-        ValueError: The scheduler is not for flows, or draws noise or clips in its steps.
+        ValueError: It does not integrate a flow, or draws noise or clips in its steps.
+        TypeError: It is no scheduler of diffusers' kind.
     """
+    if not isinstance(scheduler, SchedulerMixin):
+        raise TypeError(
+            f"The scheduler is a {type(scheduler).__name__}, expected a diffusers SchedulerMixin. {_KNOWN}"
+        )
     return _read_solver(type(scheduler), scheduler.to_json_string(), num_steps)
 
 
 @functools.lru_cache(maxsize=128)
 def _read_solver(scheduler_class: type[SchedulerMixin], config: str, num_steps: int) -> FlowSolver:
-    scheduler = scheduler_class.from_config(json.loads(config))
-    times = set_flow_timesteps(scheduler, num_steps)
-    # Noise and velocities as the axes of a space: where a step arrives, its coordinates are the coefficients.
-    axes = torch.eye(len(times) + 1)
-    coefficients = _run(scheduler, axes[:, None])[:, 0]
-    scheduler = scheduler_class.from_config(json.loads(config))
-    set_flow_timesteps(scheduler, num_steps)
-    trial = torch.randn(len(axes), 1, 64, generator=torch.Generator().manual_seed(0))
-    expected = _run(scheduler, trial)
+    name = scheduler_class.__name__
+    try:
+        times, fresh = _prepare(scheduler_class, config, num_steps)
+        # Noise and velocities as the axes of a space: where a step arrives, its coordinates are the coefficients.
+        coefficients = _run(fresh, torch.eye(len(times) + 1)[:, None])[:, 0]
+        trial = torch.randn(len(times) + 1, 1, 64, generator=torch.Generator().manual_seed(0))
+        expected = _run(_prepare(scheduler_class, config, num_steps)[1], trial)
+    # Whatever a scheduler for something else does with the arguments of one for flows.
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot integrate a flow in num_steps={num_steps}: {type(error).__name__}: {error} {_KNOWN}"
+        ) from error
     if not torch.allclose(torch.einsum("kj,j...->k...", coefficients, trial), expected, rtol=1e-3, atol=1e-3):
         raise ValueError(
-            f"{scheduler_class.__name__} draws noise or clips in its steps, as its configuration asks: {config}. Actions "
-            "are integrated by a deterministic solver: leave out stochastic_sampling, thresholding and sde-* algorithms."
+            f"{name} does not integrate a flow with its configuration: it draws noise or clips in its steps, as {config} asks. "
+            "Actions are integrated by a deterministic solver: leave out stochastic_sampling, thresholding and sde-* "
+            f"algorithms. {_KNOWN}"
+        )
+    left = 1 + coefficients[-1, 1:].sum()
+    if left > _TOLERANCE and (left - times[-1]).abs() < _TOLERANCE:
+        # DEIS stops at its last time instead of 0: from there its last velocity carries on.
+        coefficients[-1, -1] -= times[-1]
+    noise, velocity = coefficients[:, 0], coefficients[:, 1:].sum(1)
+    expected = torch.cat([times, times.new_zeros(1)]) - 1
+    # Written so that NaN is refused.
+    if not ((noise - 1).abs().max() < _TOLERANCE and (velocity - expected).abs().max() < _TOLERANCE):
+        raise ValueError(
+            f"{name} does not integrate a flow with its configuration: in {num_steps} steps along a straight line from the "
+            f"noise to the actions it arrives at {noise[-1]:.3g} * noise + {velocity[-1]:.3g} * (noise - actions); expected "
+            f"are 1 and -1, and the same at the times on the way. {_KNOWN}"
         )
     return FlowSolver(times, coefficients)
+
+
+def _prepare(
+    scheduler_class: type[SchedulerMixin], config: str, num_steps: int
+) -> tuple[torch.FloatTensor, SchedulerMixin]:
+    scheduler = scheduler_class.from_config(json.loads(config))
+    return set_flow_timesteps(scheduler, num_steps), scheduler
 
 
 def _run(scheduler: SchedulerMixin, terms: torch.Tensor) -> torch.Tensor:
@@ -176,5 +231,6 @@ __all__ = [
     "FlowSolver",
     "flow_solver",
     "load_flow_scheduler",
+    "save_flow_scheduler",
     "set_flow_timesteps",
 ]

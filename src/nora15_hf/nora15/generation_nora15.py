@@ -84,6 +84,7 @@ class ActionHead:
         lm_head (`nn.Module`): Head over the whole vocabulary.
         start, count (`int`): First id and number of the action tokens.
         end_ids (`list[int]`): End markers.
+        device (`torch.device`): Of the hidden states; the head's weights may be offloaded.
 
     Attributes:
         ids (`torch.LongTensor` of shape `(tokens,)`): The tokens that are scored.
@@ -93,9 +94,8 @@ class ActionHead:
             markers: action tokens, then `end_ids`.
     """
 
-    def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int]):
+    def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int], device: torch.device):
         self.lm_head = lm_head
-        device = lm_head.weight.device
         actions = range(start, start + count)
         # In ascending order, as in the vocabulary, so that a tie goes to the same token.
         ids = sorted({*actions, *end_ids})
@@ -394,7 +394,7 @@ class FastTokensMixin:
         if prompt is not None:
             if decoder is None:
                 decoder = CalledDecoder(self.vlm.model.language_model, prompt)
-                head = ActionHead(self.vlm.lm_head, start, count, end_ids)
+                head = ActionHead(self.vlm.lm_head, start, count, end_ids, prompt.hidden_states.device)
             pick = pick_token(config, head, noise_keys)
             rows = generate_tokens(decoder, head, pick, prompt, max_new_tokens, ignore_end)
             return [[token - start for token in row] for row in rows]

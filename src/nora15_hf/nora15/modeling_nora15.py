@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from torch import nn
 from transformers import (
     PreTrainedModel,
@@ -323,11 +323,12 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
 
     Attributes:
         scheduler: The diffusers flow scheduler that `sample_actions` integrates with; saved in `scheduler/` and
-            replaceable, for example `model.scheduler = FlowMatchHeunDiscreteScheduler.from_config(...)`.
+            replaceable, for example `model.scheduler = FlowMatchHeunDiscreteScheduler()`.
         use_inference_path (`bool`, defaults to `True`): Whether, without gradients, `encode_prefix`, `sample_actions` and
             `generate_actions` may read weights instead of calling modules (the folder `inference/`), which gives the same
-            numbers up to rounding in fewer operations. Where that is impossible (adapters, quantisation, hooks, sharded
-            or offloaded weights, autocast, another attention implementation than `"sdpa"`) modules are called anyway.
+            numbers up to rounding in fewer operations. Modules are called anyway where one of them is not exactly as
+            known (subclasses, wrappers, adapters, quantisation, parametrisation, hooks, sharded or offloaded weights), under
+            autocast, and with another attention implementation than `"sdpa"`.
 
     Example:
 
@@ -363,10 +364,20 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         if config.state_dim is not None:
             self.state_proj = nn.Linear(config.state_dim, hidden_size)
         self.generation_config = self.vlm.generation_config
-        self.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+        # Not measured here, where a policy may be made without memory for its numbers.
+        self._scheduler: SchedulerMixin = FlowMatchEulerDiscreteScheduler(shift=1.0)
         self.use_inference_path = True
         self._inference_path: PolicyInference | None = None
         self.post_init()
+
+    @property
+    def scheduler(self) -> SchedulerMixin:
+        return self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: SchedulerMixin) -> None:
+        flow_solver(scheduler, self.config.num_inference_steps)
+        self._scheduler = scheduler
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
@@ -695,7 +706,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             # Not before it is used: turned off, the policy does without that folder.
             from .inference.policy_inference import PolicyInference
 
-            self._inference_path = PolicyInference(Nora15ActionExpert)
+            self._inference_path = PolicyInference()
         return self._inference_path
 
     def predict_velocity(
@@ -996,10 +1007,10 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         inference = self._inference
         if inference is None or not (inference.can_run_backbone(self) and inference.can_run_expert(self)):
             raise ValueError(
-                "warm_up() compiles plain weights, but layers of this policy are hooked, sharded, offloaded, or run with "
-                f"attn_implementation={self.config._attn_implementation!r} instead of 'sdpa', or use_inference_path="
-                f"{self.use_inference_path}. Merge adapters and load the policy whole, or do without warm_up(): "
-                "sample_actions() works all the same."
+                "warm_up() compiles plain weights, but modules of this policy are hooked, adapted, wrapped, quantised, sharded "
+                f"or offloaded, or run with attn_implementation={self.config._attn_implementation!r} instead of 'sdpa', or "
+                f"use_inference_path={self.use_inference_path}. Merge adapters, remove hooks and load the policy whole, or do "
+                "without warm_up(): sample_actions() works all the same."
             )
         inputs = (input_ids, attention_mask, pixel_values, image_grid_thw)
         if decoder == "flow":

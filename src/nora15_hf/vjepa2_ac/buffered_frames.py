@@ -11,27 +11,84 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
+from transformers.activations import GELUActivation
+from transformers.models.vjepa2.modeling_vjepa2 import (
+    VJEPA2MLP,
+    VJEPA2Embeddings,
+    VJEPA2Encoder,
+    VJEPA2Layer,
+    VJEPA2PatchEmbeddings3D,
+    VJEPA2RopeAttention,
+)
 
-from .attention_vjepa2_ac import FrameCache, VJEPA2ACResidualLinear, axial_rotary_tables, rotary_tables
-from .predictor_vjepa2_ac import VJEPA2ACPredictor
+from ..runtime.known_modules import LIBRARY_MODULES, KnownModules, uses_sdpa
+from .attention_vjepa2_ac import (
+    FrameCache,
+    VJEPA2ACAttention,
+    VJEPA2ACResidualLinear,
+    axial_rotary_tables,
+    rotary_tables,
+)
+from .predictor_vjepa2_ac import VJEPA2ACMLP, VJEPA2ACBlock, VJEPA2ACPredictor
 
 # Frames of 258 tokens and width 256: two at once take 0.93 of the time that they take one by one, five gain nothing more, and
 # every row needs memory for keys and values.
 _TOKENS_AT_ONCE, _ROWS_AT_ONCE = 520, 4
 
 
+KNOWN = KnownModules(
+    LIBRARY_MODULES
+    | {
+        VJEPA2Encoder: {
+            "embeddings": VJEPA2Embeddings,
+            "layer": (VJEPA2Layer, ...),
+            "layernorm": nn.LayerNorm,
+        },
+        VJEPA2Embeddings: {"patch_embeddings": VJEPA2PatchEmbeddings3D},
+        VJEPA2PatchEmbeddings3D: {"proj": nn.Conv3d},
+        VJEPA2Layer: {
+            "norm1": nn.LayerNorm,
+            "attention": VJEPA2RopeAttention,
+            "drop_path": nn.Identity,
+            "norm2": nn.LayerNorm,
+            "mlp": VJEPA2MLP,
+        },
+        VJEPA2RopeAttention: {
+            **dict.fromkeys(("query", "key", "value", "proj"), nn.Linear),
+            "dropout": nn.Dropout,
+        },
+        VJEPA2MLP: {"fc1": nn.Linear, "activation": GELUActivation, "fc2": nn.Linear},
+        GELUActivation: {},
+        VJEPA2ACPredictor: {
+            **dict.fromkeys(("predictor_embed", "action_encoder", "state_encoder", "extrinsics_encoder"), nn.Linear),
+            "predictor_blocks": (VJEPA2ACBlock, ...),
+            "predictor_norm": nn.LayerNorm,
+            "predictor_proj": nn.Linear,
+        },
+        VJEPA2ACBlock: {
+            "norm1": nn.LayerNorm,
+            "attn": VJEPA2ACAttention,
+            "norm2": nn.LayerNorm,
+            "mlp": VJEPA2ACMLP,
+        },
+        VJEPA2ACAttention: {"qkv": nn.Linear, "proj": VJEPA2ACResidualLinear},
+        VJEPA2ACMLP: {"fc1": nn.Linear, "fc2": VJEPA2ACResidualLinear},
+        VJEPA2ACResidualLinear: {"weight": nn.Parameter, "bias": nn.Parameter},
+    }
+)
+"""The modules that are computed here without calling them."""
+
+
 @dataclass(frozen=True)
 class FrameLayer:
-    """What one layer computes with; see [`read_layer`]. Matrices are `(in, out)`."""
+    """What one layer computes with, biases and `(in, out)` matrices; see [`read_layer`]."""
 
     norm1: nn.LayerNorm
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor
-    proj: nn.Linear
+    qkv: tuple[torch.Tensor, torch.Tensor]
+    proj: tuple[torch.Tensor, torch.Tensor]
     norm2: nn.LayerNorm
-    fc1: nn.Linear
-    fc2: nn.Linear
+    fc1: tuple[torch.Tensor, torch.Tensor]
+    fc2: tuple[torch.Tensor, torch.Tensor]
 
 
 def read_layer(layer: nn.Module, projections: Sequence[nn.Linear], proj: nn.Linear) -> FrameLayer:
@@ -43,38 +100,30 @@ def read_layer(layer: nn.Module, projections: Sequence[nn.Linear], proj: nn.Line
         projections (`list[nn.Linear]`): One for queries, keys and values together, or one for each.
         proj (`nn.Linear`): Output projection of the attention.
     """
-    weights, biases = [each.weight for each in projections], [each.bias for each in projections]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    if biases[0] is None:
-        bias = weight.new_zeros(len(weight))
+    proj, fc1, fc2 = ((_bias(linear), linear.weight.t()) for linear in (proj, layer.mlp.fc1, layer.mlp.fc2))
+    if len(projections) == 1:
+        qkv = _bias(projections[0]), projections[0].weight.t()
     else:
-        bias = biases[0] if len(biases) == 1 else torch.cat(biases)
-    return FrameLayer(layer.norm1, weight.t(), bias, proj, layer.norm2, layer.mlp.fc1, layer.mlp.fc2)
+        qkv = torch.cat(list(map(_bias, projections))), torch.cat([each.weight for each in projections]).t()
+    return FrameLayer(layer.norm1, qkv, proj, layer.norm2, fc1, fc2)
 
 
-def can_be_read(network: VJEPA2Encoder | VJEPA2ACPredictor) -> bool:
+def _bias(linear: nn.Linear) -> torch.Tensor:
+    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+
+
+def can_be_read(network: nn.Module, kind: type[VJEPA2Encoder] | type[VJEPA2ACPredictor]) -> bool:
     """
-    Whether a network's layers can be read instead of called: they lie in the CPU's memory in float32, have GELU in
-    between, and nothing is hooked to them or stands in their place.
+    Whether a network can be read instead of called: it consists of known modules of that kind, whose weights lie in the
+    CPU's memory in float32, and nothing asks for gradients, dropout, autocast, compilation or another attention.
     """
-    if isinstance(network, VJEPA2ACPredictor):
-        layers, has_gelu = network.predictor_blocks, not network.config.predictor_use_swiglu
-        linears = [linear for layer in layers for linear in (layer.attn.qkv, layer.attn.proj)]
-    else:
-        layers, has_gelu = network.layer, network.config.hidden_act == "gelu"
-        attentions = [layer.attention for layer in layers]
-        linears = [linear for each in attentions for linear in (each.query, each.key, each.value, each.proj)]
-    linears += [linear for layer in layers for linear in (layer.mlp.fc1, layer.mlp.fc2)]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    weights = KNOWN.parameters(network, kind, evaluation=True)
     return (
-        has_gelu
-        # An adapter takes the place of the layer that it changes.
-        and all(type(linear) in (nn.Linear, VJEPA2ACResidualLinear) for linear in linears)
-        and all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in network.parameters())
-        # accelerate's hooks replace the method on the instance.
-        and not any(
-            module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-            for module in network.modules()
-        )
+        weights is not None
+        and all(weight.dtype == torch.float32 and weight.is_cpu for weight in weights)
+        and uses_sdpa(network.config)
     )
 
 
@@ -86,6 +135,11 @@ def as_complex(hidden_states: torch.Tensor) -> torch.Tensor:
 def rows_at_once(tokens: int) -> int:
     """How many frames of so many tokens to run at once."""
     return min(max(1, _TOKENS_AT_ONCE // tokens), _ROWS_AT_ONCE)
+
+
+def _linear(weights: tuple[torch.Tensor, torch.Tensor], hidden_states: torch.Tensor, out: torch.Tensor) -> None:
+    bias, weight = weights
+    torch.addmm(bias, hidden_states, weight, out=out)
 
 
 class FrameTransformer:
@@ -111,12 +165,12 @@ class FrameTransformer:
         tokens: int,
     ):
         self.layers, self.head_dim, self.tokens = layers, head_dim, tokens
-        width, device = layers[0].proj.out_features, layers[0].qkv.device
+        width, device = layers[0].proj[1].shape[1], layers[0].proj[1].device
         self.num_heads = width // head_dim
         cache = (2, rows, frames * tokens, self.num_heads, head_dim)
         self.key_values = [torch.empty(cache, device=device) for _ in layers]
         self.projected = torch.empty(rows * tokens, 3 * width, device=device)
-        self.widened = torch.empty(rows * tokens, layers[0].fc1.out_features, device=device)
+        self.widened = torch.empty(rows * tokens, layers[0].fc1[1].shape[1], device=device)
         self.update = torch.empty(rows * tokens, width, device=device)
         # Queries and keys lie side by side, since they are rotated together.
         self.query_key = torch.empty(rows, tokens, 2, self.num_heads, head_dim, device=device)
@@ -148,7 +202,7 @@ class FrameTransformer:
         heads = projected.view(rows, tokens, 3, self.num_heads, self.head_dim)
         query_key, turned = self.query_key[:rows], self.turned[:rows]
         for layer, key_values in zip(self.layers, self.key_values, strict=True):
-            torch.addmm(layer.qkv_bias, layer.norm1(stream), layer.qkv, out=projected)
+            _linear(layer.qkv, layer.norm1(stream), projected)
             keys, values = key_values[:, :rows]
             if self.tables is None:
                 query_key.copy_(heads[:, :, :2])
@@ -163,11 +217,11 @@ class FrameTransformer:
                 query_key[:, :, 0].transpose(1, 2), keys[:, :end].transpose(1, 2), values[:, :end].transpose(1, 2)
             )
             attended = attended.transpose(1, 2).reshape(stream.shape)
-            torch.addmm(layer.proj.bias, attended, layer.proj.weight.t(), out=update)
+            _linear(layer.proj, attended, update)
             stream.add_(update)
-            torch.addmm(layer.fc1.bias, layer.norm2(stream), layer.fc1.weight.t(), out=widened)
+            _linear(layer.fc1, layer.norm2(stream), widened)
             torch.ops.aten.gelu_(widened)
-            torch.addmm(layer.fc2.bias, widened, layer.fc2.weight.t(), out=update)
+            _linear(layer.fc2, widened, update)
             stream.add_(update)
 
 

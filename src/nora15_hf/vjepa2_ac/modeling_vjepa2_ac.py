@@ -186,21 +186,11 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
                 "or load a checkpoint whose two halves match."
             )
         images = pixel_values.flatten(0, 1)[:, None]
-        if self._may_read_weights() and can_be_read(self.encoder):
+        if can_be_read(self.encoder, VJEPA2Encoder):
             hidden = encode_frames(self.encoder, images)
         else:
             hidden = self.encoder(images).last_hidden_state
         return normalize_latents(hidden).unflatten(0, pixel_values.shape[:2])
-
-    def _may_read_weights(self) -> bool:
-        """
-        Whether layers may be run by reading their weights, in fewer operations, instead of by calling them: without
-        gradients, dropout and autocast, with the attention that those operations stand for.
-        """
-        return (
-            not (torch.is_grad_enabled() or self.training or torch.is_autocast_enabled("cpu"))
-            and self.config._attn_implementation == "sdpa"
-        )
 
     @can_return_tuple
     def forward(
@@ -424,7 +414,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         if batch_size is None:
             on_cpu = latents.device.type == "cpu"
             batch_size = rows_at_once(self.config.tokens_per_frame) if on_cpu else len(futures)
-        if self._may_read_weights() and can_be_read(self.predictor):
+        if can_be_read(self.predictor, VJEPA2ACPredictor):
             rows = min(batch_size, len(futures))
             predict = BufferedFramePredictor(self.predictor, rows, num_context + num_steps)
         else:

@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .compiled_parts import CompiledParts
-from .joined_linear import is_plain_linear
+from .joined_linear import joined_linear
 from .layer_weights import (
     KeyValueBuffer,
-    are_tensors,
     finish_layer,
     grouped_attention,
     grouped_mask,
@@ -57,15 +56,11 @@ class Denoiser:
             for key, value in zip(prefix.keys, prefix.values, strict=True)
         ]
 
-        times = time_embeddings.to(dtype)
-        self.splits_time = is_plain_linear(policy.action_time_mlp_in)
-        if self.splits_time:
-            # action_time_mlp_in of [action | time] is the sum of two products, and the time is the same for all rows.
-            hidden_size = policy.config.action_expert_config.hidden_size
-            weight, bias = policy.action_time_mlp_in.weight, policy.action_time_mlp_in.bias
-            self.action_weight = weight[:, :hidden_size]
-            times = F.linear(times, weight[:, hidden_size:], bias)
-        self.times = times.unbind()
+        # action_time_mlp_in of [action | time] is the sum of two products, and the time is the same for all rows.
+        hidden_size = policy.config.action_expert_config.hidden_size
+        weight, bias = policy.action_time_mlp_in.weight, policy.action_time_mlp_in.bias
+        self.action_weight = weight[:, :hidden_size]
+        self.times = F.linear(time_embeddings.to(dtype), weight[:, hidden_size:], bias).unbind()
 
         layer = self.layers[0]
         group = layer.num_heads // layer.num_key_value_heads
@@ -81,12 +76,10 @@ class Denoiser:
         seen = F.pad(prefix.mask, (0, num_states), value=True)[:, None].expand(-1, length, -1)
         self.mask = grouped_mask(torch.cat([seen, own], dim=-1), group, dtype)
 
-        self.velocity_at = velocity_at
         heads = (policy.action_in_proj, policy.action_time_mlp_in, policy.action_time_mlp_out, policy.action_out_proj)
-        if all(map(is_plain_linear, heads)) and all(are_tensors(layer.projections) for layer in self.layers):
-            self.velocity_at = compiled.find(
-                velocity_at, len(prefix), chunks, self.column, num_states, len(self.layers), dtype, device
-            )
+        shape = len(prefix), chunks, self.column, num_states, dtype, device, expert.norm.variance_epsilon
+        form = (part.form for part in (*self.layers, *(joined_linear([head]) for head in heads)))
+        self.velocity_at = compiled.find(velocity_at, *shape, *form)
 
     def velocity(self, noisy_actions: torch.Tensor, evaluation: int) -> torch.FloatTensor:
         """
@@ -117,13 +110,10 @@ class Denoiser:
 
 
 def velocity_at(denoiser: Denoiser, noisy_actions: torch.Tensor, time: torch.Tensor) -> torch.FloatTensor:
-    """The velocity at one time, of which `time` is the embedding or what the time MLP makes of it."""
+    """The velocity at one time, of which `time` is what the time MLP makes of the embedding."""
     policy = denoiser.policy
     embedding = policy.action_in_proj(noisy_actions.to(time.dtype)).flatten(1, -2)
-    if denoiser.splits_time:
-        embedding = F.linear(embedding, denoiser.action_weight, time)
-    else:
-        embedding = policy.action_time_mlp_in(torch.cat([embedding, time.expand_as(embedding)], dim=-1))
+    embedding = F.linear(embedding, denoiser.action_weight, time)
     embedding = policy.action_time_mlp_out(F.silu(embedding))
     hidden_states = denoiser.run(embedding, denoiser.tables, denoiser.mask, denoiser.column, denoiser.mask.shape[-1])
     hidden_states = rms_norm(policy.action_expert.norm, hidden_states)

@@ -9,11 +9,10 @@ from torch import nn
 
 from ..generation_nora15 import ActionHead, EncodedPrompt
 from .compiled_parts import CompiledParts
-from .joined_linear import is_plain_linear
+from .known_policy import is_known_head
 from .layer_weights import (
     KeyValueBuffer,
     LayerWeights,
-    are_tensors,
     finish_layer,
     grouped_attention,
     grouped_mask,
@@ -25,12 +24,12 @@ from .layer_weights import (
 
 
 class ReadActionHead(ActionHead):
-    """[`ActionHead`] with the rows that it needs of an LM head that [is plain][is_plain_linear]; another one is called."""
+    """[`ActionHead`] with the rows that it needs of an LM head that [is known][is_known_head]; another one is called."""
 
-    def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int]):
-        super().__init__(lm_head, start, count, end_ids)
+    def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int], device: torch.device):
+        super().__init__(lm_head, start, count, end_ids, device)
         self.weights = None
-        if is_plain_linear(lm_head):
+        if is_known_head(lm_head):
             weight, stop = lm_head.weight, start + count
             below, above = sorted(i for i in end_ids if i < start), sorted(i for i in end_ids if i >= stop)
             # The action tokens' rows lie together: no copy of them is needed.
@@ -61,7 +60,7 @@ class ReadDecoder:
         self.buffers = [
             KeyValueBuffer(key, value, room) for key, value in zip(prompt.keys, prompt.values, strict=True)
         ]
-        self.can_be_compiled = all(are_tensors(layer.projections) for layer in self.layers)
+        self.form = tuple(layer.form for layer in self.layers)
         self.dtype = prompt.hidden_states.dtype
         # Columns that are not written yet are hidden, and shown one by one.
         visible = F.pad(prompt.attention_mask.bool(), (0, room))[:, None]
@@ -81,10 +80,8 @@ class ReadDecoder:
         hidden_states = self.language_model.embed_tokens(tokens[:, None])
         tables = rotary_tables(*self.language_model.rotary_emb(hidden_states, self.position_ids))
         self.mask[..., self.column] = 0
-        run = decode_token
-        if self.can_be_compiled:
-            shape = len(tokens), self.mask.shape[-1], len(self.layers)
-            run = self.compiled.find(decode_token, *shape, self.dtype, self.mask.device)
+        shape = len(tokens), self.mask.shape[-1]
+        run = self.compiled.find(decode_token, *shape, self.dtype, self.mask.device, self.form)
         hidden_states = run(self.layers, self.buffers, hidden_states, tables, self.mask, self.columns[self.column])
         self.column += 1
         return rms_norm(self.language_model.norm, hidden_states)

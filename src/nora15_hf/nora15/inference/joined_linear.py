@@ -3,11 +3,11 @@
 
 Nothing is copied that could grow old. Layers that share an input get one storage for their weights, laid end to end, of
 which each layer's parameter is a part; the product over all of them reads that storage. An optimiser, an average or
-`load_state_dict` writes into it; whatever replaces a parameter or a layer (`.to(device)`, LoRA, quantisation) is noticed
-by the next call, which lays the weights out again or calls the layers one by one.
+`load_state_dict` writes into it; whatever replaces a parameter (`.to(device)`, a new layer) is noticed by the next call,
+which lays the weights out again. Weights that cannot be moved get a product each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,29 +62,18 @@ def linear(hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 
 @dataclass(frozen=True)
 class JoinedLinear:
-    """[`linear`] with the weight and bias of several layers, side by side."""
+    """[`linear`] of several layers, side by side; `parts` are the weights and biases of the products that it takes."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
+    parts: tuple[tuple[torch.Tensor, torch.Tensor | None], ...]
 
     def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return linear(hidden_states, self.weight, self.bias)
+        outputs = [linear(hidden_states, weight, bias) for weight, bias in self.parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
-
-Projection = JoinedLinear | Callable[[torch.Tensor], torch.Tensor]
-
-
-def is_plain_linear(layer: nn.Module) -> bool:
-    """Whether a layer is nothing but `F.linear` of a weight in memory: no adapter, quantisation, sharding, hook, offload."""
-    return (
-        type(layer) is nn.Linear
-        and type(layer.weight) is nn.Parameter
-        and layer.weight.device.type != "meta"
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        # accelerate's hooks replace the method on the instance.
-        and "forward" not in vars(layer)
-    )
+    @property
+    def form(self) -> tuple[Hashable, ...]:
+        """All of it that compiled code takes for granted."""
+        return tuple((weight.shape, weight.dtype, weight.device, bias is not None) for weight, bias in self.parts)
 
 
 def _are_adjacent(parameters: Sequence[torch.Tensor]) -> bool:
@@ -100,11 +89,15 @@ def _are_adjacent(parameters: Sequence[torch.Tensor]) -> bool:
 
 def _can_be_joined(parameters: Sequence[nn.Parameter]) -> bool:
     """
-    Whether parameters lie end to end, or each alone in a storage. One that shares its storage with others belongs to
-    somebody who writes there, such as DeepSpeed's ZeRO, and would go stale if it moved.
+    Whether parameters of one kind lie end to end, or each alone in a storage. One that shares its storage with others
+    belongs to somebody who writes there, such as DeepSpeed's ZeRO or another process, and would go stale if it moved.
     """
-    return _are_adjacent(parameters) or all(
-        parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+    if len({(parameter.dtype, parameter.device) for parameter in parameters}) > 1:
+        return False
+    return _are_adjacent(parameters) or not any(
+        parameter.untyped_storage().nbytes() != parameter.numel() * parameter.element_size()
+        # On a GPU PyTorch takes all memory for shared.
+        or (parameter.device.type == "cpu" and parameter.is_shared())
         for parameter in parameters
     )
 
@@ -119,28 +112,24 @@ def _joined(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
     return first.as_strided((sum(map(len, parameters)), *first.shape[1:]), first.stride())
 
 
-def joined_linear(layers: Sequence[nn.Module]) -> Projection:
+def joined_linear(layers: Sequence[nn.Linear]) -> JoinedLinear:
     """
     A function that gives the outputs of linear layers of one input, side by side in the last axis.
 
     Args:
-        layers (`list[nn.Module]`): Layers of the same input width, all with or all without a bias.
+        layers (`list[nn.Linear]`): [Known][KnownModules] layers of the same input width.
 
     Returns:
-        [`JoinedLinear`] where all of them [are plain][is_plain_linear] and own their weights, otherwise a call of each.
-        Valid until a parameter is replaced: make it anew for every call of the policy.
+        [`JoinedLinear`]: of one product where they own their weights and have all or none a bias. Valid until a parameter is
+        replaced: make it anew for every call of the policy.
     """
-
-    def one_by_one(hidden_states: torch.Tensor) -> torch.Tensor:
-        return torch.cat([layer(hidden_states) for layer in layers], dim=-1)
-
-    if not all(map(is_plain_linear, layers)):
-        return one_by_one
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    has_bias = biases[0] is not None
-    if not (_can_be_joined(weights) and (not has_bias or _can_be_joined(biases))):
-        return one_by_one
-    return JoinedLinear(_joined(weights), _joined(biases) if has_bias else None)
+    if all(bias is None for bias in biases):
+        if _can_be_joined(weights):
+            return JoinedLinear(((_joined(weights), None),))
+    elif None not in biases and _can_be_joined(weights) and _can_be_joined(biases):
+        return JoinedLinear(((_joined(weights), _joined(biases)),))
+    return JoinedLinear(tuple(zip(weights, biases, strict=True)))
 
 
-__all__ = ["JoinedLinear", "Projection", "is_plain_linear", "joined_linear", "linear"]
+__all__ = ["JoinedLinear", "joined_linear", "linear"]

@@ -5,14 +5,14 @@ Both have Qwen2.5-VL's layer. Training runs the modules; here the values of thei
 that share an input come to lie end to end in one storage), and nothing is kept from one call of the policy to the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .joined_linear import JoinedLinear, Projection, joined_linear
+from .joined_linear import JoinedLinear, joined_linear
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,23 @@ class LayerWeights:
 
     input_norm: nn.Module
     post_attention_norm: nn.Module
-    qkv: Projection
-    output: Projection
-    gate_up: Projection
-    down: Projection
+    qkv: JoinedLinear
+    output: JoinedLinear
+    gate_up: JoinedLinear
+    down: JoinedLinear
     num_heads: int
     num_key_value_heads: int
     head_dim: int
 
     @property
-    def projections(self) -> tuple[Projection, ...]:
-        return self.qkv, self.output, self.gate_up, self.down
+    def form(self) -> tuple[Hashable, ...]:
+        """All of it that compiled code takes for granted."""
+        norms = self.input_norm.variance_epsilon, self.post_attention_norm.variance_epsilon
+        return *norms, self.head_dim, self.qkv.form, self.output.form, self.gate_up.form, self.down.form
 
 
 def read_layer(layer: nn.Module) -> LayerWeights:
-    """The weights of a backbone or expert layer as they are now; valid until a parameter or a sub-module is replaced."""
+    """The weights of a known backbone or expert layer as they are now; valid until a parameter is replaced."""
     attention, mlp = layer.self_attn, layer.mlp
     head_dim = attention.head_dim
     return LayerWeights(
@@ -49,29 +51,6 @@ def read_layer(layer: nn.Module) -> LayerWeights:
         num_key_value_heads=attention.k_proj.out_features // head_dim,
         head_dim=head_dim,
     )
-
-
-def can_be_read(tower: nn.Module, layers: nn.ModuleList, norm: str) -> bool:
-    """
-    Whether the layers of a tower can be read instead of called: nothing is hooked to them or to the tower, and their
-    weights are in memory, neither sharded nor offloaded.
-
-    Args:
-        tower (`nn.Module`): What holds the layers.
-        layers (`nn.ModuleList`): The layers.
-        norm (`str`): Name of a norm in each layer, whose weight stands for those of the layer.
-    """
-    weights = (getattr(layer, norm).weight for layer in layers)
-    return all(
-        # accelerate's hooks replace the method on the instance.
-        not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
-        for module in (tower, *layers)
-    ) and all(type(weight) is nn.Parameter and weight.device.type != "meta" for weight in weights)
-
-
-def are_tensors(projections: Sequence[Projection]) -> bool:
-    """Whether projections are products with tensors, which can be compiled, and none is a call of a module."""
-    return all(isinstance(projection, JoinedLinear) for projection in projections)
 
 
 def rms_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -230,8 +209,6 @@ def finish_layer(weights: LayerWeights, hidden_states: torch.Tensor, attended: t
 __all__ = [
     "KeyValueBuffer",
     "LayerWeights",
-    "are_tensors",
-    "can_be_read",
     "finish_layer",
     "grouped_attention",
     "grouped_mask",

@@ -12,7 +12,8 @@ from ..generation_nora15 import EncodedPrompt
 from .compiled_parts import CompiledParts
 from .denoising import Denoiser
 from .generation import ReadActionHead, ReadDecoder
-from .layer_weights import are_tensors, can_be_read, read_layer, rms_norm
+from .known_policy import is_known_backbone, is_known_expert
+from .layer_weights import read_layer, rms_norm
 from .prefill import encode_patches, encode_tokens, read_vision, vision_layout
 
 
@@ -42,33 +43,18 @@ class PolicyInference:
 
     The policy asks before each computation whether it can be done here, and calls its modules otherwise. Nothing of a
     policy is kept but compiled code, of which weights are arguments.
-
-    Args:
-        expert_class (`type`): Of the action expert, for whose layers the operations here stand. An expert of another class
-            is called: one that is trained beside an adapter is wrapped, and the wrapper chooses which of the two runs.
     """
 
-    def __init__(self, expert_class: type[nn.Module]):
-        self.expert_class = expert_class
+    def __init__(self):
         self.compiled = CompiledParts()
 
     def can_run_backbone(self, policy: nn.Module) -> bool:
-        """Whether the weights of the backbone can be read: nothing is hooked, sharded, offloaded or quantised."""
-        visual, language_model = policy.vlm.model.visual, policy.vlm.model.language_model
-        return (
-            _may_read_weights(policy)
-            and can_be_read(visual, visual.blocks, "norm1")
-            and can_be_read(language_model, language_model.layers, "input_layernorm")
-        )
+        """Whether the weights of the backbone can be read: each of its modules is as [`KnownModules`] says."""
+        return _may_read(policy, is_known_backbone, policy.get_input_embeddings())
 
     def can_run_expert(self, policy: nn.Module) -> bool:
-        """Whether the weights of the action expert can be read."""
-        expert = policy.action_expert
-        return (
-            _may_read_weights(policy)
-            and type(expert) is self.expert_class
-            and can_be_read(expert, expert.layers, "input_layernorm")
-        )
+        """Whether the weights of the action expert, and of the layers around it, can be read."""
+        return _may_read(policy, is_known_expert, policy.action_out_proj)
 
     def run_backbone(
         self,
@@ -98,10 +84,9 @@ class PolicyInference:
         image_embeds = None if pixel_values is None else self._embed_images(policy, pixel_values, image_grid_thw)
         hidden_states = policy.embed_prompt(input_ids, image_embeds)
         layers = [read_layer(layer) for layer in language_model.layers]
-        run = encode_tokens
-        if all(are_tensors(layer.projections) for layer in layers):
-            shape, dtype, device = hidden_states.shape, hidden_states.dtype, hidden_states.device
-            run = self.compiled.find(encode_tokens, *shape, last_output, attention_mask.dtype, dtype, device)
+        shape, dtype, device = hidden_states.shape, hidden_states.dtype, hidden_states.device
+        form = (layer.form for layer in layers)
+        run = self.compiled.find(encode_tokens, *shape, last_output, attention_mask.dtype, dtype, device, *form)
         position_embeddings = language_model.rotary_emb(hidden_states, position_ids)
         outputs = run(layers, hidden_states, position_embeddings, attention_mask, last_output)
         return BackbonePass(*outputs, position_ids, attention_mask)
@@ -119,11 +104,8 @@ class PolicyInference:
             visual.patch_size,
             pixel_values.device,
         )
-        run = encode_patches
-        if are_tensors(weights.projections):
-            lengths = layout.window_lengths, layout.frame_lengths
-            dtypes = pixel_values.dtype, weights.kernel.dtype, weights.kernel.device
-            run = self.compiled.find(encode_patches, *lengths, *dtypes)
+        lengths = layout.window_lengths, layout.frame_lengths
+        run = self.compiled.find(encode_patches, *lengths, pixel_values.dtype, weights.form)
         return run(weights, pixel_values, layout)
 
     def velocity_field(
@@ -163,7 +145,8 @@ class PolicyInference:
             encoded.position_ids[:, :, -1:],
             encoded.attention_mask,
         )
-        head = ReadActionHead(policy.vlm.lm_head, config.action_token_start_id, config.num_action_tokens, end_ids)
+        tokens = config.action_token_start_id, config.num_action_tokens, end_ids
+        head = ReadActionHead(policy.vlm.lm_head, *tokens, prompt.hidden_states.device)
         return prompt, ReadDecoder(language_model, prompt, max_new_tokens - 1, self.compiled), head
 
     def warm_up(self, shape: torch.Size, run: Callable[[], object]) -> None:
@@ -182,12 +165,13 @@ class PolicyInference:
         self.compiled.add_prompt_length(*shape)
 
 
-def _may_read_weights(policy: nn.Module) -> bool:
-    """Without gradients, without autocast's conversions, with the attention that the operations here stand for."""
+def _may_read(policy: nn.Module, is_known: Callable[[nn.Module], bool], layer: nn.Module) -> bool:
+    """Without gradients, outside of a graph that is being compiled, of known modules, without autocast on `layer`'s device."""
     return (
         not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled(policy.device.type)
-        and policy.config._attn_implementation == "sdpa"
+        and not torch.compiler.is_compiling()
+        and is_known(policy)
+        and not torch.is_autocast_enabled(layer.weight.device.type)
     )
 
 

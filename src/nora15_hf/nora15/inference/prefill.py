@@ -2,6 +2,7 @@
 """The backbone's pass over a prompt, for inference: vision tower and language layers, no LM head, no wait for the device."""
 
 import functools
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from .joined_linear import Projection, joined_linear, linear
+from .joined_linear import JoinedLinear, joined_linear
 from .layer_weights import (
     LayerWeights,
     finish_layer,
@@ -78,13 +79,17 @@ class VisionBlockWeights:
 
     norm1: nn.Module
     norm2: nn.Module
-    qkv: Projection
-    output: Projection
-    gate_up: Projection
-    down: Projection
+    qkv: JoinedLinear
+    output: JoinedLinear
+    gate_up: JoinedLinear
+    down: JoinedLinear
     activation: nn.Module
     num_heads: int
     sees_whole_frame: bool
+
+    @property
+    def projections(self) -> tuple[JoinedLinear, ...]:
+        return self.qkv, self.output, self.gate_up, self.down
 
 
 @dataclass(frozen=True)
@@ -92,23 +97,29 @@ class VisionWeights:
     """What the vision tower computes with; see [`read_vision`]."""
 
     tower: nn.Module
-    kernel: torch.Tensor
+    kernel: JoinedLinear
     blocks: list[VisionBlockWeights]
-    merge: Projection
-    project: Projection
+    merge: JoinedLinear
+    project: JoinedLinear
 
     @property
-    def projections(self) -> list[Projection]:
-        of_blocks = (p for block in self.blocks for p in (block.qkv, block.output, block.gate_up, block.down))
-        return [*of_blocks, self.merge, self.project]
+    def form(self) -> tuple[Hashable, ...]:
+        """All of it that compiled code takes for granted."""
+        of_blocks = (
+            (block.norm1.variance_epsilon, block.norm2.variance_epsilon, *(p.form for p in block.projections))
+            for block in self.blocks
+        )
+        ends = self.kernel.form, self.merge.form, self.project.form, self.tower.merger.ln_q.variance_epsilon
+        return *ends, *of_blocks
 
 
 def read_vision(visual: nn.Module) -> VisionWeights:
-    """The weights of `Qwen2_5_VisionTransformerPretrainedModel` as they are now."""
+    """The weights of a known `Qwen2_5_VisionTransformerPretrainedModel` as they are now."""
+    patches = visual.patch_embed.proj
     return VisionWeights(
         tower=visual,
         # A convolution whose stride is its kernel is a product.
-        kernel=visual.patch_embed.proj.weight.flatten(1),
+        kernel=JoinedLinear(((patches.weight.flatten(1), patches.bias),)),
         blocks=[
             VisionBlockWeights(
                 norm1=block.norm1,
@@ -141,7 +152,7 @@ def encode_patches(weights: VisionWeights, pixel_values: torch.Tensor, layout: V
         `torch.Tensor` of shape `(merged tokens, out_hidden_size)`.
     """
     visual = weights.tower
-    hidden_states = linear(pixel_values.to(weights.kernel.dtype), weights.kernel)
+    hidden_states = weights.kernel(pixel_values.to(weights.kernel.parts[0][0].dtype))
     merged = visual.config.spatial_merge_size**2
     hidden_states = hidden_states.view(-1, merged, hidden_states.shape[-1])[layout.order].flatten(0, 1)
     position_embeddings = visual.rotary_pos_emb(hidden_states, layout.positions)
