@@ -365,7 +365,6 @@ def test_collapse_guard_warns_and_stops(policy, processor, tmp_path, caplog):
         ({"sync_ref_model": True}, "sync_ref_model=True does not apply"),
         ({"padding_free": True}, "padding_free=True does not apply"),
         ({"use_weighting": True}, "use_weighting=True does not apply"),
-        ({"torch_compile": True}, "torch_compile=True does not apply"),
     ],
 )
 def test_config_refuses(tmp_path, options, message):

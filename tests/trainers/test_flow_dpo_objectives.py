@@ -146,7 +146,6 @@ OTHER_VALUES = {
     "use_liger_kernel": True,
     "label_smoothing_factor": 0.1,
     "neftune_noise_alpha": 5.0,
-    "torch_compile": True,
     "bf16_full_eval": True,
     "fp16_full_eval": True,
     "remove_unused_columns": True,

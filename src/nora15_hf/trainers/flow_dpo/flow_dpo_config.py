@@ -33,7 +33,6 @@ _INAPPLICABLE = {
     "use_liger_kernel": "it replaces the forward of a language model, which is not what is trained here",
     "label_smoothing_factor": 'use loss_type=["robust"] with label_smoothing',
     "neftune_noise_alpha": "the prompt is not trained",
-    "torch_compile": "compile the policy's expert before passing the model",
     "bf16_full_eval": "it would round the float32 weights for good; with bf16=True evaluation computes in bfloat16 too",
     "fp16_full_eval": "it would round the float32 weights for good; with fp16=True evaluation computes in float16 too",
     "parallelism_config": "prompts are too short to be split over devices; use DDP or FSDP2",
