@@ -79,6 +79,12 @@ def test_from_random_weights_and_on_from_a_checkpoint(example, blobs, tmp_path, 
 
     with pytest.raises(ValueError, match=r"encoder_learning_rate was 0\.0015, is 0\.1"):
         example.main(command(blobs, output, encoder_learning_rate=0.1))
+    # Without the checkpoints nothing tells whose encoder lies there: it is trained again.
+    for folder in (*output.rglob("checkpoint-*"), output / "_latents"):
+        shutil.rmtree(folder)
+    example.main(command(blobs, output, encoder_learning_rate=0.1, max_steps=1))
+    name = "encoder.layernorm.bias"
+    assert not torch.equal(load_file(output / "model.safetensors")[name], weights[name])
 
 
 def test_continues_a_given_model(example, blobs, tmp_path):

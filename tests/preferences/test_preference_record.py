@@ -4,10 +4,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
 from helpers.preference_records import SETTINGS, make_record
+from nora15_hf.preferences import split_by_episode
 from nora15_hf.preferences.preference_record import (
     PreferenceRecord,
     preference_info,
@@ -86,9 +88,12 @@ def test_damaged_files_are_named(tmp_path):
         lambda rows: rows.map(lambda row: {"instruction": row["instruction"].upper()}),
         lambda rows: rows.add_column("number", [0, 1, 2]).remove_columns("margin"),
         lambda rows: rows.train_test_split(0.5, seed=0)["train"],
+        lambda rows: split_by_episode(
+            rows.add_column("dataset_key", ["arm"] * 3).add_column("episode_index", range(3)), 0.5, seed=0
+        )[0],
         lambda rows: concatenate_datasets([rows.select([2]), rows.select([0])]),
     ],
-    ids=["shuffled", "selected", "filtered", "mapped", "columns", "split", "parts of one set"],
+    ids=["shuffled", "selected", "filtered", "mapped", "columns", "split", "split by episode", "parts of one set"],
 )
 def test_rows_of_one_set_remember_it(record, rows, change):
     info = preference_info(change(rows))
@@ -106,3 +111,22 @@ def test_rows_of_several_sets_or_from_elsewhere_claim_nothing(record, rows):
         concatenate_datasets([foreign, rows]),
     ):
         assert preference_info(dataset) is None
+
+
+@pytest.mark.parametrize(("fraction", "seed"), [(0.1, 0), (0.5, 1), (0.9, 2)])
+def test_held_out_rows_share_no_episode_with_the_others(fraction, seed):
+    random = np.random.default_rng(seed)
+    rows = Dataset.from_dict(
+        {
+            "dataset_key": random.choice(["arm", "hand"], 60).tolist(),
+            "episode_index": random.integers(4, size=60).tolist(),
+        }
+    )
+    rows = rows.add_column("number", range(60))
+    training, held_out = split_by_episode(rows, fraction, seed)
+    episodes = [set(zip(part["dataset_key"], part["episode_index"], strict=True)) for part in (training, held_out)]
+    assert not episodes[0] & episodes[1]
+    assert len(episodes[1]) == round(fraction * len(episodes[0] | episodes[1]))
+    assert sorted([*training["number"], *held_out["number"]]) == list(range(60))
+    with pytest.raises(ValueError, match=r"lack \['episode_index'\].*Split them yourself"):
+        split_by_episode(rows.remove_columns("episode_index"), fraction, seed)

@@ -9,7 +9,7 @@ import torch
 import transformers.trainer
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
-from trl import DPOTrainer
+from trl import DPOConfig, DPOTrainer
 
 from helpers import encoder_pretraining_run
 from helpers.blobs import write_blobs
@@ -50,6 +50,68 @@ def test_arguments_have_the_names_and_the_order_of_transformers_and_trl(trainer,
     assert set(own) <= set(inspect.signature(Trainer.__init__).parameters) | set(
         inspect.signature(DPOTrainer.__init__).parameters
     )
+
+
+@pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
+class TestRefusedByName:
+    @pytest.mark.parametrize(
+        "option", ["compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "model_init"]
+    )
+    def test_options_that_would_not_be_looked_at(self, trainer, option):
+        with pytest.raises(ValueError, match=rf"^{option} (would|needs)"):
+            trainer(None, None, train_dataset=None, processing_class=None, **{option: len})
+
+    def test_arguments_of_other_trainers(self, trainer, tmp_path):
+        for other in (TrainingArguments, DPOConfig):
+            args = other(str(tmp_path), use_cpu=True, bf16=False, report_to="none")
+            with pytest.raises(TypeError, match=rf"args is a {other.__name__}, expected (?!{other.__name__}).*Config"):
+                trainer(None, args, train_dataset=None, processing_class=None)
+
+    def test_models_and_datasets_of_other_kinds(self, trainer, tmp_path):
+        args = (
+            inspect.signature(trainer.__init__)
+            .parameters["args"]
+            .annotation(str(tmp_path), use_cpu=True, bf16=False, report_to="none")
+        )
+        with pytest.raises(TypeError, match="model is a Linear, expected a"):
+            trainer(torch.nn.Linear(1, 1), args, train_dataset=None, processing_class=None)
+
+    def test_predictions(self, trainer):
+        with pytest.raises(NotImplementedError, match=rf"{trainer.__name__}.predict .*evaluate\(dataset\)"):
+            trainer.predict(trainer.__new__(trainer), None)
+
+
+@every_trainer
+def test_an_evaluation_does_not_depend_on_its_batches(make, tmp_path):
+    """Nor does it say anything else when it is repeated."""
+    trainer = make(tmp_path)
+    found = []
+    for batch_size in (1, 3, 8):
+        trainer.args.per_device_eval_batch_size = batch_size
+        metrics = trainer.evaluate(trainer.train_dataset)
+        found.append(
+            {name: value for name, value in metrics.items() if not name.endswith(("runtime", "second", "time"))}
+        )
+    assert found[0]["eval_loss"] > 0
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [preference, world_model, encoder_pretraining], ids=lambda make: make.__name__)
+def test_streams_are_refused_in_one_sentence(make, tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    trainer = make(tmp_path)
+    with pytest.raises(TypeError, match=r"^eval_dataset is a Stream, expected"):
+        trainer.evaluate(Stream())
+
+
+@every_trainer
+def test_batches_that_one_process_would_cut_up_are_refused(make, tmp_path):
+    with pytest.raises(ValueError, match="dispatch_batches=True, which cuts every tensor"):
+        make(tmp_path, accelerator_config={"dispatch_batches": True})
 
 
 @every_trainer

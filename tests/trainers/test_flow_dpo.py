@@ -393,6 +393,9 @@ def test_an_option_that_trl_drops_is_no_error(tmp_path, monkeypatch):
     [
         (lambda: make_rows(0), "train_dataset has no rows"),
         (lambda: make_rows().remove_columns("rejected"), r"lacks the columns \['rejected'\]"),
+        (lambda: make_rows().with_format("torch"), r"train_dataset has the format 'torch'.*reset_format\(\)"),
+        (lambda: make_rows().with_format("numpy"), r"train_dataset has the format 'numpy'"),
+        (lambda: make_rows().with_format(columns=["images"]), r"lacks the columns \['chosen', .* it has \['images'\]"),
         (lambda: make_rows(dataset_key=["other"] * 4), r"dataset_key \['other'\]"),
         (lambda: make_rows(chosen=[np.full((5, 4), np.nan)] * 4), "Row 0 of train_dataset: chosen .* not finite"),
         (lambda: make_rows(chosen=[np.ones((5, 4))] * 4, rejected=[np.ones((5, 4))] * 4), "the same chunk"),

@@ -2,6 +2,7 @@
 """Reference values computed before training: what they are, that they are reused, and when they are refused."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
-from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
+from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer, _reference_fingerprints
+from nora15_hf.trainers.flow_dpo.preference_reference import rows_fingerprint
 
 OPTIONS = {"precompute_ref_log_probs": True, "freeze_backbone": True, "num_draws": 2}
 
@@ -53,6 +56,111 @@ def change_rows(policy):
     return {"dataset": make_rows(images=images)}
 
 
+def change_geometry(policy):
+    """The same weights, but another computation."""
+    policy.config.action_expert_config.rms_norm_eps = 1e-5
+    return {}
+
+
+def of_adapters(policy, alpha):
+    lora = LoraConfig(r=2, lora_alpha=alpha, target_modules=r"action_expert\..*q_proj", init_lora_weights=False)
+    torch.manual_seed(0)
+    return _reference_fingerprints(get_peft_model(copy.deepcopy(policy), lora))
+
+
+def test_another_scale_of_the_same_adapters_is_another_reference(policy):
+    assert of_adapters(policy, 4) == of_adapters(policy, 4)
+    one, other = of_adapters(policy, 4), of_adapters(policy, 8)
+    assert {name for name in one if one[name] != other[name]} == {"configuration of the reference"}
+
+
+def change_states(rows, processor):
+    rows["state"][1][2] += 1e-3
+
+
+def change_key_of_states(rows, processor):
+    rows["dataset_key"][1] = "other"
+
+
+def change_statistics_of_states(rows, processor):
+    statistics = processor.state_stats["default"]
+    wider = dataclasses.replace(statistics, max=statistics.max + 1)
+    processor.set_norm_stats(processor.norm_stats, processor.state_stats | {"default": wider})
+
+
+def change_instruction(rows, processor):
+    rows["instruction"][1] = "close the faucet"
+
+
+def change_case_of_instructions(rows, processor):
+    rows["instruction"] = [instruction.title() for instruction in rows["instruction"]]
+
+
+def change_chunk(rows, processor):
+    rows["chosen"][1][0, 0] += 1e-3
+
+
+def swap_images(rows, processor):
+    rows["images"][0], rows["images"][1] = rows["images"][1], rows["images"][0]
+
+
+def change_first_token(rows, processor):
+    processor.first_action_token_id += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "of_tokens_only"),
+    [
+        (change_states, False),
+        (change_key_of_states, False),
+        (change_statistics_of_states, False),
+        (change_instruction, False),
+        (change_case_of_instructions, False),
+        (change_chunk, False),
+        (swap_images, False),
+        (change_first_token, True),
+    ],
+)
+def test_rows_are_the_same_when_the_reference_reads_the_same(change, of_tokens_only):
+    def content():
+        _, processor = tiny_policy(("open the faucet", "close"), image_size=56, state_dim=3)
+        # Different for each dataset key.
+        other = processor.state_stats["default"]
+        other = dataclasses.replace(other, max=other.max + 2)
+        stats = processor.norm_stats["default"]
+        processor.set_norm_stats(
+            {"default": stats, "other": stats}, {"default": processor.state_stats["default"], "other": other}
+        )
+        plain = make_rows()
+        rows = {
+            name: plain.with_format("numpy" if name in ("chosen", "rejected") else None)[name][:]
+            for name in plain.features
+        }
+        rows["state"] = [[0.1 * row, 0.2, 0.3] for row in range(4)]
+        rows["images"], rows["chosen"] = list(rows["images"]), [np.array(chunk) for chunk in rows["chosen"]]
+        return rows, processor
+
+    def of(rows, processor, action_tokens):
+        return rows_fingerprint(make_rows(**rows), processor, action_tokens=action_tokens)
+
+    rows, processor = content()
+    # What the reference does not read.
+    with_masks = make_rows(**rows, action_mask=[[True] * 4 + [False]] * 4)
+    before = {tokens: of(rows, processor, tokens) for tokens in (True, False)}
+    assert rows_fingerprint(with_masks, processor, action_tokens=True) == before[True]
+    rows, processor = content()
+    change(rows, processor)
+    processor._prompts.clear()
+    after = {tokens: of(rows, processor, tokens) for tokens in (True, False)}
+    assert after[True] != before[True]
+    assert (after[False] != before[False]) is not of_tokens_only
+
+
+def test_a_reference_without_a_state_does_not_read_it(processor):
+    rows = [make_rows(state=[[row * 1.0] for row in range(start, start + 4)]) for start in (0, 4)]
+    assert len({rows_fingerprint(each, processor, action_tokens=False) for each in rows}) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -62,8 +170,9 @@ def change_rows(policy):
         (lambda policy: {"seed": 7}, "another set of draws"),
         (lambda policy: {"num_draws": 4}, "another set of draws"),
         (lambda policy: {"bf16": True}, "another set of draws"),
+        (change_geometry, "another configuration of the reference"),
     ],
-    ids=["policy", "images", "order", "seed", "draws", "precision"],
+    ids=["policy", "images", "order", "seed", "draws", "precision", "geometry"],
 )
 def test_values_of_something_else_are_refused(policy, processor, tmp_path, change, named):
     make_trainer(copy.deepcopy(policy), processor, tmp_path, **OPTIONS)
@@ -87,11 +196,14 @@ def test_the_folder_can_be_shared_between_runs(policy, processor, tmp_path, back
 def test_evaluation(policy, processor, tmp_path):
     rng = np.random.default_rng(1)
     rows = make_rows(chosen=list(rng.normal(scale=0.5, size=(4, 5, 4)).astype(np.float32)))
-    trainer = make_trainer(policy, processor, tmp_path, eval_dataset={"other": rows}, **OPTIONS)
+    # Named as the training rows are.
+    trainer = make_trainer(policy, processor, tmp_path, eval_dataset={"train": rows}, **OPTIONS)
+    files = {path.name for path in (tmp_path / "_reference").iterdir()}
+    assert files == {"train.safetensors", "eval_train.safetensors"}
     trainer.train()
     metrics = trainer.evaluate()
-    assert metrics["eval_other_reference_distance"] > 0
-    assert metrics["eval_other_loss"] != pytest.approx(math.log(2), abs=1e-6)
+    assert metrics["eval_train_reference_distance"] > 0
+    assert metrics["eval_train_loss"] != pytest.approx(math.log(2), abs=1e-6)
     with pytest.raises(ValueError, match=r"no reference is left\. Give the dataset to the trainer as eval_dataset"):
         trainer.evaluate(rows)
 
@@ -103,8 +215,10 @@ def test_adapters_keep_their_reference(policy, processor, tmp_path, added_by_tra
     trainer = make_trainer(model, processor, tmp_path, peft_config=peft_config, **OPTIONS)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    trainer.evaluate(make_rows())
-    assert trainer.state.log_history[-1]["eval_reference_distance"] > 0
+    for start in (0, 4):
+        # One set after another, neither under the name of the other.
+        trainer.evaluate(make_rows(8).select(range(start, start + 4)))
+        assert trainer.state.log_history[-1]["eval_reference_distance"] > 0
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -114,6 +114,13 @@ def other_heads(clips, blobs, tmp_path):
     return settings(clips, model=model)
 
 
+def other_tubelets(clips, blobs, tmp_path):
+    # Any field of the configuration may count, known by name or not.
+    model, _ = blob_model()
+    model.config.encoder_config.tubelet_size = 2
+    return settings(clips, model=model)
+
+
 def other_dataset(clips, blobs, tmp_path):
     return settings(blob_clips(write_blobs(tmp_path / "other", EPISODES, length=6, seed=1), num_frames=3)[0])
 
@@ -124,6 +131,7 @@ def other_dataset(clips, blobs, tmp_path):
         (other_encoder, "encoder"),
         (other_processor, "processor"),
         (other_heads, "encoder_config"),
+        (other_tubelets, "encoder_config"),
         (other_dataset, "dataset"),
         (lambda clips, blobs, tmp_path: settings(clips, dtype="bfloat16"), "dtype"),
         (lambda clips, blobs, tmp_path: settings(clips, compute="bf16"), "compute"),
@@ -136,6 +144,15 @@ def test_refuses_latents_of_something_else(blobs, tmp_path, change, named):
     with pytest.raises(ValueError, match=rf"made from something else: {named} was .*Remove that folder") as refusal:
         LatentCache(tmp_path / "cache", change(clips, blobs, tmp_path))
     assert str(refusal.value).count(" was ") == 1
+
+
+def test_how_an_encoder_was_loaded_does_not_count(blobs, tmp_path):
+    clips, _ = blob_clips(blobs, num_frames=3)
+    model, _ = blob_model()
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path, dtype=torch.float32)
+    loaded.config.use_cache = False
+    assert settings(clips, model=loaded) == settings(clips, model=model)
 
 
 def test_refuses_latents_of_another_revision_on_the_hub(hub, blobs, tmp_path):

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from helpers.small_demonstrations import INSTRUCTIONS, write_demonstrations
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
-from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, PolicyCollator
+from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture, PolicyCollator
 from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer, load_policy_for, tiny_policy_for
 from nora15_hf.trainers.supervised.trainable_parameters import unreachable_parameters
 
@@ -127,7 +127,8 @@ class TestEvaluation:
         found = trainer.evaluate()
         assert trainer.evaluate()["eval_loss"] == found["eval_loss"]
         whole = make_trainer(policy, split, tmp_path, per_device_eval_batch_size=len(split[1])).evaluate()
-        assert found["eval_lm_loss"] == pytest.approx(whole["eval_lm_loss"], rel=1e-5)
+        for name in ("eval_lm_loss", "eval_flow_loss"):
+            assert found[name] == pytest.approx(whole[name], rel=1e-5)
         assert found["eval_loss"] == pytest.approx(found["eval_lm_loss"] + 10 * found["eval_flow_loss"], rel=1e-6)
 
     def test_images_are_augmented_in_training_only(self, policy, split, tmp_path):
@@ -161,9 +162,12 @@ class TestEvaluation:
         assert pictures[0].read_bytes().startswith(b"\x89PNG")
 
     def test_open_loop_error_needs_episodes(self, policy, split, tmp_path):
-        trainer = make_trainer(policy, (split[0], Subset(split[1], [0, 1])), tmp_path, open_loop_episodes=1)
+        subset = Subset(split[1], [0, 1])
         with pytest.raises(TypeError, match="evaluation dataset is a Subset"):
-            trainer.evaluate()
+            make_trainer(policy, (split[0], {"held out": subset}), tmp_path, open_loop_episodes=1)
+        trainer = make_trainer(policy, split, tmp_path, open_loop_episodes=1)
+        with pytest.raises(TypeError, match="evaluation dataset is a Subset"):
+            trainer.evaluate(subset)
 
     def test_the_moving_average_is_evaluated(self, policy, split, tmp_path):
         trainer = make_trainer(policy, split, tmp_path, ema_decay=0.9, eval_strategy="steps", eval_steps=3)
@@ -300,6 +304,14 @@ def mixture(dataset, tmp_path_factory):
     return LeRobotMixture([dataset, LeRobotDataset(other)], weights=[0.8, 0.2], samples_per_epoch=20)
 
 
+class IterableSamples(torch.utils.data.IterableDataset):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __iter__(self):
+        return (self.dataset[index] for index in range(len(self.dataset)))
+
+
 class TestMixturesAndStreams:
     def test_a_mixture_trains_and_is_replayed_member_by_member(self, mixture, tmp_path):
         policy = tiny_policy_for(mixture, INSTRUCTIONS, image_size=56, state_input=True)
@@ -330,6 +342,28 @@ class TestMixturesAndStreams:
         resumed = make_trainer(policy, pair, tmp_path, **options)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
         assert curve(resumed, "loss", "grad_norm") == curve(whole, "loss", "grad_norm")
+
+    def test_a_stream_is_evaluated_as_its_dataset(self, policy, dataset, split, tmp_path):
+        """A LeRobotStream, and an iterable dataset of anybody's, which also trains."""
+        stream = LeRobotStream(dataset.root, dataset_key="arm", shuffle_buffer_size=0)
+        foreign = IterableSamples(dataset)
+        trainer = make_trainer(policy, (foreign, stream), tmp_path, max_steps=6, per_device_eval_batch_size=8)
+        expected = trainer.evaluate(dataset)
+        for found in (trainer.evaluate(), trainer.evaluate(foreign)):
+            for name in ("eval_loss", "eval_lm_loss", "eval_flow_loss"):
+                assert found[name] == pytest.approx(expected[name], rel=1e-5)
+        trainer.train()
+        # Once round the dataset and on: 20 rows, 4 in a step.
+        assert trainer.state.global_step == 6
+        assert np.isfinite(curve(trainer, "loss", "grad_norm")).all()
+
+    def test_an_evaluation_without_end_is_refused(self, policy, dataset, split, tmp_path):
+        stream = LeRobotStream(dataset.root, dataset_key="arm", repeat=True)
+        for endless in (stream, LeRobotStreamMixture([stream])):
+            with pytest.raises(ValueError, match=r"without end.*repeat=False"):
+                make_trainer(policy, (split[0], {"stream": endless}), tmp_path)
+        with pytest.raises(ValueError, match=r"without end"):
+            make_trainer(policy, split, tmp_path).evaluate(stream)
 
     def test_a_stream_that_ends_is_refused(self, policy, dataset, split, tmp_path):
         stream = LeRobotStream(dataset.root, dataset_key="arm")

@@ -13,8 +13,7 @@ from helpers.flow_dpo_runs import make_rows, make_trainer
 from helpers.preference_records import SETTINGS, make_record
 from nora15_hf.data import PolicyCollator
 from nora15_hf.preferences.preference_record import with_preference_info
-from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer
-from nora15_hf.trainers.world_model import world_model_trainer
+from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer, training_card
 from nora15_hf.trainers.world_model.world_model_trainer import WorldModelTrainer
 from nora15_hf.trainers.world_model.world_model_training_config import WorldModelTrainingConfig
 
@@ -89,6 +88,27 @@ def card_of(trainer, folder) -> ModelCard:
 
 
 @pytest.mark.parametrize("training", TRAININGS)
+def test_a_card_says_what_its_trainer_was_told(training, policy, processor, tmp_path):
+    """By transformers' and TRL's names, and in every later card of the run."""
+    trainer = TRAININGS[training](policy, processor, tmp_path / "run")
+    trainer.create_model_card(tags="my-tag", dataset="me/data", license="mit", finetuned_from="me/base")
+    trainer.create_model_card(model_name="mine")
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert (card.data.datasets, card.data.license, card.data.base_model) == (["me/data"], "mit", "me/base")
+    assert "my-tag" in card.data.tags
+    assert ("trl" in card.data.tags) is (training == "dpo")
+    assert card.data.model_name == "mine"
+    trainer.create_model_card("mine", "me/other", ["one", "two"])
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.datasets == ["me/other"]
+    assert {"one", "two"} <= set(card.data.tags)
+    with pytest.raises(ValueError, match=r"^language has no place in this library's cards, which take license, "):
+        trainer.create_model_card(language="en")
+    with pytest.raises(ValueError, match=r"`dataset` is '/home/me'; expected a Hub repo id"):
+        trainer.create_model_card(dataset="/home/me")
+
+
+@pytest.mark.parametrize("training", TRAININGS)
 def test_a_template_that_fails_leaves_metadata_and_title(training, policy, processor, tmp_path, monkeypatch, caplog):
     trainer = TRAININGS[training](policy, processor, tmp_path / "run")
 
@@ -153,7 +173,7 @@ def test_weights_come_before_the_card(policy, processor, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
     assert (tmp_path / "run" / "checkpoint-1" / "model.safetensors").is_file()
     trainer = world_model(policy, processor, tmp_path / "world-model")
-    monkeypatch.setattr(world_model_trainer, "save_training_card", lambda *args: 1 / 0)
+    monkeypatch.setattr(training_card, "save_training_card", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trainer.train()
     assert (tmp_path / "world-model" / "checkpoint-1" / "model.safetensors").is_file()

@@ -82,6 +82,7 @@ class CardInfo:
         limits (`tuple[str, ...]`): sentences added to the general limits.
         license (`str`, *optional*): Hub licence identifier; `None` where it is that of the original weights.
         versions (`Mapping[str, str]`): package to version; those installed by default.
+        extra_tags (`tuple[str, ...]`): tags of the author's, behind those that every such artefact has.
 
     Raises:
         ValueError: a field that names another repo holds no Hub repo id.
@@ -91,6 +92,8 @@ class CardInfo:
     tags: ClassVar[tuple[str, ...]]
     # Field whose value is a tag, too.
     tag_field: ClassVar[str | None] = None
+    # Of libraries that made it, besides the one that loads it.
+    library_tags: ClassVar[tuple[str, ...]] = ()
     # Fields that name other repos: an id, several, or None.
     references: ClassVar[tuple[str, ...]] = ()
 
@@ -99,6 +102,7 @@ class CardInfo:
     limits: tuple[str, ...] = ()
     license: str | None = "apache-2.0"
     versions: Mapping[str, str] = field(default_factory=_library_versions)
+    extra_tags: tuple[str, ...] = ()
 
     def __post_init__(self):
         for reference in self.references:
@@ -198,6 +202,11 @@ class PolicyCardInfo(ModelCardInfo):
             raise ValueError(f"`stage` is {self.stage!r}; expected one of {', '.join(get_args(Stage))}.")
         if not self.statistics_keys:
             raise ValueError("`statistics_keys` is empty: pass the dataset keys of the processor's action statistics.")
+
+    @property
+    def library_tags(self) -> tuple[str, ...]:
+        """The Hub's tag of TRL for a policy that was tuned with it."""
+        return ("trl",) if self.stage == "dpo" else ()
 
 
 @dataclass(frozen=True, kw_only=True)

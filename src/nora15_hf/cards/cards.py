@@ -82,7 +82,8 @@ def card_metadata(folder: str | Path, info: CardInfo) -> CardData:
         FileNotFoundError: the folder of a dataset holds no data yet.
     """
     own_tag = NOT_STATED if info.tag_field is None else vars(info)[info.tag_field]
-    tags = [*info.tags] if own_tag == NOT_STATED else [*info.tags, own_tag]
+    own_tags = [] if own_tag == NOT_STATED else [own_tag]
+    tags = list(dict.fromkeys([*info.tags, *own_tags, *info.library_tags, *info.extra_tags]))
     shared: dict[str, Any] = {"license": info.license, "tags": tags, INFO_KEY: info.to_dict()}
     if isinstance(info, DatasetCardInfo):
         return DatasetCardData(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
-from ..preferences import load_preferences
+from ..preferences import load_preferences, split_by_episode
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import FlowDPOConfig, FlowDPOTrainer
 from ..trainers.resume import find_checkpoint, is_finished
@@ -35,7 +35,7 @@ class DPOArguments(AdapterArguments):
     policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
     preferences_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
     validation_fraction: float | None = field(
-        default=None, metadata={"help": "Share of the pairs that are held out for evaluation."}
+        default=None, metadata={"help": "Share of the episodes that are held out for evaluation."}
     )
 
 
@@ -60,8 +60,7 @@ def run(options: DPOArguments, config: FlowDPOConfig) -> None:
     )
     eval_rows = None
     if options.validation_fraction is not None:
-        split = rows.train_test_split(options.validation_fraction, seed=config.seed)
-        rows, eval_rows = split["train"], split["test"]
+        rows, eval_rows = split_by_episode(rows, options.validation_fraction, config.seed)
     trainer = FlowDPOTrainer(
         model=policy,
         args=config,

@@ -10,6 +10,7 @@ it continues.
 """
 
 import inspect
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -133,10 +134,12 @@ def pretrain_encoder(
     )
     checkpoint = find_checkpoint(args, run)
     finished = Path(args.output_dir) / "world-model"
-    if not finished.is_dir():
+    # Without the checkpoint nothing tells whether the same run left it there.
+    if checkpoint is None or not finished.is_dir():
         trainer = EncoderPretrainingTrainer(model, args, train_dataset=clips, processing_class=processor)
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.is_world_process_zero():
+            shutil.rmtree(finished, ignore_errors=True)
             with written_whole(finished) as part:
                 model.save_pretrained(part)
         trainer.accelerator.wait_for_everyone()

@@ -9,7 +9,7 @@ from .candidates import candidate_noise, sample_candidates
 from .dataset_builder import build_preferences, regenerate_candidates
 from .metric_actions import MetricActions
 from .pairs import PairSelection, select_pairs
-from .preference_dataset import check_preferences, load_preferences, preference_features
+from .preference_dataset import check_preferences, load_preferences, preference_features, split_by_episode
 from .preference_record import PreferenceInfo, PreferenceRecord, preference_info
 from .rewards import (
     REWARD_PRESETS,
@@ -46,4 +46,5 @@ __all__ = [
     "sample_candidates",
     "select_pairs",
     "select_states",
+    "split_by_episode",
 ]

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from transformers import ProcessorMixin
 
+from ..data.lerobot_source import split_positions
 from ..embodiment.embodiment import Embodiment
 from ..embodiment.junctions import PREFERENCES, STATE_ITEMS, check_junction
 from ..nora15.configuration_nora15 import Nora15Config
@@ -150,6 +151,31 @@ def _local_folder(folder_or_repo: str | Path, revision: str | None, token: str |
         ) from error
 
 
+def split_by_episode(rows: Dataset, validation_fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """
+    Rows for training and for validation, which share no episode: rows of one state, or of two that follow one another, show
+    the same pictures and may hold the same chunks.
+
+    Args:
+        rows ([`~datasets.Dataset`]): Preference rows, with `dataset_key` and `episode_index`.
+        validation_fraction (`float`): Share of the episodes that is held out, between 0 and 1.
+        seed (`int`): Which ones; of one dataset those that [`LeRobotDataset.split_by_episode`] holds out, where every episode
+            has a row.
+
+    Raises:
+        ValueError: A column is missing, a fraction outside of these limits, or fewer than two episodes.
+    """
+    missing = {"dataset_key", "episode_index"} - set(rows.column_names)
+    if missing:
+        raise ValueError(f"The rows lack {sorted(missing)}, which tell their episodes. Split them yourself, by state.")
+    of_rows = list(zip(rows["dataset_key"][:], rows["episode_index"][:], strict=True))
+    episodes = sorted(set(of_rows))
+    _, positions = split_positions(np.arange(len(episodes)), validation_fraction, seed)
+    held_out = {episodes[position] for position in positions.tolist()}
+    is_held_out = np.array([episode in held_out for episode in of_rows])
+    return rows.select(np.flatnonzero(~is_held_out)), rows.select(np.flatnonzero(is_held_out))
+
+
 def check_preferences(
     dataset: Dataset | IterableDataset, config: Nora15Config, processor: ProcessorMixin, *, name: str
 ) -> None:
@@ -164,17 +190,23 @@ def check_preferences(
 
     Raises:
         TypeError: not a [`~datasets.Dataset`].
-        ValueError: a missing column, no rows, candidates of a policy with another contract, another chunk shape or dataset key than the policy's, a number that is
-            not finite, or a chosen chunk equal to the rejected one.
+        ValueError: a format that turns images into arrays, a missing column, no rows, candidates of a policy with another
+            contract, another chunk shape or dataset key than the policy's, a number that is not finite,
+            or a chosen chunk equal to the rejected one.
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(f"{name} is a {type(dataset).__name__}, expected a datasets.Dataset of preference rows.")
+    if dataset.format["type"] not in (None, "custom"):
+        raise ValueError(
+            f"{name} has the format {dataset.format['type']!r}, in which images are arrays or tensors; the processor takes them "
+            "as they are stored. Call dataset.reset_format()."
+        )
     needed = {"images", "instruction", "chosen", "rejected", "dataset_key"} | (
         {"state"} if processor.needs_state else set()
     )
-    missing = needed - set(dataset.column_names)
+    missing = needed - set(dataset.format["columns"])
     if missing:
-        raise ValueError(f"{name} lacks the columns {sorted(missing)}; it has {dataset.column_names}.")
+        raise ValueError(f"{name} lacks the columns {sorted(missing)}; it has {dataset.format['columns']}.")
     if len(dataset) == 0:
         raise ValueError(f"{name} has no rows. Lower min_margin, or filter less.")
     unknown = set(dataset.unique("dataset_key")) - set(processor.norm_stats)
@@ -231,4 +263,5 @@ __all__ = [
     "is_sampler",
     "load_preferences",
     "preference_features",
+    "split_by_episode",
 ]

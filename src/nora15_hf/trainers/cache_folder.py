@@ -4,10 +4,32 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
 
 from ..repo_files.json_files import write_json
 
 SETTINGS_FILE = "cache.json"
+# What of a configuration only says how a model is called, made or asked for its outputs.
+_WITHOUT_EFFECT = {
+    "_name_or_path", "architectures", "chunk_size_feed_forward", "dtype", "id2label", "initializer_range", "label2id",
+    "output_attentions", "output_hidden_states", "problem_type", "return_dict", "transformers_version", "use_cache",
+}  # fmt: skip
+
+
+def computation_settings(config: PreTrainedConfig) -> str:
+    """
+    What of a model's configuration its outputs may depend on besides the weights, as JSON: everything that is not known to
+    have no effect.
+    """
+
+    def effective(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: effective(value) for name, value in values.items() if name not in _WITHOUT_EFFECT}
+
+    return json.dumps(effective(config.to_dict()), sort_keys=True, default=str)
 
 
 def open_cache_folder(folder: str | Path, settings: Mapping[str, str], *, contents: str, option: str) -> Path:
@@ -50,4 +72,4 @@ def open_cache_folder(folder: str | Path, settings: Mapping[str, str], *, conten
     return folder
 
 
-__all__ = ["SETTINGS_FILE", "open_cache_folder"]
+__all__ = ["SETTINGS_FILE", "computation_settings", "open_cache_folder"]

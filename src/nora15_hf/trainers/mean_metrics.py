@@ -3,6 +3,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import NoReturn
 
 import torch
 from torch.utils.data import DataLoader
@@ -68,6 +69,19 @@ class MeanMetricsMixin:
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in self._take_means("eval").items()})
         return output
+
+    def predict(self, *args, **kwargs) -> NoReturn:
+        """
+        Refused: evaluation keeps no predictions.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.predict is not available: evaluation computes losses and keeps no predictions. Call "
+            "evaluate(dataset) for the metrics of a dataset, and the model itself for what it predicts (a policy's "
+            "sample_actions, a world model's rollout)."
+        )
 
 
 __all__ = ["MeanMetricsMixin"]

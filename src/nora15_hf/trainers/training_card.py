@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,71 @@ from ..repo_files.fingerprint import artefact_name
 logger = logging.getLogger(__name__)
 
 Fact = TypeVar("Fact")
+
+# What transformers' and TRL's trainers call a fact, and the field of the card that it is.
+_FIELDS = {
+    "license": "license",
+    "tags": "extra_tags",
+    "dataset": "datasets",
+    "dataset_name": "datasets",
+    "finetuned_from": "base_model",
+    "limits": "limits",
+}
+_SEVERAL = ("extra_tags", "datasets", "limits")
+
+
+class TrainingCardMixin:
+    """
+    A trainer whose folder has a card of this library's, which `_card_info` tells. Stands before [`~transformers.Trainer`] or
+    one of its subclasses among the bases.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._told_facts: dict[str, Any] = {}
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | list[str] | None = None,
+        tags: str | list[str] | None = None,
+        **facts: Any,
+    ) -> None:
+        """
+        Writes this library's card into the output folder, as every checkpoint does. What cannot be told is left out, with the
+        reason in the log: a card never ends a training.
+
+        Args:
+            model_name (`str`, *optional*): Title; by default the name of the repo or folder.
+            dataset_name (`str` or `list[str]`, *optional*): Hub ids of what was trained on; `dataset` is the same.
+            tags (`str` or `list[str]`, *optional*): Further tags.
+            facts: `license`, `finetuned_from` (Hub id of the model at the start) and `limits` (sentences). What was told once
+                stays in every later card of the run.
+
+        Raises:
+            ValueError: Another fact, which this card has no place for, or a name that is no Hub id.
+        """
+        for name, value in (facts | {"dataset_name": dataset_name, "tags": tags}).items():
+            if name not in _FIELDS:
+                raise ValueError(
+                    f"{name} has no place in this library's cards, which take {', '.join(_FIELDS)}. Leave it out."
+                )
+            if value is not None:
+                self._told_facts |= _told(name, value)
+        if self.is_world_process_zero():
+            self._write_card(Path(self.args.output_dir), model_name)
+
+    def _write_card(self, folder: Path, title: str | None = None) -> None:
+        save_training_card(folder, partial(self._card_info, title))
+
+
+def _told(name: str, value: Any) -> dict[str, Any]:
+    field = _FIELDS[name]
+    values = (value,) if isinstance(value, str) else tuple(value)
+    if field in ("datasets", "base_model"):
+        for repo_id in values:
+            check_repo_id(name, repo_id)
+    return {field: values if field in _SEVERAL else value}
 
 
 def known(fact: str, read: Callable[[], Fact], default: Fact | None = None) -> Fact | None:
@@ -101,4 +167,4 @@ def training_settings(args: TrainingArguments, names: Iterable[str], steps: int)
     }
 
 
-__all__ = ["card_names", "known", "origin", "save_training_card", "training_settings"]
+__all__ = ["TrainingCardMixin", "card_names", "known", "origin", "save_training_card", "training_settings"]

@@ -122,8 +122,7 @@ def flow_dpo_card_info(
         scheduler=type(policy.scheduler).__name__,
         training=training_settings(args, _SETTINGS, steps) | {"pairs": len(rows)} | told,
         rewards=weights,
-        **origin(policy.config.name_or_path),
-        **facts,
+        **(origin(policy.config.name_or_path) | facts),
     )
 
 

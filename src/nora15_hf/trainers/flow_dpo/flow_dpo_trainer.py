@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -28,13 +29,14 @@ from ...nora15.flow_matching import FlowDraws, draw_flow_samples, flow_loss
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ...preferences.preference_dataset import check_preferences, is_sampler
 from ...preferences.preference_record import preference_info
-from ...repo_files.fingerprint import fingerprint
-from ..argument_checks import check_training
+from ...repo_files.fingerprint import digest, fingerprint
+from ..argument_checks import check_arguments, check_model, check_training, refuse_options
+from ..cache_folder import computation_settings
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
 from ..continued_run import ContinuedRunMixin
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
-from ..training_card import card_names, known, save_training_card
+from ..training_card import TrainingCardMixin, card_names, known
 from .flow_dpo_card import CURVES_FILE, flow_dpo_card_info, plot_preference_curves
 from .flow_dpo_config import FlowDPOConfig
 from .flow_dpo_setup import (
@@ -53,7 +55,8 @@ from .preference_collator import (
 )
 from .preference_loss import preference_loss, proximal_penalty
 from .preference_reference import load_reference_values, rows_fingerprint, save_reference_values
-from .prefix_cache import PrefixStore, batch_prefix, name_prompts, prefix_settings, token_bytes
+from .prefix_cache import PrefixStore, batch_prefix, prefix_settings, token_bytes
+from .prompt_names import image_settings, name_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class Surrogate:
     weight: float
 
 
-class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
+class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoPickledArgumentsMixin, DPOTrainer):
     r"""
     Trains a [`Nora15ForActionPrediction`] on preferences between action chunks (arXiv 2511.14659, Eq. 9).
 
@@ -101,6 +104,12 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         processing_class ([`Nora15Processor`]): The policy's processor.
         callbacks, optimizers: As in [`~transformers.Trainer`].
         peft_config ([`~peft.PeftConfig`], *optional*): Adapters to add to the policy.
+
+    Raises:
+        TypeError: `model`, `args` or a dataset of another type.
+        ValueError: Rows that the policy cannot be trained on, see
+            [`~nora15_hf.preferences.preference_dataset.check_preferences`], or an argument of `Trainer` or `DPOTrainer` that
+            has no meaning here.
 
     Logged besides the loss and the gradient norm, as means over all processes since the last log (`eval_` in front in
     evaluation). For FAST tokens the first word is `token_rewards` and `token_error`, an error being minus the summed
@@ -144,20 +153,16 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: PeftConfig | None = None,
+        **kwargs,
     ):
+        refuse_options(kwargs, data_collator="makes batches, which PreferenceCollator does here. Leave it out.")
+        check_arguments(args, FlowDPOConfig)
+        policy = check_model(model, Nora15ForActionPrediction)
         has_adapters = isinstance(model, PeftModel)
-        policy = model.get_base_model() if has_adapters else model
-        if not isinstance(policy, Nora15ForActionPrediction):
-            raise TypeError(
-                f"model is a {type(policy).__name__}, expected a Nora15ForActionPrediction. Load it with "
-                "Nora15ForActionPrediction.from_pretrained(..., dtype=torch.float32)."
-            )
         named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
         for name, dataset in {"train_dataset": train_dataset, **named}.items():
             if dataset is not None:
-                check_preferences(dataset, policy.config, processing_class, name=name)
-                if args.objective != "flow":
-                    check_action_tokens(dataset, processing_class, name=name)
+                _check_rows(dataset, policy, processing_class, args.objective, name)
         # Kept here, because it is lost when the reference's values are added as columns.
         self.preference_info = preference_info(train_dataset)
         if (
@@ -172,7 +177,7 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         if args.freeze_backbone:
             freeze_backbone(policy, ref_model, has_adapters)
         precompute = args.precompute_ref_log_probs
-        self._reference_fingerprint = fingerprint((ref_model or model).state_dict()) if precompute else None
+        self._reference_fingerprints = _reference_fingerprints(ref_model or model) if precompute else {}
         if ref_model is not None:
             ref_model.requires_grad_(False)
         elif not has_adapters and peft_config is None:
@@ -194,6 +199,7 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
             callbacks=callbacks,
             optimizers=optimizers,
             peft_config=peft_config,
+            **kwargs,
         )
         args.precompute_ref_log_probs = precompute
         self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
@@ -209,7 +215,9 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
                 self.data_collator.prefixes = PrefixStore(args.prefix_cache_dir, settings)
         self.train_dataset = self._prepare_rows(self.train_dataset, "train")
         if isinstance(self.eval_dataset, dict):
-            self.eval_dataset = {name: self._prepare_rows(rows, name) for name, rows in self.eval_dataset.items()}
+            self.eval_dataset = {
+                name: self._prepare_rows(rows, f"eval_{name}") for name, rows in self.eval_dataset.items()
+            }
         elif self.eval_dataset is not None:
             self.eval_dataset = self._prepare_rows(self.eval_dataset, "eval")
         if precompute:
@@ -228,16 +236,28 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         with use_adapter(adapted, "ref" if "ref" in adapted.peft_config else None):
             yield model
 
-    def _prepare_rows(self, dataset: Dataset, name: str) -> Dataset:
-        """Numbers the rows; with a cache of prefixes names their files, with precomputation adds the reference's values."""
+    def _prepare_rows(self, dataset: Dataset, name: str | None) -> Dataset:
+        """
+        Numbers the rows; with a cache of prefixes names their files, with precomputation adds the reference's values, whose
+        file has the dataset's name, or that of its content.
+        """
         if ROW_INDEX in dataset.column_names:
             return dataset
+        args = self.args
+        used = {"prefix_cache_dir": args.prefix_cache_dir, "precompute_ref_log_probs": args.precompute_ref_log_probs}
+        for option in (option for option, value in used.items() if value):
+            if dataset.format["type"] == "custom":
+                raise ValueError(
+                    f"Dataset {name or 'given to evaluate'!r} has a transform of its own, which may show other images at every "
+                    f"epoch, but {option} looks at each prompt once. Call dataset.reset_format(), or leave {option} out."
+                )
         rows = numbered = dataset.add_column(ROW_INDEX, list(range(len(dataset))))
-        if self.args.prefix_cache_dir is not None:
+        if args.prefix_cache_dir is not None:
             rows = self._with_prefixes(numbered, name)
-        if not self.args.precompute_ref_log_probs:
+        if not args.precompute_ref_log_probs:
             return rows
-        values = self._reference_values(rows, name, rows_fingerprint(numbered))
+        of_rows = rows_fingerprint(dataset, self.processing_class, action_tokens=args.objective != "flow")
+        values = self._reference_values(rows, name or f"rows_{of_rows}", of_rows)
         return concatenate_datasets(
             [rows, Dataset.from_dict({key: value.numpy() for key, value in values.items()})], axis=1
         )
@@ -251,7 +271,8 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         draws |= {key: getattr(args, key) for key in ("objective", "bf16", "fp16")}
         draws |= {key: value for key, value in config.to_dict().items() if key.startswith("time_sampling_")}
         fingerprints = {
-            "reference": self._reference_fingerprint,
+            **self._reference_fingerprints,
+            "set of image settings": image_settings(self.processing_class),
             "set of rows": of_rows,
             "set of draws": json.dumps(draws, sort_keys=True),
         }
@@ -297,11 +318,6 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
 
     def _with_prefixes(self, dataset: Dataset, dataset_name: str) -> Dataset:
         """Encodes the prompts that have no file yet, each process its share; the rows name files instead of images."""
-        if dataset.format["type"] == "custom":
-            raise ValueError(
-                f"Dataset {dataset_name!r} has a transform of its own, which may show other images at every epoch, but "
-                "prefix_cache_dir encodes each prompt once. Call dataset.reset_format(), or leave prefix_cache_dir out."
-            )
         store, prompts = self.data_collator.prefixes, name_prompts(dataset, self.processing_class)
         names = [prompt.name for prompt in prompts]
         # One list for all processes: files of another one may already be there when this one looks.
@@ -476,8 +492,12 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """As in [`~trl.DPOTrainer`]; every evaluation sees the same noise and times, so that two can be compared."""
-        if isinstance(eval_dataset, Dataset):
-            eval_dataset = self._prepare_rows(eval_dataset, metric_key_prefix)
+        # Those of a dictionary come here one by one.
+        if eval_dataset is not None and not isinstance(eval_dataset, str | dict):
+            if not isinstance(eval_dataset, Dataset) or ROW_INDEX not in eval_dataset.column_names:
+                policy = self.accelerator.unwrap_model(self.model)
+                _check_rows(eval_dataset, policy, self.processing_class, self.args.objective, "eval_dataset")
+            eval_dataset = self._prepare_rows(eval_dataset, None)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -507,17 +527,10 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
         super(DPOTrainer, self)._save_checkpoint(model, trial)
         self.create_model_card()
 
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """
-        Writes this library's card of a policy, with data, rewards, settings and curves; as at every checkpoint.
-
-        Nothing is written while an upload in the background reads the folder; the next upload begins with a new card. What
-        cannot be told is left out, with the reason in the log: a card never ends a training.
-        """
-        if self.is_world_process_zero() and not is_uploading(self):
-            save_training_card(self.args.output_dir, partial(self._card_info, model_name))
+    def _write_card(self, folder: Path, title: str | None = None) -> None:
+        # An upload in the background reads the folder; the next one begins with a new card.
+        if not is_uploading(self):
+            super()._write_card(folder, title)
 
     def _card_info(self, model_name: str | None) -> PolicyCardInfo:
         folder, rows = Path(self.args.output_dir), self.train_dataset
@@ -536,7 +549,39 @@ class FlowDPOTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixi
             example_instruction=known("an instruction of its training", lambda: rows[0]["instruction"]),
             is_adapter=is_adapter,
             curves=None if curves is None else CURVES_FILE,
+            **self._told_facts,
         )
+
+
+def _check_rows(
+    dataset: Dataset, policy: Nora15ForActionPrediction, processor: ProcessorMixin, objective: str, name: str
+) -> None:
+    check_preferences(dataset, policy.config, processor, name=name)
+    if objective != "flow":
+        check_action_tokens(dataset, processor, name=name)
+
+
+def _reference_fingerprints(model: nn.Module) -> dict[str, str]:
+    """What tells whether another reference is the same one: its weights, and what is computed with them."""
+    adapters = {}
+    if isinstance(model, PeftModel):
+        adapters = {name: _stated(adapter) for name, adapter in model.peft_config.items()}
+        model = model.get_base_model()
+    configuration = computation_settings(model.config) + json.dumps(adapters, sort_keys=True, default=str)
+    return {
+        "reference": fingerprint(model.state_dict()),
+        "configuration of the reference": digest([configuration.encode()]),
+    }
+
+
+def _stated(adapter: PeftConfig) -> dict[str, Any]:
+    """What an adapter's configuration says, without where its base came from."""
+    unrelated = ("base_model_name_or_path", "revision", "inference_mode")
+    return {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in adapter.to_dict().items()
+        if name not in unrelated
+    }
 
 
 def _surrogates(args: FlowDPOConfig) -> list[Surrogate]:

@@ -2,42 +2,49 @@
 """The reference's values of preference rows on disk, tied to what they were computed from."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Image, List
+from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import ProcessorMixin
 
 from ...repo_files.fingerprint import digest
 from ...repo_files.written_whole import written_whole
+from .preference_collator import SIDES
+from .prompt_names import name_prompts
 
 
-def rows_fingerprint(dataset: Dataset) -> str:
+def rows_fingerprint(dataset: Dataset, processor: ProcessorMixin, *, action_tokens: bool) -> str:
     """
-    Hexadecimal digest of what a reference sees of preference rows: their images, instructions, chunks and order.
+    Hexadecimal digest of what a reference reads of preference rows: prompts, chunks, normalised states, and their order.
 
     Args:
-        dataset ([`~datasets.Dataset`]): preference rows.
+        dataset ([`~datasets.Dataset`]): Preference rows.
+        processor ([`Nora15Processor`]): Of the policy.
+        action_tokens (`bool`): Whether the FAST tokens of both chunks are read, too.
     """
+    pairs = dataset.select_columns(list(SIDES)).with_format("numpy")[:]
 
-    def parts() -> Iterator[bytes]:
-        for row in stored_images(dataset, ["images", "instruction", "chosen", "rejected"]):
-            yield from row["images"]
-            yield row["instruction"].encode()
-            for side in ("chosen", "rejected"):
-                yield np.asarray(row[side], dtype=np.float32).tobytes()
+    def parts() -> Iterator[bytes | np.ndarray]:
+        yield json.dumps([prompt.name for prompt in name_prompts(dataset, processor)]).encode()
+        for side in SIDES:
+            yield np.ascontiguousarray(pairs[side], dtype=np.float32)
+            if action_tokens:
+                yield json.dumps(
+                    [processor.first_action_token_id, processor.action_codec.encode(pairs[side])]
+                ).encode()
+        if action_tokens:
+            closings = {text: processor.prompt_ids(text)[1] for text in dataset.unique("instruction")}
+            yield json.dumps(closings, sort_keys=True).encode()
+        if processor.state_dim is not None:
+            states = np.array(dataset["state"][:], dtype=np.float32)
+            yield processor.normalize_state(states, dataset["dataset_key"][:], len(dataset)).numpy()
 
     return digest(parts())
-
-
-def stored_images(dataset: Dataset, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The named columns of each row, `images` among them as the bytes of their files, which are not decoded."""
-    for row in dataset.select_columns(list(columns)).cast_column("images", List(Image(decode=False))):
-        yield row | {"images": [image["bytes"] or Path(image["path"]).read_bytes() for image in row["images"]]}
 
 
 def load_reference_values(path: Path, fingerprints: Mapping[str, str]) -> dict[str, torch.Tensor]:
@@ -80,4 +87,4 @@ def save_reference_values(path: Path, values: Mapping[str, torch.Tensor], finger
         save_file(dict(values), part, metadata={"fingerprints": json.dumps(dict(fingerprints))})
 
 
-__all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values", "stored_images"]
+__all__ = ["load_reference_values", "rows_fingerprint", "save_reference_values"]

@@ -1,58 +1,22 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Keys and values of prompts on disk: made once by a frozen backbone, read through memory maps ever after."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import ProcessorMixin
 
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
-from ...repo_files.fingerprint import digest, fingerprint
+from ...repo_files.fingerprint import fingerprint
 from ...repo_files.written_whole import written_whole
-from ..cache_folder import open_cache_folder
-from .preference_reference import stored_images
+from ..cache_folder import computation_settings, open_cache_folder
+from .prompt_names import image_settings
 
 KEY_VALUES = "prefix_key_values"
 PREFIX_MASK = "prefix_mask"
-# What of the configurations does not show in the shapes of the weights.
-TEXT_FIELDS = ("num_attention_heads", "rms_norm_eps", "rope_parameters", "hidden_act")
-VISION_FIELDS = ("num_heads", "window_size", "fullatt_block_indexes", "spatial_merge_size", "hidden_act")
-PROCESSOR_FIELDS = ("image_size", "image_mean", "image_std", "patch_size", "temporal_patch_size", "merge_size")
-
-
-class Prompt(NamedTuple):
-    """A prompt's name, a digest of its images and tokens, and its length in tokens."""
-
-    name: str
-    length: int
-
-
-def name_prompts(dataset: Dataset, processor: ProcessorMixin) -> list[Prompt]:
-    """
-    What the backbone reads of each row, without decoding images. Rows of one state have one prompt.
-
-    Args:
-        dataset ([`~datasets.Dataset`]): Preference rows, with `images` and `instruction`.
-        processor ([`Nora15Processor`]): Makes the tokens.
-    """
-    prompts = []
-    token_ids: dict[tuple[str, int], list[int]] = {}
-    for row in stored_images(dataset, ["images", "instruction"]):
-        key = row["instruction"], len(row["images"])
-        if key not in token_ids:
-            token_ids[key] = processor.prompt_ids(*key)[0]
-        # Of each image a digest of its own: otherwise two images could be the same bytes as one.
-        images = (hashlib.blake2b(image).digest() for image in row["images"])
-        name = digest([json.dumps(token_ids[key]).encode(), *images])
-        prompts.append(Prompt(name, len(token_ids[key])))
-    return prompts
 
 
 class PrefixStore:
@@ -147,14 +111,11 @@ def prefix_settings(policy: Nora15ForActionPrediction, processor: ProcessorMixin
         processor ([`Nora15Processor`]): Its sizes and statistics of images.
         compute (`str`): In which precision they are computed, accelerate's mixed precision.
     """
-    text, vision = policy.config.vlm_config.text_config, policy.config.vlm_config.vision_config
-    geometry = {name: getattr(text, name) for name in TEXT_FIELDS}
-    geometry |= {f"vision_{name}": getattr(vision, name) for name in VISION_FIELDS}
     return {
         "backbone": fingerprint(policy.vlm.state_dict()),
-        "backbone_config": json.dumps(geometry),
+        "backbone_config": computation_settings(policy.config.vlm_config),
         "compute": compute,
-        "processor": json.dumps({name: getattr(processor, name) for name in PROCESSOR_FIELDS}),
+        "processor": image_settings(processor),
     }
 
 
@@ -169,9 +130,7 @@ __all__ = [
     "KEY_VALUES",
     "PREFIX_MASK",
     "PrefixStore",
-    "Prompt",
     "batch_prefix",
-    "name_prompts",
     "prefix_settings",
     "token_bytes",
 ]

@@ -64,11 +64,7 @@ def replay_episodes(
             for member in dataset.members
             for replay in replay_episodes(model, processor, member, num_episodes, **options)
         ]
-    if not isinstance(dataset, LeRobotDataset):
-        raise TypeError(
-            f"The open-loop error needs whole episodes, but the evaluation dataset is a {type(dataset).__name__}. Evaluate "
-            "on a LeRobotDataset (split_by_episode makes one), or set open_loop_episodes=0."
-        )
+    check_replayable(dataset)
     episodes = dataset.episodes
     replays = []
     for episode in range(min(num_episodes, dataset.num_episodes)):
@@ -98,6 +94,18 @@ def replay_episodes(
             )
         )
     return replays
+
+
+def check_replayable(dataset: Dataset) -> None:
+    """
+    Raises:
+        TypeError: `dataset` has no table of episodes.
+    """
+    if not isinstance(dataset, LeRobotDataset | LeRobotMixture):
+        raise TypeError(
+            f"The open-loop error needs whole episodes, but the evaluation dataset is a {type(dataset).__name__}. Evaluate "
+            "on a LeRobotDataset (split_by_episode makes one), or set open_loop_episodes=0."
+        )
 
 
 def action_errors(replays: list[Replay]) -> dict[str, float]:
@@ -132,4 +140,4 @@ def plot_replay(replay: Replay, file: Path) -> None:
     figure.savefig(file, dpi=90)
 
 
-__all__ = ["OPEN_LOOP_FOLDER", "Replay", "action_errors", "plot_replay", "replay_episodes"]
+__all__ = ["OPEN_LOOP_FOLDER", "Replay", "action_errors", "check_replayable", "plot_replay", "replay_episodes"]

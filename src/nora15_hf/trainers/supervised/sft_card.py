@@ -47,8 +47,7 @@ def sft_card_info(
         num_parameters=policy.num_parameters(),
         scheduler=type(policy.scheduler).__name__,
         training=training_settings(args, _SETTINGS, steps) | measured,
-        **origin(policy.config.name_or_path),
-        **facts,
+        **(origin(policy.config.name_or_path) | facts),
     )
 
 

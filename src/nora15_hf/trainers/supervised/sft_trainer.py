@@ -23,15 +23,15 @@ from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ...data.policy_fit import fit_dataset
 from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
 from ...nora15.flow_matching import draw_flow_samples
-from ..argument_checks import check_training
+from ..argument_checks import check_arguments, check_model, check_training, refuse_options
 from ..complete_push import CompletePushCallback, write_policy_files
 from ..continued_run import ContinuedRunMixin, EpochCallback
 from ..ema import EmaCallback
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
-from ..training_card import card_names, known, save_training_card
+from ..training_card import TrainingCardMixin, card_names, known
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
-from .open_loop import OPEN_LOOP_FOLDER, action_errors, plot_replay, replay_episodes
+from .open_loop import OPEN_LOOP_FOLDER, action_errors, check_replayable, plot_replay, replay_episodes
 from .sft_card import sft_card_info
 from .sft_config import Nora15SFTConfig
 from .trainable_parameters import select_trainable_parameters
@@ -41,7 +41,7 @@ _DROPPED = {"joint": (), "flow": ("labels",), "fast": ("actions", "action_mask")
 _CHECKED = (LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture)
 
 
-class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
+class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the policy on demonstrations: FAST-token cross-entropy plus 10 x flow matching (paper, appendix C).
 
@@ -91,11 +91,11 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
         peft_config: PeftConfig | None = None,
         **kwargs,
     ):
-        if kwargs.get("compute_metrics") is not None:
-            raise ValueError("compute_metrics needs logits, which evaluation does not return. Leave it out.")
+        refuse_options(kwargs)
+        check_arguments(args, Nora15SFTConfig)
+        policy = check_model(model, Nora15ForActionPrediction)
         if peft_config is not None:
             model = get_peft_model(model, peft_config)
-        policy = model.get_base_model() if isinstance(model, PeftModel) else model
         select_trainable_parameters(model, policy.config, args)
         self.eval_collator = data_collator
         if data_collator is None:
@@ -114,12 +114,13 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
                 f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
                 "missing: it knows the units of the actions and belongs into the repo. Give it."
             )
-        if processing_class is not None:
-            tokens = {"action_tokens": args.objective != "flow"}
-            train_dataset, eval_dataset = (
-                fit_dataset(dataset, processing_class, **tokens) if isinstance(dataset, _CHECKED) else dataset
-                for dataset in (train_dataset, eval_dataset)
-            )
+        train_dataset = _fitted(train_dataset, args, processing_class)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {
+                name: _evaluated(dataset, args, processing_class) for name, dataset in eval_dataset.items()
+            }
+        else:
+            eval_dataset = _evaluated(eval_dataset, args, processing_class)
         if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
             raise ValueError(
                 "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "
@@ -204,13 +205,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
         """
         inputs = {key: value for key, value in inputs.items() if key not in _DROPPED[self.args.objective]}
         if "actions" in inputs and "noise" not in inputs:
-            inputs |= self._flow_draws(
-                inputs["actions"],
-                (self.args.seed, self.state.global_step),
-                self.args.per_device_train_batch_size,
-                self.args.gradient_accumulation_steps,
-                self._microbatch,
-            )
+            inputs |= self._training_draws(inputs["actions"])
         outputs = model(**inputs, detach_prefix=self.args.knowledge_insulation)
         if num_items_in_batch is None:
             parts = tuple(outputs.get(name) for name in PARTS)
@@ -225,17 +220,25 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
         loss = add_parts(parts, self.policy.config.flow_loss_weight)
         return (loss, outputs) if return_outputs else loss
 
-    def _flow_draws(
-        self, actions: torch.Tensor, key: tuple[int, ...], batch_size: int, num_batches: int = 1, number: int = 0
-    ) -> dict[str, torch.Tensor]:
-        """This process's rows of the noise and times of `num_batches` batches of all processes, in batch `number`."""
-        num_processes = self.args.world_size
-        config = self.policy.config
-        shape = (num_batches * num_processes * batch_size, config.num_flow_samples)
-        [noise], [timestep] = draw_flow_samples(config, [key], shape)
-        first = (number * num_processes + self.args.process_index) * batch_size
+    def _training_draws(self, actions: torch.Tensor) -> dict[str, torch.Tensor]:
+        """This batch's rows of the noise and times of a step, over all processes and accumulated batches."""
+        args, config = self.args, self.policy.config
+        in_step = args.gradient_accumulation_steps * args.world_size * args.per_device_train_batch_size
+        [noise], [timestep] = draw_flow_samples(
+            config, [(args.seed, self.state.global_step)], (in_step, config.num_flow_samples)
+        )
+        first = (self._microbatch * args.world_size + args.process_index) * args.per_device_train_batch_size
         rows = slice(first, first + len(actions))
         return {"noise": noise[rows].to(actions.device), "timestep": timestep[rows].to(actions.device)}
+
+    def _evaluation_draws(self, actions: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Noise and times of each row of the evaluation dataset, whatever batch and process it is in."""
+        args, config = self.args, self.policy.config
+        first = (self._eval_batches * args.world_size + args.process_index) * args.per_device_eval_batch_size
+        # Three numbers, so that no training step has the same ones.
+        keys = [(args.seed, row, 1) for row in range(first, first + len(actions))]
+        noise, timestep = draw_flow_samples(config, keys, (config.num_flow_samples,))
+        return {"noise": noise.to(actions.device), "timestep": timestep.to(actions.device)}
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`; of a stream every process reads its own part, instead of all waiting for the first."""
@@ -253,6 +256,8 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in `Trainer`, without image augmentation."""
+        if not isinstance(eval_dataset, str | None):
+            eval_dataset = _evaluated(eval_dataset, self.args, self.processing_class)
         train_collator, self.data_collator = self.data_collator, self.eval_collator
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -286,13 +291,11 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
-        """The loss of an evaluation batch, under the same noise and times at every evaluation."""
+        """The loss of an evaluation batch; a row has the same noise and times in every batch and at every evaluation."""
         inputs = self._prepare_inputs(inputs)
         inputs = {key: value for key, value in inputs.items() if key not in _DROPPED[self.args.objective]}
         if "actions" in inputs:
-            # Three numbers, so that no training step has the same ones.
-            key = (self.args.seed, self._eval_batches, 1)
-            inputs |= self._flow_draws(inputs["actions"], key, self.args.per_device_eval_batch_size)
+            inputs |= self._evaluation_draws(inputs["actions"])
         self._eval_batches += 1
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -327,14 +330,6 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
             self.ema.save(Path(output_dir), self.is_world_process_zero())
         super().save_model(output_dir, _internal_call)
 
-    def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
-        """
-        Writes this library's card of a policy into the output folder. What cannot be told is left out, with the reason in
-        the log: a card never ends a training.
-        """
-        if self.is_world_process_zero():
-            save_training_card(self.args.output_dir, partial(self._card_info, model_name))
-
     def _card_info(self, model_name: str | None) -> PolicyCardInfo:
         if self.processing_class is None:
             raise ValueError("A card states the processor's conventions: give processing_class to the trainer.")
@@ -350,7 +345,27 @@ class Nora15SFTTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMi
             log_history=self.state.log_history,
             example_instruction=instruction,
             is_adapter=isinstance(self.model, PeftModel),
+            **self._told_facts,
         )
+
+
+def _fitted(dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None) -> Dataset | None:
+    """The dataset as the policy is to be shown it; one of anybody's as it is."""
+    if processor is None or not isinstance(dataset, _CHECKED):
+        return dataset
+    return fit_dataset(dataset, processor, action_tokens=args.objective != "flow")
+
+
+def _evaluated(dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None) -> Dataset | None:
+    """[`_fitted`], after what no evaluation could get through has been refused."""
+    if isinstance(dataset, LeRobotStreamMixture) or (isinstance(dataset, LeRobotStream) and dataset.repeat):
+        raise ValueError(
+            f"eval_dataset is a {type(dataset).__name__} without end, which an evaluation would never get through. Evaluate on "
+            "a LeRobotStream with repeat=False, or on a LeRobotDataset."
+        )
+    if dataset is not None and args.open_loop_episodes:
+        check_replayable(dataset)
+    return _fitted(dataset, args, processor)
 
 
 __all__ = ["Nora15SFTTrainer"]

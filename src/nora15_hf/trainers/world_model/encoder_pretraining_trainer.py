@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, normalize_latents
-from ..argument_checks import check_training
+from ..argument_checks import check_arguments, check_dataset, check_model, check_training, refuse_options
 from ..continued_run import ContinuedRunMixin
 from ..ema import EmaCallback
 from ..mean_metrics import MeanMetricsMixin
@@ -74,7 +74,8 @@ class EncoderPretrainingTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledAr
         kwargs: Other arguments of [`~transformers.Trainer`].
 
     Raises:
-        ValueError: Clips of latents, or what [`~nora15_hf.trainers.argument_checks.check_training`] refuses.
+        TypeError: `model`, `args` or a dataset of another type.
+        ValueError: An argument of `Trainer` that has no meaning here, clips of latents, or what [`~nora15_hf.trainers.argument_checks.check_training`] refuses.
     """
 
     args: EncoderPretrainingConfig
@@ -91,8 +92,15 @@ class EncoderPretrainingTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledAr
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         **kwargs,
     ):
-        if train_dataset.has_latents:
-            raise ValueError("train_dataset holds latents; training an encoder needs the clips with their frames.")
+        refuse_options(kwargs)
+        check_arguments(args, EncoderPretrainingConfig)
+        check_model(model, VJEPA2ACModel)
+        check_dataset("train_dataset", train_dataset, EpisodeClips)
+        if eval_dataset is not None:
+            check_dataset("eval_dataset", eval_dataset, EpisodeClips)
+        for name, clips in {"train_dataset": train_dataset, "eval_dataset": eval_dataset}.items():
+            if clips is not None and clips.has_latents:
+                raise ValueError(f"{name} holds latents; training an encoder needs the clips with their frames.")
         model.encoder.requires_grad_(True)
         # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
         self.processor = processing_class
@@ -125,6 +133,17 @@ class EncoderPretrainingTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledAr
             self._record(losses | latent_statistics(latents.detach().flatten(0, 1)))
         loss = target_loss + self.args.reconstruction_weight * reconstruction_loss
         return (loss, latents) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: EpisodeClips | None = None, *args, **kwargs) -> dict[str, float]:
+        """As in `Trainer`."""
+        check_dataset("eval_dataset", self.eval_dataset if eval_dataset is None else eval_dataset, EpisodeClips)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """The loss alone, as against the target encoder's latents in training."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss, None, None
 
     @torch.no_grad()
     def target_latents(self, pixel_values: torch.Tensor) -> torch.Tensor:

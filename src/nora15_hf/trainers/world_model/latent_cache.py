@@ -15,9 +15,8 @@ from ...data.dataset_fingerprint import dataset_fingerprint
 from ...repo_files.fingerprint import fingerprint
 from ...repo_files.written_whole import written_whole
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
-from ..cache_folder import open_cache_folder
+from ..cache_folder import computation_settings, open_cache_folder
 
-ENCODER_FIELDS = ("crop_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 LATENT_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -111,16 +110,13 @@ def cache_settings(
         dtype (`str`): In which latents are stored, `"float32"` or `"bfloat16"`.
         compute (`str`): In which they are computed, accelerate's mixed precision.
     """
-    encoder = model.config.encoder_config
-    # Whatever else the configuration says shows in the shapes of the weights.
-    geometry = {name: getattr(encoder, name) for name in ENCODER_FIELDS}
     return {
         "camera": clips.conventions.image_key,
         "compute": compute,
         "dataset": dataset_fingerprint(clips.dataset),
         "dtype": dtype,
         "encoder": fingerprint(model.encoder.state_dict()),
-        "encoder_config": json.dumps(geometry),
+        "encoder_config": computation_settings(model.config.encoder_config),
         "processor": json.dumps(processor.to_dict(), sort_keys=True),
     }
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Training of the world model's predictor on transformers' Trainer."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,12 +10,12 @@ from transformers import Trainer, TrainerCallback
 from ...cards.card_info import WorldModelCardInfo
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
-from ..argument_checks import check_training
+from ..argument_checks import check_arguments, check_dataset, check_model, check_training, refuse_options
 from ..complete_push import CompletePushCallback
 from ..continued_run import ContinuedRunMixin
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
-from ..training_card import card_names, save_training_card
+from ..training_card import TrainingCardMixin, card_names
 from .latent_cache import LatentCache, cache_settings
 from .world_model_card import world_model_card_info
 from .world_model_metrics import action_sensitivity, latent_statistics, latent_std
@@ -26,7 +25,7 @@ from .world_model_training_config import WorldModelTrainingConfig
 LATENTS_FOLDER = "_latents"
 
 
-class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
+class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoPickledArgumentsMixin, Trainer):
     r"""
     Trains the predictor of a [`VJEPA2ACModel`] on clips; the encoder is frozen.
 
@@ -50,7 +49,8 @@ class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsM
         kwargs: Other arguments of [`~transformers.Trainer`].
 
     Raises:
-        ValueError: Clips that do not fit the model or the arguments, cached latents of another encoder or dataset, or what
+        TypeError: `model`, `args` or a dataset of another type.
+        ValueError: An argument of `Trainer` that has no meaning here, clips that do not fit the model or the arguments, cached latents of another encoder or dataset, or what
             [`~nora15_hf.trainers.argument_checks.check_training`] refuses.
     """
 
@@ -68,6 +68,12 @@ class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsM
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         **kwargs,
     ):
+        refuse_options(kwargs)
+        check_arguments(args, WorldModelTrainingConfig)
+        check_model(model, VJEPA2ACModel)
+        check_dataset("train_dataset", train_dataset, EpisodeClips)
+        if eval_dataset is not None:
+            check_dataset("eval_dataset", eval_dataset, EpisodeClips)
         if args.auto_steps >= train_dataset.num_frames:
             raise ValueError(
                 f"auto_steps={args.auto_steps} needs clips of more frames than that, but train_dataset has "
@@ -162,6 +168,7 @@ class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsM
     def evaluate(self, eval_dataset: EpisodeClips | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
         """Losses of the held-out clips, then the collapse and action-sensitivity metrics of their episodes."""
         clips = self.eval_dataset if eval_dataset is None else eval_dataset
+        check_dataset("eval_dataset", clips, EpisodeClips)
         if not clips.has_latents and self.args.precompute_latents:
             clips = self._with_cached_latents(clips)
         metrics = super().evaluate(clips, ignore_keys, metric_key_prefix)
@@ -195,22 +202,7 @@ class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsM
         self.train_dataset.conventions.save_pretrained(folder)
         self._write_card(folder)
 
-    def create_model_card(self, model_name: str | None = None, **kwargs) -> None:
-        """
-        Writes the card of the model in `args.output_dir`; part of [`~transformers.Trainer.push_to_hub`].
-
-        Args:
-            model_name (`str`, *optional*): Title; by default the name of the folder.
-            kwargs: What no training run knows (`license`, `base_model`, `datasets`, `limits`), see
-                [`WorldModelCardInfo`].
-        """
-        if self.is_world_process_zero():
-            self._write_card(Path(self.args.output_dir), model_name, **kwargs)
-
-    def _write_card(self, folder: Path, title: str | None = None, **facts) -> None:
-        save_training_card(folder, partial(self._card_info, title, **facts))
-
-    def _card_info(self, title: str | None, **facts) -> WorldModelCardInfo:
+    def _card_info(self, title: str | None) -> WorldModelCardInfo:
         names = card_names(self.args.output_dir, self.hub_model_id, title)
         return world_model_card_info(
             self.model,
@@ -218,7 +210,8 @@ class WorldModelTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledArgumentsM
             self.train_dataset,
             self._eval_metrics,
             self.state.global_step,
-            **(names | facts),
+            **names,
+            **self._told_facts,
         )
 
 
