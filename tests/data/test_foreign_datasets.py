@@ -105,6 +105,7 @@ JSON_LINES = {
     "blank last line": lambda lines: "\n".join(lines) + "\n\n",
     "blank lines between": lambda lines: "\n \n".join(lines),
     "Windows line ends": lambda lines: "\r\n".join(lines) + "\r\n",
+    "byte order mark": lambda lines: "\ufeff" + "\n".join(lines),
 }
 
 

@@ -17,13 +17,12 @@ REACH_SAID = 10
 # unit resolves.
 _RELATIVE_RANGE, _ABSOLUTE_RANGE = 1e-5, 1e-6
 
+_MASK = "action_mask (0 leaves the dimension in physical units)"
+_FLOOR = "a floor on its range (range_floor of compute_statistics, --range-floor of `nora15 stats`)"
 WAYS_OUT = {
-    "sparse": "normalization_mode='min_max', action_mask (0 leaves the dimension in physical units) or a floor on its range "
-    "(range_floor of compute_statistics)",
-    "outliers": "normalization_mode='min_max', clip_actions=True, action_mask (0 leaves the dimension in physical units) or a "
-    "floor on its range (range_floor of compute_statistics)",
-    "nearly constant": "action_mask (0 leaves the dimension in physical units) or a floor on its range (range_floor of "
-    "compute_statistics)",
+    "sparse": f"normalization_mode='min_max', {_MASK} or {_FLOOR}",
+    "outliers": f"normalization_mode='min_max', clip_actions=True, {_MASK} or {_FLOOR}",
+    "nearly constant": f"{_MASK} or {_FLOOR}",
 }
 
 
@@ -50,7 +49,8 @@ class RangeFinding:
     def describe(self, names: Sequence[str] | None) -> str:
         """A sentence about the dimension, by its name where it has one, with what to choose."""
         choice = f" Choose {WAYS_OUT[self.problem]}." if self.problem in WAYS_OUT else ""
-        return f"{dimension_name(self.dimension, names)} is {self.problem}: {self.text}.{choice}"
+        problem = "has outliers" if self.problem == "outliers" else f"is {self.problem}"
+        return f"{dimension_name(self.dimension, names)} {problem}: {self.text}.{choice}"
 
 
 def dimension_name(dimension: int, names: Sequence[str] | None) -> str:

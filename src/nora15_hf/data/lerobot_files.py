@@ -88,7 +88,7 @@ def read_json_lines(path: Path, types: dict[str, type]) -> dict[int, dict]:
         raise FileNotFoundError(f"{path} is missing. Fetch or convert the dataset again.")
     rows = {}
     # Not `splitlines`: JSON may hold other line separators of Unicode inside a text.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         row = parse_json(line, f"{path}, line {number},")

@@ -89,7 +89,7 @@ def _load_info(root: Path) -> dict:
                 "Call `LeRobotWriter.finalize()` after the last episode, or record it again."
             )
         raise FileNotFoundError(f"{path} is missing: {root} is not the root of a LeRobot dataset.")
-    info = parse_json(path.read_text(encoding="utf-8"), str(path))
+    info = parse_json(path.read_text(encoding="utf-8-sig"), str(path))
     version = info.get("codebase_version")
     if version not in SUPPORTED_VERSIONS:
         raise ValueError(
