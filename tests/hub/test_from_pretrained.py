@@ -4,6 +4,8 @@
 import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from nora15_hf.nora15.presets import tiny_policy
@@ -51,6 +53,26 @@ def test_subfolder_of_a_repo(pair, hub, tmp_path):
     repo = f"{hub.namespace}/run"
     assert_same(AutoModel.from_pretrained(repo, subfolder="checkpoint-500"), model)
     assert AutoProcessor.from_pretrained(repo, subfolder="checkpoint-500").to_dict() == processor.to_dict()
+
+
+def test_adapters_are_called_so(pair, tmp_path):
+    model = pair[0]
+    model.save_pretrained(tmp_path / "base")
+    base = type(model).from_pretrained(tmp_path / "base")
+    target = "q_proj" if hasattr(model, "vlm") else "qkv"
+    adapted = get_peft_model(base, LoraConfig(target_modules=[target], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "lora")
+    with pytest.raises(OSError, match=r"these are adapters.*load_merged_policy\(base, adapters\)"):
+        type(model).from_pretrained(tmp_path / "lora")
+    # The Auto classes follow the path to the base that the adapters know, and put them on it.
+    loaded = AutoModel.from_pretrained(tmp_path / "lora").state_dict()
+    weights = {name.replace(".default", ""): tensor for name, tensor in loaded.items() if "lora_" in name}
+    expected = {
+        name.removeprefix("base_model.model."): tensor
+        for name, tensor in load_file(tmp_path / "lora" / "adapter_model.safetensors").items()
+    }
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
 
 
 def test_weights_in_memory(pair):

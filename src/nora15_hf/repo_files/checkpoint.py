@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .stored_tensors import StoredTensor, find_file, hub_options, read_header, read_weight_map, stored_settings
 
@@ -66,11 +66,17 @@ class Checkpoint:
                 return file
         folder = Path(self.source, self.hub_options.get("subfolder") or "")
         pickles = sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
-        found = (
-            f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
-            if pickles
-            else "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
-        )
+        if find_file(self.source, ADAPTER_CONFIG_NAME, **self.hub_options) is not None:
+            found = (
+                f"It holds {ADAPTER_CONFIG_NAME}: these are adapters. Load what they were trained on and put them on it, a policy "
+                "with nora15_hf.trainers.load_merged_policy(base, adapters), other models with peft.PeftModel.from_pretrained."
+            )
+        elif pickles:
+            found = f"Found {pickles}: a pickle can run any code when it is opened and is refused. Ask its author for safetensors."
+        else:
+            found = (
+                "Check the repo's name, its revision and, without a connection, whether it was downloaded completely."
+            )
         raise OSError(f"{str(self.source)!r} has neither {names[0]} nor {names[1]}. {found}")
 
     @cached_property
