@@ -2,6 +2,7 @@
 """Clips of a LeRobot dataset, and the conventions under which a world model reads it."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,3 +168,11 @@ def test_split_is_written_down(tmp_path):
     assert training.conventions.held_out_episodes == (2,)
     assert held_out.dataset.episodes["index"].tolist() == [2]
     assert training[0]["frames"].shape == (2, SIZE, SIZE, 3)
+
+
+def test_the_former_name_of_executed_actions_is_understood(numbered):
+    conventions = replace(ClipConventions.of_dataset(opened(numbered), "min_max"), action_key="action.executed")
+    dataset = conventions.open_dataset(numbered)
+    assert dataset.action_key == "executed_action"
+    actions, _ = conventions.actions_and_states(dataset)
+    assert actions.abs().max() == 1
