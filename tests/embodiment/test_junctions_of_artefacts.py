@@ -166,6 +166,24 @@ def test_the_caller_maps_names(recordings):
         LeRobotDataset(recordings / "other", image_keys="observation.images.top")
 
 
+def test_features_with_one_short_name_are_two_cameras(tmp_path):
+    camera = {"dtype": "image", "shape": (16, 16, 3)}
+    features = {
+        "observation.top": camera,
+        "observation.images.top": camera,
+        "action": {"dtype": "float32", "shape": (1,)},
+    }
+    writer = LeRobotWriter(tmp_path, fps=10, robot_type="arm", features=features)
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    writer.add_episode(
+        "pick",
+        {"observation.top": images, "observation.images.top": images + 9, "action": np.zeros((2, 1), np.float32)},
+    )
+    dataset = LeRobotDataset(writer.finalize())
+    assert dataset.camera_names == tuple(dataset.image_keys) == ("observation.top", "observation.images.top")
+    assert LeRobotDataset(tmp_path, image_keys=["observation.top"]).camera_names == ("top",)
+
+
 # -- a dataset and a policy -------------------------------------------------------------------------------------------
 
 

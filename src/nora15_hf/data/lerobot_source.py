@@ -2,6 +2,7 @@
 """A LeRobot dataset with its features chosen: what map-style and streaming readers have in common."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -263,7 +264,8 @@ def open_source(
     if isinstance(image_keys, str):
         raise TypeError(f"`image_keys` is the string {image_keys!r}; expected a list of cameras, [{image_keys!r}].")
     if not isinstance(image_keys, Mapping):
-        image_keys = {camera_name(key): key for key in image_keys}
+        short = Counter(map(camera_name, image_keys))
+        image_keys = {key if short[camera_name(key)] > 1 else camera_name(key): key for key in image_keys}
     if state_key == DEFAULT_STATE_KEY and DEFAULT_STATE_KEY not in features:
         state_key = None
     if action_key is None:
