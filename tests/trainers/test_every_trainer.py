@@ -146,12 +146,11 @@ def test_a_model_of_which_nothing_learns_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@every_trainer
-def test_a_compiled_model_learns_the_same(make, tmp_path):
+def test_a_compiled_policy_learns_the_same(tmp_path):
     """Graphs are captured, broken and joined as with any backend; this one computes as without."""
     logs = []
     for number, options in enumerate([{}, {"torch_compile": True, "torch_compile_backend": "eager"}]):
-        trainer = make(tmp_path / str(number), logging_steps=1, save_strategy="no", **options)
+        trainer = supervised(tmp_path / str(number), logging_steps=1, max_steps=1, save_strategy="no", **options)
         trainer.train()
         logs.append([(log["loss"], log["grad_norm"]) for log in trainer.state.log_history if "grad_norm" in log])
     torch.testing.assert_close(torch.tensor(logs[1]), torch.tensor(logs[0]), atol=1e-5, rtol=1e-4)

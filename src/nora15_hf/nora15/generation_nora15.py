@@ -388,7 +388,7 @@ class FastTokensMixin:
             # What a key gives must neither depend on a warm-up nor on whether weights can be read.
             if noise_keys is not None:
                 prompt = self.encode_prompt(*inputs)
-            elif is_ours and inference is not None and inference.can_run_backbone(self):
+            elif is_ours and inference is not None and inference.can_generate(self):
                 prompt, decoder, head = inference.start_generation(self, inputs, end_ids, max_new_tokens)
                 ignore_end = inference.compiled.is_warming_up
         if prompt is not None:

@@ -1012,7 +1012,11 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         if decoder not in ("flow", "fast"):
             raise ValueError(f'decoder={decoder!r} must be "flow" (sample_actions) or "fast" (generate_actions).')
         inference = self._inference
-        if inference is None or not (inference.can_run_backbone(self) and inference.can_run_expert(self)):
+        if decoder == "fast":
+            can_be_read = inference is not None and inference.can_generate(self)
+        else:
+            can_be_read = inference is not None and inference.can_run_backbone(self) and inference.can_run_expert(self)
+        if not can_be_read:
             raise ValueError(
                 "warm_up() compiles plain weights, but modules of this policy are hooked, adapted, wrapped, quantised, sharded "
                 f"or offloaded, or run with attn_implementation={self.config._attn_implementation!r} instead of 'sdpa', or "

@@ -9,7 +9,6 @@ from torch import nn
 
 from ..generation_nora15 import ActionHead, EncodedPrompt
 from .compiled_parts import CompiledParts
-from .known_policy import is_known_head
 from .layer_weights import (
     KeyValueBuffer,
     LayerWeights,
@@ -24,22 +23,17 @@ from .layer_weights import (
 
 
 class ReadActionHead(ActionHead):
-    """[`ActionHead`] with the rows that it needs of an LM head that [is known][is_known_head]; another one is called."""
+    """[`ActionHead`] with the rows that it needs of a known LM head, instead of a call of it."""
 
     def __init__(self, lm_head: nn.Module, start: int, count: int, end_ids: Sequence[int], device: torch.device):
         super().__init__(lm_head, start, count, end_ids, device)
-        self.weights = None
-        if is_known_head(lm_head):
-            weight, stop = lm_head.weight, start + count
-            below, above = sorted(i for i in end_ids if i < start), sorted(i for i in end_ids if i >= stop)
-            # The action tokens' rows lie together: no copy of them is needed.
-            parts = weight[below], weight[start:stop], weight[above]
-            self.weights = [part for part in parts if len(part)]
+        weight, stop = lm_head.weight, start + count
+        below, above = sorted(i for i in end_ids if i < start), sorted(i for i in end_ids if i >= stop)
+        # The action tokens' rows lie together: no copy of them is needed.
+        self.weights = [part for part in (weight[below], weight[start:stop], weight[above]) if len(part)]
 
     def __call__(self, hidden_states: torch.Tensor) -> torch.FloatTensor:
         """Scores `(batch, tokens)` of the tokens `ids`, from `(batch, 1, hidden_size)`."""
-        if self.weights is None:
-            return super().__call__(hidden_states)
         return torch.cat([F.linear(hidden_states[:, -1], weight) for weight in self.weights], dim=-1).float()
 
 

@@ -7,7 +7,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionPatchEmbed,
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLAttention,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLMLP,
+    Qwen2_5_VLModel,
     Qwen2_5_VLPatchMerger,
     Qwen2_5_VLRMSNorm,
     Qwen2_5_VLRotaryEmbedding,
@@ -39,6 +41,11 @@ KNOWN = KnownModules(
         Qwen2_5_VLVisionRotaryEmbedding: {},
         Qwen2MLP: _MLP,
         Qwen2_5_VLMLP: _MLP,
+        Qwen2_5_VLForConditionalGeneration: {"model": Qwen2_5_VLModel, "lm_head": nn.Linear},
+        Qwen2_5_VLModel: {
+            "visual": Qwen2_5_VisionTransformerPretrainedModel,
+            "language_model": Qwen2_5_VLTextModel,
+        },
         # Vision tower
         Qwen2_5_VisionTransformerPretrainedModel: {
             "patch_embed": Qwen2_5_VisionPatchEmbed,
@@ -73,7 +80,7 @@ KNOWN = KnownModules(
 
 
 def is_known_backbone(policy: Nora15ForActionPrediction) -> bool:
-    """Whether `encode_prefix` and `generate_actions` may read the backbone."""
+    """Whether `encode_prefix` may read the backbone."""
     visual, language_model = policy.vlm.model.visual, policy.vlm.model.language_model
     return (
         _is_known_policy(policy)
@@ -105,9 +112,13 @@ def _is_known_policy(policy: Nora15ForActionPrediction) -> bool:
     return type(policy) is Nora15ForActionPrediction and not vars(policy).keys() & {"run_backbone", "predict_velocity"}
 
 
-def is_known_head(lm_head: nn.Module) -> bool:
-    """Whether rows of an LM head may be read."""
-    return KNOWN.match(lm_head, nn.Linear) and lm_head.bias is None
+def is_known_generator(policy: Nora15ForActionPrediction) -> bool:
+    """Whether `generate_actions` may read the backbone: transformers' `generate` also calls what holds its two parts."""
+    return (
+        KNOWN.match(policy.vlm, Qwen2_5_VLForConditionalGeneration)
+        and policy.vlm.lm_head.bias is None
+        and is_known_backbone(policy)
+    )
 
 
-__all__ = ["is_known_backbone", "is_known_expert", "is_known_head"]
+__all__ = ["is_known_backbone", "is_known_expert", "is_known_generator"]

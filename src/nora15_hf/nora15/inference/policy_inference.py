@@ -12,7 +12,7 @@ from ..generation_nora15 import EncodedPrompt
 from .compiled_parts import CompiledParts
 from .denoising import Denoiser
 from .generation import ReadActionHead, ReadDecoder
-from .known_policy import is_known_backbone, is_known_expert
+from .known_policy import is_known_backbone, is_known_expert, is_known_generator
 from .layer_weights import read_layer, rms_norm
 from .prefill import encode_patches, encode_tokens, read_vision, vision_layout
 
@@ -51,6 +51,10 @@ class PolicyInference:
     def can_run_backbone(self, policy: nn.Module) -> bool:
         """Whether the weights of the backbone can be read: each of its modules is as [`KnownModules`] says."""
         return _may_read(policy, is_known_backbone, policy.get_input_embeddings())
+
+    def can_generate(self, policy: nn.Module) -> bool:
+        """Whether the weights of backbone and LM head can be read to generate tokens."""
+        return _may_read(policy, is_known_generator, policy.get_input_embeddings())
 
     def can_run_expert(self, policy: nn.Module) -> bool:
         """Whether the weights of the action expert, and of the layers around it, can be read."""
