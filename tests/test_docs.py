@@ -46,11 +46,18 @@ def shown_commands() -> list[list[str]]:
     return found
 
 
-def test_shown_commands_parse():
+def test_shown_commands_parse(tmp_path, monkeypatch):
+    # With what the quickstart and the earlier commands of a page leave.
+    monkeypatch.chdir(tmp_path)
+    for name in ("demonstrations", "policy-sft", "policy-dpo", "world-model", "preferences"):
+        (tmp_path / "outputs" / "quickstart" / name).mkdir(parents=True)
     commands = shown_commands()
     assert commands
     assert {"sft", "dpo", "push"} <= {command[0] for command in commands}
     for command in commands:
+        for word in command:
+            if command[0] in ("push", "card") and word.startswith("outputs/"):
+                Path(word).mkdir(parents=True, exist_ok=True)
         parse(command)
 
 

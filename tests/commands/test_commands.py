@@ -19,16 +19,30 @@ from helpers.numbered_dataset import write_v30
 from helpers.paths import EXAMPLES, ROOT
 from nora15_hf.commands import main
 from nora15_hf.commands.dispatcher import COMMANDS
-from nora15_hf.commands.library_defaults import library_defaults
+from nora15_hf.commands.library_defaults import library_choices, library_defaults
 from nora15_hf.commands.parser import CONFIGS, CommandParser, find_config
 from nora15_hf.data.statistics_table import dataset_statistics
 from nora15_hf.doctor import examine_policy
 from nora15_hf.hub import AuthorFacts
 from nora15_hf.imagine import imagine
+from nora15_hf.preferences import (
+    REWARD_PRESETS,
+    FastSampler,
+    GroundTruthActionReward,
+    build_preferences,
+    preset_reward,
+    select_states,
+)
+from nora15_hf.preferences.pairs import PAIRINGS
+from nora15_hf.preferences.states import STRATEGIES
 from nora15_hf.runtime.thread_arguments import ThreadArguments
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
-LOADING = {"sft", "world-model", "preferences", "dpo"}
+# The options of transformers' TrainingArguments need torch.
+LOADING = {"sft", "world-model", "dpo"}
+
+
+QUICKSTART = ("demonstrations", "policy-sft", "world-model", "preferences")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +193,15 @@ def test_the_examples_are_the_commands():
     assert (EXAMPLES / "configs").resolve() == CONFIGS.resolve()
 
 
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> Path:
+    """The working folder, with folders that commands read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder", *(f"outputs/quickstart/{name}" for name in QUICKSTART)):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
 def parsed(command: str, *arguments: str):
     return CommandParser(MODULES[command].ARGUMENTS, description=command).parse(arguments)[0]
 
@@ -189,17 +212,17 @@ def parsed(command: str, *arguments: str):
         ("push", ["--dry-run", "folder", "me/x"], {"folder": Path("folder"), "repo": "me/x", "dry_run": True}),
         ("push", ["folder", "me/x"], {"private": None, "dry_run": False, "with_code": False}),
         ("push", ["folder", "me/x", "--private", "--with_code"], {"private": True, "with_code": True}),
-        ("push-all", ["--folder", "f", "--namespace", "me", "--dry_run", "true"], {"dry_run": True, "private": False}),
-        ("push-all", ["--folder=f", "--namespace=me", "--dry-run"], {"dry_run": True}),
+        ("push-all", ["--folder", "folder", "--namespace", "me", "--dry_run", "true"], {"dry_run": True, "private": False}),
+        ("push-all", ["--folder=folder", "--namespace=me", "--dry-run"], {"dry_run": True}),
         ("stats", ["--delta-mask", "1,0", "data"], {"dataset": "data", "delta_mask": [True, False], "chunk_size": 5}),
         ("imagine", ["--model", "m", "--dataset", "d", "--output", "o", "--episodes", "0,5"], {"episodes": [0, 5], "cases": 256}),
         ("doctor", ["me/x", "--image-keys", "top, wrist"], {"image_keys": ["top", "wrist"], "samples": 16}),
-        ("card", ["f", "--datasets", "a/b,c/d", "--stage", "dpo"], {"datasets": ["a/b", "c/d"], "stage": "dpo"}),
+        ("card", ["folder", "--datasets", "a/b,c/d", "--stage", "dpo"], {"datasets": ["a/b", "c/d"], "stage": "dpo"}),
         ("quickstart", ["--output", "o", "--tasks", "a,b", "--smoke"], {"tasks": ["a", "b"], "smoke": True, "seed": None}),
         ("convert", ["nora", "--output", "o", "--init-expert", "0"], {"init_expert": 0, "private": None}),
     ],
 )  # fmt: skip
-def test_command_lines(command, arguments, expected):
+def test_command_lines(command, arguments, expected, inputs):
     options = vars(parsed(command, *arguments))
     assert {name: options[name] for name in expected} == expected
 
@@ -229,10 +252,19 @@ def test_shipped_configurations_are_found_by_name_and_files_come_first(tmp_path,
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_keys_of_shipped_configurations_are_options(file):
+def test_shipped_configurations_are_accepted(file, inputs):
+    """bf16 apart, which a machine without a GPU refuses."""
     command = "world-model" if file.stem.startswith("world_model") else file.stem.split("_")[0]
-    names = {field.name for arguments in MODULES[command].ARGUMENTS for field in dataclasses.fields(arguments)}
-    assert set(yaml.safe_load(file.read_text())) <= names
+    elsewhere = {} if command == "preferences" else {"bf16": "false", "use_cpu": "true", "output_dir": str(inputs)}
+    options = [part for name, value in elsewhere.items() for part in (f"--{name}", value)]
+    found = {}
+    for part in CommandParser(MODULES[command].ARGUMENTS, description=command).parse(
+        ["--config", str(file), *options]
+    ):
+        found |= vars(part)
+    written = {"output": None} | yaml.safe_load(file.read_text())
+    for key in written.keys() - elsewhere.keys() - {"report_to"}:
+        assert found.get(key) == (Path(written[key]) if key == "output" and written[key] else written[key]), key
 
 
 @pytest.mark.parametrize(
@@ -241,12 +273,16 @@ def test_keys_of_shipped_configurations_are_options(file):
         ([], 2, "the following arguments are required: command"),
         (["fly"], 2, "invalid choice: 'fly'"),
         (["stats"], 2, "the following arguments are required: dataset"),
-        (["stats", "x", "--chunk-size", "many"], 2, "argument --chunk-size: invalid int value: 'many'"),
-        (["stats", "x", "--colour", "red"], 2, "nora15 stats: error: unrecognized arguments: --colour red"),
+        (
+            ["stats", "x", "--chunk-size", "many"],
+            2,
+            "argument --chunk-size: 'many' is not a whole number of at least 1",
+        ),
+        (["stats", "x", "--colour", "red"], 2, "nora15 stats: unrecognized arguments: --colour red"),
         (["stats", "x", "--config"], 2, "argument --config: expected one argument"),
         (["stats", "x", "--config", "no.yaml"], 2, "nora15 stats: --config no.yaml is neither a file nor one of"),
         (["stats", "x", "--config", "sft_tiny"], 2, "nora15 stats: sft_tiny has keys that are no options: datasets, "),
-        (["card", "x", "--stage", "bc"], 2, "argument --stage: invalid choice: 'bc'"),
+        (["card", "folder", "--stage", "bc"], 2, "argument --stage: invalid choice: 'bc'"),
         (["sft", "--config", "sft_tiny", "--max_steps", "x"], 2, "argument --max-steps: invalid int value: 'x'"),
         (
             ["sft", "--config", "sft_tiny", "--quantize_backbone", "true"],
@@ -255,8 +291,7 @@ def test_keys_of_shipped_configurations_are_options(file):
         ),
     ],
 )
-def test_wrong_command_lines(arguments, code, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_command_lines(arguments, code, message, inputs, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == code
@@ -264,7 +299,7 @@ def test_wrong_command_lines(arguments, code, message, tmp_path, monkeypatch, ca
 
 
 def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
-    assert main(["stats", str(tmp_path / "missing")]) == 2
+    assert main(["stats", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("nora15 stats: ")
     assert error.count("\n") == 1
@@ -297,16 +332,27 @@ def test_commands_that_compute_take_threads(monkeypatch, capsys):
         ("doctor/doctor.py", examine_policy),
         ("imagine/imagine.py", imagine),
         ("hub/describe.py", AuthorFacts),
+        ("preferences/dataset_builder.py", build_preferences),
+        ("preferences/rewards.py", preset_reward),
+        ("preferences/rewards.py", GroundTruthActionReward),
+        ("preferences/states.py", select_states),
+        ("control/chunk_samplers.py", FastSampler),
     ],
 )
 def test_library_defaults_are_those_of_the_imported_function(file, function):
     parameters = inspect.signature(function).parameters.values()
-    expected = {
-        parameter.name: parameter.default for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY
-    }
+    expected = {parameter.name: parameter.default for parameter in parameters}
     found = library_defaults(file, function.__name__)
     assert found.keys() <= expected.keys()
     assert all(value == expected[name] for name, value in found.items())
+
+
+def test_library_choices_are_those_of_the_imported_constant():
+    assert library_choices("preferences/pairs.py", "PAIRINGS") == list(PAIRINGS)
+    assert library_choices("preferences/rewards.py", "REWARD_PRESETS") == list(REWARD_PRESETS)
+    assert library_choices("preferences/states.py", "STRATEGIES") == list(STRATEGIES)
+    with pytest.raises(LookupError, match=r"preferences/states\.py defines no CHOICES"):
+        library_choices("preferences/states.py", "CHOICES")
 
 
 def test_every_option_has_help():

@@ -211,9 +211,9 @@ def test_stats_command_prints_a_table_and_writes_what_the_processor_reads(number
 
 
 def test_stats_of_a_sample_say_so(numbers):
-    report = dataset_statistics(numbers, sample_episodes=2, seed=1, dataset_key="some")
+    report = str(dataset_statistics(numbers, sample_episodes=2, seed=1, dataset_key="some"))
     assert ", a sample of 2 of 6 episodes (seed 1)" in report
-    assert report == dataset_statistics(numbers, sample_episodes=2, seed=1, dataset_key="some")
+    assert report == str(dataset_statistics(numbers, sample_episodes=2, seed=1, dataset_key="some"))
     frames = int(report.split("some: 2 episodes, ")[1].split(" frames")[0])
     assert frames in {first + second for first in LENGTHS for second in LENGTHS}
     with pytest.raises(ValueError, match=r"`sample_episodes` is 7; the dataset has 6 episodes"):
@@ -231,7 +231,7 @@ def test_stats_of_differences(numbers, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*arguments[:2], "--delta-mask", "yes"])
     assert stop.value.code == 2
-    assert "'yes' is no list of 0 and 1" in capsys.readouterr().err
+    assert "'yes' is not a list of comma-separated 0 and 1" in capsys.readouterr().err
     assert main([*arguments[:2], "--delta-mask", "1,0"]) == 2
     assert "`delta_mask` has 2 entries for actions of 3 dimensions" in capsys.readouterr().err
 
@@ -240,6 +240,6 @@ def test_stats_count_what_they_left_out(numbers, tmp_path):
     root = shutil.copytree(numbers, tmp_path / "copy")
     info = json.loads((root / "meta/info.json").read_text())
     (root / "data/chunk-000/file-001.parquet").unlink()
-    report = dataset_statistics(root, skip_bad_episodes=True)
+    report = str(dataset_statistics(root, skip_bad_episodes=True))
     assert "left out as bad: episodes " in report
     assert f"copy: {info['total_episodes']} episodes" not in report

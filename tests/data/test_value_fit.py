@@ -103,7 +103,7 @@ def said_by_data(caplog) -> list[str]:
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_stats_name_the_dimension_and_what_to_choose(roots, name):
-    report = dataset_statistics(roots[name], state_key=None)
+    report = str(dataset_statistics(roots[name], state_key=None))
     problem = COLUMNS[name][1]
     row = next(line for line in report.splitlines() if line.split()[:1] == ["cup"])
     assert row.endswith(problem)

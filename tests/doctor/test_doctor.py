@@ -278,11 +278,9 @@ def test_command_prints_the_report_and_writes_json(policy, dataset, tmp_path, ca
 
 
 def test_exit_codes(policy, tmp_path, capsys):
-    assert main(["doctor", str(tmp_path / "nothing"), "--device", "cpu"]) == 1
+    assert main(["doctor", str(tmp_path), "--device", "cpu"]) == 1
     assert "does not load as a policy" in capsys.readouterr().out
     assert main(["doctor", str(policy), "--device", "cpu", "--dataset-key", "leg"]) == 2
     assert "'leg' is unknown" in capsys.readouterr().err
-    assert main(["doctor", str(policy), "--device", "cpu", "--samples", "0"]) == 2
-    assert "samples=0" in capsys.readouterr().err
     assert main(["doctor", str(policy), "--device", "abacus"]) == 2
     assert "device='abacus' cannot be used here" in capsys.readouterr().err

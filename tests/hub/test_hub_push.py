@@ -310,5 +310,6 @@ def test_the_example_pushes_all_artefacts_of_a_folder(hub, tmp_path, capsys):
     example.main([*arguments, "--private", "true"])
     assert set(hub.state.repos) == {("model", "robots/policy-sft"), ("dataset", "robots/preferences")}
     assert capsys.readouterr().out.count("robots/policy-sft (policy)") == 2
-    with pytest.raises(ValueError, match="holds no folder with an artefact"):
+    with pytest.raises(SystemExit, match="2"):
         example.main(["--folder", str(tmp_path / "report"), "--namespace", "robots"])
+    assert "holds no folder with an artefact" in capsys.readouterr().err

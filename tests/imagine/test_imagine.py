@@ -173,7 +173,6 @@ def test_ranking_counts_per_instruction_and_gives_ties_to_nobody():
         (["--episodes", "7"], r"\[7\] are not among the 6 episodes"),
         (["--episodes", "0", "--steps", "12"], r"\[0\] have no more than `steps`=12 frames"),
         (["--steps", "12"], "held out from training has more than `steps`=12 frames"),
-        (["--steps", "0"], "must be at least 1"),
         (["--model", "."], r"has no clips\.json"),
     ],
 )
@@ -182,3 +181,9 @@ def test_refusals(artefacts, tmp_path, capsys, options, message):
     assert commands.main([*map(str, command)]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["steps", "num_strips", "num_cases", "gallery_size", "batch_size"])
+def test_counts_are_at_least_one(artefacts, tmp_path, name):
+    with pytest.raises(ValueError, match=rf"`{name}`=0.* must each be at least 1"):
+        imagine(*artefacts, tmp_path, **{name: 0})

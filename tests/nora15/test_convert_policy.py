@@ -343,8 +343,9 @@ class TestConversion:
         assert "NEWLY INITIALISED" in capsys.readouterr().out
         assert pushed_files(hub, "robots/my-nora") == written_files(output)
         assert hub.commit_titles("robots/my-nora") == ["initial commit", f"Convert {nora.name}"]
-        assert commands.main(command.split()) == 2
-        assert "not an empty folder" in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="2"):
+            commands.main(command.split())
+        assert "is not empty: choose another folder" in capsys.readouterr().err
 
 
 def renamed(name, other):

@@ -141,7 +141,6 @@ def test_resuming_a_finished_run_shows_its_result(finished_run, capsys):
     [
         (["--tasks", "fly-to-the-moon"], ["Unknown task", "faucet-open", "drawer-close"]),
         (["--tasks", "faucet-open,faucet-open"], ["more than once"]),
-        (["--episodes", "0"], ["episodes=0", "at least 1"]),
     ],
 )
 def test_refuses_bad_options(options, words, tmp_path, capsys):

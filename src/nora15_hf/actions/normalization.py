@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..repo_files.fingerprint import digest
+from ..repo_files.written_whole import written_whole
 from .exact_statistics import exact_statistics
 
 NormalizationMode = Literal["q01_q99", "min_max", "mean_std"]
@@ -502,9 +503,8 @@ def save_norm_stats(
     content = {key: statistics.to_dict() for key, statistics in stats_by_key.items()}
     for key, statistics in state_stats_by_key.items():
         content[key]["proprio"] = statistics.to_dict("proprio")["proprio"]
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
+    with written_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def select_dataset_key(stats_by_key: Mapping[str, ActionStatistics], dataset_key: str | None = None) -> str:

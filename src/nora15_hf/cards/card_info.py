@@ -15,7 +15,8 @@ from .card_settings import Setting
 NOT_STATED = "not stated"
 """For what nobody told: a gap that is seen."""
 
-Stage = Literal["sft", "continued-sft", "dpo", "not stated"]
+TrainingStage = Literal["sft", "continued-sft", "dpo"]
+Stage = Literal[TrainingStage, "not stated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,6 +422,7 @@ __all__ = [
     "PolicyCardInfo",
     "PreferenceCardInfo",
     "Stage",
+    "TrainingStage",
     "WorldModelCardInfo",
     "address",
     "check_repo_id",

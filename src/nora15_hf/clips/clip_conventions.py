@@ -4,7 +4,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from ..data.lerobot_layout import stored_key
 from ..data.statistics import compute_statistics
 from ..embodiment.embodiment import Embodiment
 from ..nora15 import Nora15Processor
+from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.verified_download import verified
-from ..vjepa2_ac import pose_difference
+from ..vjepa2_ac import VJEPA2ACConfig, pose_difference
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +176,25 @@ class ClipConventions:
         """The `action_convention` that a model's configuration must have."""
         return "metric" if self.statistics is None else "normalized"
 
+    def renamed(
+        self,
+        image_keys: Sequence[str] | Mapping[str, str] | None = None,
+        action_key: str | None = None,
+        state_key: str | None = None,
+    ) -> "ClipConventions":
+        """
+        These conventions for a dataset whose features have other names; arguments as those of [`LeRobotDataset`], of which
+        those that are left out stay as they are.
+
+        Raises:
+            ValueError: Not one camera.
+        """
+        keys = list(image_keys.values() if isinstance(image_keys, Mapping) else image_keys or [self.image_key])
+        if len(keys) != 1:
+            raise ValueError(f"image_keys={keys}: a world model sees one camera, name one.")
+        names = {"image_key": keys[0], "action_key": action_key, "state_key": state_key}
+        return dataclasses.replace(self, **{name: key for name, key in names.items() if key is not None})
+
     def open_dataset(
         self,
         root_or_repo: str | Path,
@@ -184,10 +204,12 @@ class ClipConventions:
     ) -> LeRobotDataset:
         """A dataset with this camera and these columns; arguments as those of [`LeRobotDataset`]."""
         columns = {} if self.action_key is None else {"action_key": self.action_key}
+        cameras = None if self.embodiment is None else self.embodiment.cameras
         return LeRobotDataset(
             root_or_repo,
             revision=revision,
-            image_keys=[self.image_key],
+            # By the name of the model's camera, also where the dataset calls it otherwise.
+            image_keys=[self.image_key] if cameras is None else dict.fromkeys(cameras, self.image_key),
             state_key=self.state_key,
             episodes=episodes,
             cache_images=cache_images,
@@ -248,6 +270,7 @@ class ClipConventions:
         """
         path = cached_file(name_or_path, CLIPS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
         if path is None:
+            Checkpoint(name_or_path, {"revision": revision}).refuse_other_model(VJEPA2ACConfig.model_type)
             raise ValueError(
                 f"The world model {str(name_or_path)!r} has no {CLIPS_FILE}, which says how it reads a dataset. Write it "
                 "into its folder with the save_pretrained of ClipConventions.metric, of_policy or of_dataset."

@@ -9,6 +9,7 @@ from transformers import BitsAndBytesConfig
 
 from ..nora15 import Nora15Config
 from ..trainers import nf4_config, policy_lora_config
+from . import option_types
 
 
 @dataclass(kw_only=True)
@@ -17,7 +18,10 @@ class AdapterArguments:
 
     lora_rank: int | None = field(
         default=None,
-        metadata={"help": "Train adapters of this rank in the backbone, and the action expert whole."},
+        metadata={
+            "parse": option_types.positive,
+            "help": "Train adapters of this rank in the backbone, and the action expert whole.",
+        },
     )
     quantize_backbone: bool = field(
         default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}

@@ -7,8 +7,9 @@ nor given here, the card calls not stated.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..cards.card_info import TrainingStage
+from . import option_types
 from .library_defaults import library_defaults
-from .parser import comma_separated
 
 DEFAULTS = library_defaults("hub/describe.py", "AuthorFacts")
 
@@ -18,23 +19,27 @@ class CardArguments:
     """The folder, and what [`~nora15_hf.hub.AuthorFacts`] tells about it."""
 
     folder: Path = field(
-        metadata={"positional": True, "help": "policy, world model, adapter, preference dataset or demonstrations"}
+        metadata={
+            "positional": True,
+            "parse": option_types.existing_folder,
+            "help": "policy, world model, adapter, preference dataset or demonstrations",
+        }
     )
     repo_id: str | None = field(
-        default=None, metadata={"help": "Hub id for the usage snippet (default: the folder's name)"}
+        default=None,
+        metadata={"parse": option_types.hub_id, "help": "Hub id for the usage snippet (default: the folder's name)"},
     )
     name: str | None = field(default=None, metadata={"help": "title (default: last part of the Hub id)"})
-    stage: str | None = field(
-        default=None,
-        metadata={
-            "choices": ["sft", "continued-sft", "dpo"],
-            "help": "default: told from the training's run.json",
-        },
+    stage: TrainingStage | None = field(default=None, metadata={"help": "default: told from the training's run.json"})
+    base_model: str | None = field(
+        default=None, metadata={"parse": option_types.hub_id, "help": "Hub id of what training started from"}
     )
-    base_model: str | None = field(default=None, metadata={"help": "Hub id of what training started from"})
     datasets: list[str] = field(
         default_factory=list,
-        metadata={"parse": comma_separated, "help": "comma-separated Hub ids of the datasets trained on"},
+        metadata={
+            "parse": option_types.comma_separated,
+            "help": "comma-separated Hub ids of the datasets trained on",
+        },
     )
     action_space: str | None = field(default=None, metadata={"help": "meaning and unit of the action dimensions"})
     gripper: str | None = field(default=None, metadata={"help": "meaning of the gripper's sign"})
@@ -42,6 +47,7 @@ class CardArguments:
     evaluation: Path | None = field(
         default=None,
         metadata={
+            "parse": option_types.existing_file,
             "metavar": "FILE",
             "help": "JSON of closed-loop results: environment, environment_id, results (task to [successes, episodes]), "
             "conventions",

@@ -8,6 +8,8 @@ or a NORA-1.5 predictor as safetensors.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import option_types
+
 POLICY_OPTIONS = ("init_expert", "chunk_size", "revision", "subfolder", "tokenizer", "action_codec", "norm_stats")
 
 
@@ -18,28 +20,51 @@ class ConvertArguments:
     source: str = field(
         metadata={
             "positional": True,
+            "parse": option_types.path_or_hub_id,
             "help": "policy: Hub id or folder (declare-lab/nora-1.5, or a backbone as declare-lab/nora); world model: file",
         }
     )
-    output: Path = field(metadata={"help": "new folder of the native repo"})
-    push: str | None = field(default=None, metadata={"metavar": "REPO", "help": "Hub id to upload the result to"})
+    output: Path = field(metadata={"parse": option_types.new_folder, "help": "new folder of the native repo"})
+    push: str | None = field(
+        default=None,
+        metadata={"parse": option_types.hub_id, "metavar": "REPO", "help": "Hub id to upload the result to"},
+    )
     private: bool | None = field(default=None, metadata={"flag": True, "help": "with --push: make the repo private"})
     init_expert: int | None = field(
-        default=None, metadata={"metavar": "SEED", "help": "add a new, untrained action expert to a backbone"}
+        default=None,
+        metadata={
+            "parse": option_types.seed,
+            "metavar": "SEED",
+            "help": "add a new, untrained action expert to a backbone",
+        },
     )
     chunk_size: int | None = field(
-        default=None, metadata={"help": "actions per chunk (default: 5; declare-lab/nora: 1)"}
+        default=None,
+        metadata={"parse": option_types.positive, "help": "actions per chunk (default: 5; declare-lab/nora: 1)"},
     )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the source"})
     subfolder: str | None = field(default=None, metadata={"help": "folder of the source that holds the weights"})
-    tokenizer: str | None = field(default=None, metadata={"help": "repo or folder of the tokenizer"})
-    action_codec: str | None = field(default=None, metadata={"help": "repo or folder of the FAST codec"})
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"parse": option_types.folder_or_hub_id, "help": "repo or folder of the tokenizer"},
+    )
+    action_codec: str | None = field(
+        default=None,
+        metadata={"parse": option_types.folder_or_hub_id, "help": "repo or folder of the FAST codec"},
+    )
     norm_stats: str | None = field(
-        default=None, metadata={"help": "repo, folder or JSON file of the action statistics"}
+        default=None,
+        metadata={
+            "parse": option_types.path_or_hub_id,
+            "help": "repo, folder or JSON file of the action statistics",
+        },
     )
     encoder: str | None = field(
         default=None,
-        metadata={"help": "of a world model's predictor alone: vjepa2-ac-vitg.pt, or a repo converted from it"},
+        metadata={
+            "parse": option_types.path_or_hub_id,
+            "help": "of a world model's predictor alone: vjepa2-ac-vitg.pt, or a repo converted from it",
+        },
     )
 
 

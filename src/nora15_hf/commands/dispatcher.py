@@ -1,15 +1,14 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """`nora15 <command>`: finds the command, parses its options, runs it, and turns its errors into exit codes."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from .execution import execute
-from .parser import CommandParser
+from .execution import execute, exit_code
+from .parser import CommandParser, PlainParser
 
 COMMANDS = {
     "quickstart": "from demonstrations to a preference-tuned policy on a simulator, in one command",
@@ -43,20 +42,22 @@ def parse(argv: Sequence[str] | None = None) -> ParsedCommand:
         SystemExit: With 0 after `--help`, with 2 when the command line or its YAML file is wrong; the message is printed.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
+    parser = PlainParser(
         prog="nora15", description="NORA-1.5: robot policies, world models and preference post-training on the Hub."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
     # The rest is for the command's own parser, which is not imported before its name is known.
-    name = parser.parse_args(argv[:1]).command
-    module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+    called = "nora15"
     try:
-        options = CommandParser(module.ARGUMENTS, prog=f"nora15 {name}", description=module.__doc__).parse(argv[1:])
+        name = parser.parse_args(argv[:1]).command
+        called = f"nora15 {name}"
+        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+        options = CommandParser(module.ARGUMENTS, prog=called, description=module.__doc__).parse(argv[1:])
     except (ValueError, OSError) as error:
-        parser.exit(2, f"nora15 {name}: {error}\n")
-    return ParsedCommand(name, partial(execute, module.run, options))
+        parser.exit(2, f"{called}: {error}\n")
+    return ParsedCommand(called, partial(execute, module.run, options))
 
 
 def run(command: ParsedCommand) -> int:
@@ -66,15 +67,7 @@ def run(command: ParsedCommand) -> int:
     Returns:
         `int`: 0 on success, 1 when the doctor found errors, 2 when the inputs are wrong, 130 after Ctrl-C.
     """
-    try:
-        return command.run() or 0
-    except (ValueError, OSError, ImportError) as error:
-        print(f"nora15 {command.name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        again = "finished stages are kept, --resume continues" if command.name == "quickstart" else "call it again"
-        print(f"\nnora15 {command.name}: interrupted; {again}.", file=sys.stderr)
-        return 130
+    return exit_code(command.name, command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

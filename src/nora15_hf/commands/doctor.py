@@ -9,19 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..runtime.thread_arguments import ThreadArguments
+from . import option_types
+from .feature_arguments import FeatureArguments
 from .library_defaults import library_defaults
-from .parser import comma_separated
 
 DEFAULTS = library_defaults("doctor/doctor.py", "examine_policy")
 
 
 @dataclass
-class DoctorArguments:
+class DoctorArguments(FeatureArguments):
     """What [`~nora15_hf.doctor.examine_policy`] needs, and where its report goes."""
 
-    repo: str = field(metadata={"positional": True, "help": "the policy: Hub id or folder"})
+    repo: str = field(
+        metadata={
+            "positional": True,
+            "parse": option_types.folder_or_hub_id,
+            "help": "the policy: Hub id or folder",
+        }
+    )
     dataset: str | None = field(
-        default=None, metadata={"help": "LeRobot dataset to compare with and to take observations from"}
+        default=None,
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "LeRobot dataset to compare with and to take observations from",
+        },
     )
     device: str | None = field(
         default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
@@ -29,17 +40,18 @@ class DoctorArguments:
     dataset_key: str | None = field(
         default=None, metadata={"help": "which of the checkpoint's statistics; needed when there are several"}
     )
-    image_keys: list[str] | None = field(
-        default=None,
-        metadata={
-            "parse": comma_separated,
-            "help": "comma-separated cameras of the dataset, in the order of training",
-        },
+    samples: int = field(
+        default=DEFAULTS["samples"],
+        metadata={"parse": option_types.positive, "help": "observations to try the policy on"},
     )
-    samples: int = field(default=DEFAULTS["samples"], metadata={"help": "observations to try the policy on"})
-    num_steps: int | None = field(default=None, metadata={"help": "solver steps (default: the policy's)"})
+    num_steps: int | None = field(
+        default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
+    )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
-    json: Path | None = field(default=None, metadata={"metavar": "FILE", "help": "also write the report as JSON"})
+    json: Path | None = field(
+        default=None,
+        metadata={"parse": option_types.output_file, "metavar": "FILE", "help": "also write the report as JSON"},
+    )
 
 
 ARGUMENTS = (DoctorArguments, ThreadArguments)
@@ -53,14 +65,14 @@ def run(options: DoctorArguments) -> int:
         options.dataset,
         device=options.device,
         dataset_key=options.dataset_key,
-        image_keys=options.image_keys,
         samples=options.samples,
         num_steps=options.num_steps,
         revision=options.revision,
+        **options.features(),
     )
+    print(report.to_text())
     if options.json is not None:
         report.write_json(options.json)
-    print(report.to_text())
     return 1 if report.errors else 0
 
 

@@ -19,9 +19,9 @@ from ..preferences import load_preferences, split_by_episode
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import FlowDPOConfig, FlowDPOTrainer
 from ..trainers.resume import find_checkpoint, is_finished
+from . import option_types
 from .adapter_arguments import AdapterArguments
-from .execution import execute
-from .parser import CommandParser
+from .execution import run_script
 
 __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
 
@@ -30,12 +30,20 @@ __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
 class DPOArguments(AdapterArguments):
     """What the command needs besides `FlowDPOConfig`."""
 
-    policy: str = field(metadata={"help": "Folder or Hub id of the policy that sampled the candidates."})
-    preferences: str = field(metadata={"help": "Folder or Hub id of the preference dataset."})
+    policy: str = field(
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "Folder or Hub id of the policy that sampled the candidates.",
+        }
+    )
+    preferences: str = field(
+        metadata={"parse": option_types.folder_or_hub_id, "help": "Folder or Hub id of the preference dataset."}
+    )
     policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
     preferences_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
     validation_fraction: float | None = field(
-        default=None, metadata={"help": "Share of the episodes that are held out for evaluation."}
+        default=None,
+        metadata={"parse": option_types.share, "help": "Share of the episodes that are held out for evaluation."},
     )
 
 
@@ -75,7 +83,7 @@ def run(options: DPOArguments, config: FlowDPOConfig) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    run_script(ARGUMENTS, run, __doc__, arguments)
 
 
 if __name__ == "__main__":

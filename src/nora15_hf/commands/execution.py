@@ -1,11 +1,17 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What all commands have in common when they run: progress without a terminal, and `--threads` where they compute."""
+"""
+What all commands have in common when they run: progress without a terminal, `--threads` where they compute, and a line and an
+exit code instead of a traceback where the inputs are wrong.
+"""
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
+from .parser import CommandParser
 
 
 @plain_progress()
@@ -30,4 +36,39 @@ def execute(run: Callable[..., int | None], options: Sequence[Any]) -> int | Non
     return run(*own)
 
 
-__all__ = ["execute"]
+def exit_code(name: str, work: Callable[[], int | None]) -> int:
+    """
+    What `work` returns, 2 when it refuses its inputs, and 130 after Ctrl-C; the reason is printed, behind the command's `name`.
+    """
+    try:
+        return work() or 0
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = "finished stages are kept, --resume continues" if name == "nora15 quickstart" else "call it again"
+        print(f"\n{name}: interrupted; {again}.", file=sys.stderr)
+        return 130
+
+
+def run_script(
+    arguments: Sequence[type], run: Callable[..., int | None], description: str, command_line: Sequence[str] | None
+) -> None:
+    """
+    `main` of a command that is a script too, for `accelerate launch`.
+
+    Args:
+        arguments (`Sequence[type]`), description (`str`): See [`CommandParser`].
+        run (`Callable`): See [`execute`].
+        command_line (`Sequence[str]`, *optional*): That of the process by default.
+
+    Raises:
+        SystemExit: The command fails; see [`exit_code`].
+    """
+    parser = CommandParser(arguments, description=description)
+    code = exit_code(Path(sys.argv[0]).name, lambda: execute(run, parser.parse(command_line)))
+    if code:
+        raise SystemExit(code)
+
+
+__all__ = ["execute", "exit_code", "run_script"]

@@ -9,38 +9,57 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..runtime.thread_arguments import ThreadArguments
+from . import option_types
+from .feature_arguments import FeatureArguments
 from .library_defaults import library_defaults
-from .parser import comma_separated
 
 DEFAULTS = library_defaults("imagine/imagine.py", "imagine")
 
 
-def _episode_indices(text: str) -> list[int]:
-    return [int(part) for part in comma_separated(text)]
-
-
 @dataclass
-class ImagineArguments:
+class ImagineArguments(FeatureArguments):
     """What [`~nora15_hf.imagine.imagine`] needs."""
 
-    model: str = field(metadata={"help": "folder or repo of a world model with its clips.json"})
-    dataset: str = field(metadata={"help": "folder or repo of a LeRobot dataset"})
-    output: Path = field(metadata={"help": "folder to write to"})
+    model: str = field(
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "folder or repo of a world model with its clips.json",
+        }
+    )
+    dataset: str = field(
+        metadata={"parse": option_types.folder_or_hub_id, "help": "folder or repo of a LeRobot dataset"}
+    )
+    output: Path = field(metadata={"parse": option_types.output_folder, "help": "folder to write to"})
     episodes: list[int] | None = field(
         default=None,
         metadata={
-            "parse": _episode_indices,
+            "parse": option_types.indices,
             "help": "comma-separated episode indices (default: those held out from training, or all of another dataset)",
         },
     )
-    strips: int = field(default=DEFAULTS["num_strips"], metadata={"help": "episodes shown as film strips"})
-    steps: int = field(default=DEFAULTS["steps"], metadata={"help": "frames to imagine, actions per ranked chunk"})
-    cases: int = field(default=DEFAULTS["num_cases"], metadata={"help": "frames from which chunks are ranked"})
+    strips: int = field(
+        default=DEFAULTS["num_strips"],
+        metadata={"parse": option_types.positive, "help": "episodes shown as film strips"},
+    )
+    steps: int = field(
+        default=DEFAULTS["steps"],
+        metadata={"parse": option_types.positive, "help": "frames to imagine, actions per ranked chunk"},
+    )
+    cases: int = field(
+        default=DEFAULTS["num_cases"],
+        metadata={"parse": option_types.positive, "help": "frames from which chunks are ranked"},
+    )
     gallery: int = field(
         default=DEFAULTS["gallery_size"],
-        metadata={"help": "frames among which the nearest to an imagined one is searched"},
+        metadata={
+            "parse": option_types.positive,
+            "help": "frames among which the nearest to an imagined one is searched",
+        },
     )
-    seed: int = field(default=DEFAULTS["seed"], metadata={"help": "of frames, other chunks and noise"})
+    seed: int = field(
+        default=DEFAULTS["seed"],
+        metadata={"parse": option_types.seed, "help": "of frames, other chunks and noise"},
+    )
     device: str | None = field(
         default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
     )
@@ -70,6 +89,7 @@ def run(options: ImagineArguments) -> None:
         num_cases=options.cases,
         seed=options.seed,
         device=options.device,
+        **options.features(),
     )
     print(result.summary())
     print(f"Look at {options.output / PAGE_FILE}")

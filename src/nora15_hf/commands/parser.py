@@ -4,22 +4,64 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
+import yaml
 from trl import TrlParser
+
+from . import option_types
 
 CONFIGS = Path(__file__).parent / "configs"
 
+# Options of transformers' TrainingArguments, whose fields say less than what training needs.
+_TRAINING_TYPES = {
+    "output_dir": option_types.output_folder,
+    "seed": option_types.seed,
+    "data_seed": option_types.seed,
+    "per_device_train_batch_size": option_types.positive,
+    "per_device_eval_batch_size": option_types.positive,
+    "gradient_accumulation_steps": option_types.positive,
+    "dataloader_num_workers": option_types.non_negative,
+    "num_train_epochs": option_types.positive_number,
+    "logging_steps": option_types.positive_number,
+    "eval_steps": option_types.positive_number,
+    "save_steps": option_types.positive_number,
+    "save_total_limit": option_types.positive,
+    "learning_rate": option_types.non_negative_number,
+}
 
-class CommandParser(TrlParser):
+
+@dataclass(frozen=True)
+class _YamlValue:
+    """A value of a YAML file, as a default that argparse leaves alone."""
+
+    value: Any
+
+
+class _ErrorsRaise:
+    """argparse ends the process and prints all options with every error; a caller may want to do otherwise."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}. --help lists the options.")
+
+
+class PlainParser(_ErrorsRaise, argparse.ArgumentParser):
+    """argparse's parser, with a `ValueError` for a wrong command line."""
+
+
+class CommandParser(_ErrorsRaise, TrlParser):
     """
     TRL's parser: a field's name, type and default make an option, its metadata holds the help and what else argparse knows,
-    and `--config FILE` replaces defaults by those of a YAML file. Metadata may further hold:
+    and `--config FILE` replaces defaults by those of a YAML file, whose values must be what the command line takes. Metadata
+    may further hold:
 
     - `positional`: whether the value is given by its place, without the option's name;
     - `flag`: whether the option takes no value, so that a positional one may follow it: `--dry-run FOLDER`;
-    - `parse`: a function that reads the whole value, for example [`comma_separated`].
+    - `parse`: a function that reads the whole value, one of [`~nora15_hf.commands.option_types`];
+    - `each`: the same for each member of a list.
 
     Args:
         arguments (`Sequence[type]`): Dataclasses, with no field name in common.
@@ -28,7 +70,7 @@ class CommandParser(TrlParser):
     """
 
     def __init__(self, arguments: Sequence[type], *, description: str, prog: str | None = None):
-        self._config = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+        self._config = PlainParser(prog=prog, add_help=False, allow_abbrev=False)
         self._config.add_argument(
             "--config",
             metavar="FILE",
@@ -48,9 +90,11 @@ class CommandParser(TrlParser):
         positional: bool = False,
         flag: bool = False,
         parse: Callable[[str], Any] | None = None,
+        each: Callable[[str], Any] | None = None,
         **settings: Any,
     ) -> argparse.Action:
         """As in argparse, with the additions that the class names."""
+        parse = parse or _TRAINING_TYPES.get(names[0].removeprefix("--"))
         # TRL gives --two_words and --two-words: one is enough in --help, and [`parse`] understands both.
         names = tuple(name for name in names if "_" not in name)
         if positional:
@@ -59,8 +103,9 @@ class CommandParser(TrlParser):
         if flag:
             settings = {"action": "store_true", "default": settings.get("default"), "help": settings["help"]}
         if parse is not None:
-            del settings["nargs"]
-            settings["type"] = parse
+            settings.pop("nargs", None)
+        if parse or each:
+            settings["type"] = parse or each
         return super().add_argument(*names, **settings)
 
     def parse(self, arguments: Sequence[str] | None = None) -> list[Any]:
@@ -69,22 +114,70 @@ class CommandParser(TrlParser):
 
         Raises:
             FileNotFoundError: There is no such YAML file.
-            ValueError: The YAML file has keys that are no options, or a dataclass refuses its values.
-            SystemExit: The command line is wrong; says why.
+            ValueError: The command line or the YAML file is wrong, or a dataclass refuses its values.
         """
         arguments = [_with_hyphens(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
         config, arguments = self._config.parse_known_args(arguments)
         if config.config is not None:
             arguments += ["--config", str(find_config(config.config))]
-        *parsed, of_config, of_command_line = self.parse_args_and_config(
-            arguments, return_remaining_strings=True, separate_remaining_strings=True
-        )
+        try:
+            *parsed, of_config, of_command_line = self.parse_args_and_config(
+                arguments, return_remaining_strings=True, separate_remaining_strings=True
+            )
+        except yaml.YAMLError as error:
+            raise ValueError(f"{config.config} is not valid YAML: {' '.join(str(error).split())}.") from error
         if of_command_line:
             self.error(f"unrecognized arguments: {' '.join(of_command_line)}")
         if of_config:
             unknown = ", ".join(key.removeprefix("--") for key in of_config[::2])
             raise ValueError(f"{config.config} has keys that are no options: {unknown}. --help lists the options.")
         return parsed[: len(self.dataclass_types)]
+
+    def set_defaults_with_config(self, **settings: Any) -> list[str]:
+        """As in TRL, whose parser takes over values of a YAML file without a look at them."""
+        return super().set_defaults_with_config(**{name: _YamlValue(value) for name, value in settings.items()})
+
+    def parse_known_args(self, args=None, namespace=None) -> tuple[argparse.Namespace, list[str]]:
+        """As in argparse; also reads the values of the YAML file over which the command line does not win."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        hints = {}
+        for arguments in self.dataclass_types:
+            hints |= get_type_hints(arguments)
+        for action in self._actions:
+            value = vars(namespace).get(action.dest)
+            if isinstance(value, _YamlValue):
+                setattr(namespace, action.dest, self._checked(action, hints[action.dest], value.value))
+        return namespace, rest
+
+    def _checked(self, action: argparse.Action, hint: Any, value: Any) -> Any:
+        """A value of a YAML file as the command line would give it."""
+        kinds = {get_origin(kind) or kind for kind in (get_args(hint) or (hint,))} | {get_origin(hint)}
+        option, found = action.dest, f"found {value!r}"
+        is_flag = action.nargs == 0
+        if (value is None and NoneType in kinds) or (isinstance(value, dict) and dict in kinds):
+            return value
+        if value is None or isinstance(value, dict):
+            raise ValueError(f"{option} in the YAML file: expected a value, {found}.")
+        if isinstance(value, list):
+            if list not in kinds:
+                raise ValueError(f"{option} in the YAML file: expected one value, {found}.")
+            if action.nargs != "+" and action.type is str:
+                return value
+        elif action.nargs == "+":
+            raise ValueError(f"{option} in the YAML file: expected a list, {found}. Put it into brackets: [{value}].")
+        if is_flag:
+            if not isinstance(value, bool):
+                raise ValueError(f"{option} in the YAML file: expected true or false, {found}.")
+            return value
+        # Where the command line has commas instead of several words, a list has them, too.
+        texts = value if action.nargs == "+" else [",".join(map(str, value)) if isinstance(value, list) else value]
+        try:
+            values = [self._get_value(action, str(text)) for text in texts]
+            for each in values:
+                self._check_value(action, each)
+        except argparse.ArgumentError as error:
+            raise ValueError(f"{option} in the YAML file: {error.message}.") from error
+        return values if action.nargs == "+" else values[0]
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -119,9 +212,4 @@ def find_config(name: str) -> Path:
     raise FileNotFoundError(f"--config {name} is neither a file nor one of the shipped ones: {', '.join(shipped)}.")
 
 
-def comma_separated(text: str) -> list[str]:
-    """`"a, b"` to `["a", "b"]`."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-__all__ = ["CONFIGS", "CommandParser", "comma_separated", "find_config"]
+__all__ = ["CONFIGS", "CommandParser", "PlainParser", "find_config"]

@@ -8,15 +8,21 @@ folder is an error. Log in with `hf auth login` first.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import option_types
+
 
 @dataclass
 class PushArguments:
     """What [`~nora15_hf.hub.push_folder`] needs."""
 
     folder: Path = field(
-        metadata={"positional": True, "help": "policy, world model, adapter, preference dataset or demonstrations"}
+        metadata={
+            "positional": True,
+            "parse": option_types.existing_folder,
+            "help": "policy, world model, adapter, preference dataset or demonstrations",
+        }
     )
-    repo: str = field(metadata={"positional": True, "help": "Hub id; made if missing"})
+    repo: str = field(metadata={"positional": True, "parse": option_types.hub_id, "help": "Hub id; made if missing"})
     private: bool | None = field(default=None, metadata={"flag": True, "help": "make a new repo private"})
     revision: str | None = field(default=None, metadata={"help": "branch, made from main if missing (default: main)"})
     message: str | None = field(default=None, metadata={"help": "title of the commit"})

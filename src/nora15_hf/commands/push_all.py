@@ -11,8 +11,8 @@ Log in with `hf auth login` first. Called again after an interruption it continu
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .execution import execute
-from .parser import CommandParser
+from . import option_types
+from .execution import run_script
 
 __all__ = ["ARGUMENTS", "PushAllArguments", "main", "run"]
 
@@ -21,8 +21,10 @@ __all__ = ["ARGUMENTS", "PushAllArguments", "main", "run"]
 class PushAllArguments:
     """What goes where."""
 
-    folder: str = field(metadata={"help": "Folder that holds one folder per artefact."})
-    namespace: str = field(metadata={"help": "User or organisation on the Hub."})
+    folder: Path = field(
+        metadata={"parse": option_types.existing_folder, "help": "Folder that holds one folder per artefact."}
+    )
+    namespace: str = field(metadata={"parse": option_types.namespace, "help": "User or organisation on the Hub."})
     private: bool = field(default=False, metadata={"help": "Make new repos private."})
     with_code: bool = field(
         default=False, metadata={"help": "Add the code of policies and world models, for users without this package."}
@@ -52,7 +54,7 @@ def artefact_folders(folder: Path) -> list[Path]:
 def run(options: PushAllArguments) -> None:
     from ..hub import plan_push, push_folder
 
-    for folder in artefact_folders(Path(options.folder)):
+    for folder in artefact_folders(options.folder):
         repo_id = f"{options.namespace}/{folder.name}"
         with_code = options.with_code and (folder / "config.json").is_file()
         plan = plan_push(folder, repo_id, with_code=with_code)
@@ -63,7 +65,7 @@ def run(options: PushAllArguments) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    run_script(ARGUMENTS, run, __doc__, arguments)
 
 
 if __name__ == "__main__":

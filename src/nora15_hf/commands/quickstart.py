@@ -11,7 +11,8 @@ from pathlib import Path
 from ..quickstart.config import QuickstartConfig
 from ..runtime.thread_arguments import ThreadArguments
 from ..simulation.environment_table import ENVIRONMENTS
-from .parser import comma_separated
+from . import option_types
+from .library_defaults import library_choices
 
 DEFAULTS = QuickstartConfig()
 
@@ -20,7 +21,9 @@ DEFAULTS = QuickstartConfig()
 class QuickstartArguments:
     """Where a quickstart writes, and what differs from [`QuickstartConfig`] or its `smoke`."""
 
-    output: Path = field(metadata={"help": "folder for models, datasets and report"})
+    output: Path = field(
+        metadata={"parse": option_types.output_folder, "help": "folder for models, datasets and report"}
+    )
     environment: str | None = field(
         default=None,
         metadata={
@@ -31,23 +34,32 @@ class QuickstartArguments:
     tasks: list[str] | None = field(
         default=None,
         metadata={
-            "parse": comma_separated,
+            "parse": option_types.comma_separated,
             "help": f"comma-separated tasks of the environment (default: {','.join(DEFAULTS.tasks)}); known: "
             + "; ".join(f"{name}: {', '.join(sorted(entry.tasks))}" for name, entry in ENVIRONMENTS.items()),
         },
     )
     episodes: int | None = field(
-        default=None, metadata={"help": f"demonstrations per task (default: {DEFAULTS.episodes})"}
+        default=None,
+        metadata={
+            "parse": option_types.positive,
+            "help": f"demonstrations per task (default: {DEFAULTS.episodes})",
+        },
     )
     evaluation_episodes: int | None = field(
         default=None,
-        metadata={"help": f"evaluation episodes per task and policy (default: {DEFAULTS.evaluation_episodes})"},
+        metadata={
+            "parse": option_types.positive,
+            "help": f"evaluation episodes per task and policy (default: {DEFAULTS.evaluation_episodes})",
+        },
     )
-    seed: int | None = field(default=None, metadata={"help": f"random seed (default: {DEFAULTS.seed})"})
+    seed: int | None = field(
+        default=None, metadata={"parse": option_types.seed, "help": f"random seed (default: {DEFAULTS.seed})"}
+    )
     renderer: str | None = field(
         default=None,
         metadata={
-            "choices": ["auto", "raycast", "osmesa", "egl"],
+            "choices": library_choices("simulation/metaworld/renderers.py", "RENDERERS"),
             "help": "how cameras are drawn: raycast needs no library and looks alike on every machine, auto takes OpenGL "
             f"where it works (default: {DEFAULTS.renderer})",
         },

@@ -26,18 +26,24 @@ from ..trainers import (
     load_policy_for,
     tiny_policy_for,
 )
+from . import option_types
 from .adapter_arguments import AdapterArguments
-from .execution import execute
-from .parser import CommandParser
+from .execution import run_script
+from .feature_arguments import FeatureArguments
 
 __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
 
 
 @dataclass
-class SFTArguments(AdapterArguments):
+class SFTArguments(AdapterArguments, FeatureArguments):
     """What the command needs besides `Nora15SFTConfig`."""
 
-    datasets: list[str] = field(metadata={"help": "Folders or Hub ids of LeRobot datasets; several are mixed."})
+    datasets: list[str] = field(
+        metadata={
+            "each": option_types.folder_or_hub_id,
+            "help": "Folders or Hub ids of LeRobot datasets; several are mixed, and have features of the same names.",
+        }
+    )
     dataset_revisions: list[str] | None = field(
         default=None, metadata={"help": "Branch, tag or commit of each dataset."}
     )
@@ -45,29 +51,49 @@ class SFTArguments(AdapterArguments):
         default=None, metadata={"help": "Name of each one's statistics; default: the last part of its own name."}
     )
     dataset_weights: list[float] | None = field(
-        default=None, metadata={"help": "Share of each dataset in the samples; default: its number of frames."}
+        default=None,
+        metadata={
+            "each": option_types.positive_number,
+            "help": "Share of each dataset in the samples; default: its number of frames.",
+        },
     )
     stream: bool = field(
         default=False, metadata={"help": "Read training data file by file, and hold no decoded image in memory."}
     )
-    image_keys: list[str] | None = field(default=None, metadata={"help": "Cameras, in order; default: all."})
     cache_images: bool = field(default=False, metadata={"help": "Keep decoded images in memory."})
     validation_fraction: float | None = field(
-        default=None, metadata={"help": "Share of the episodes that are held out for evaluation."}
+        default=None,
+        metadata={"parse": option_types.share, "help": "Share of the episodes that are held out for evaluation."},
     )
     policy: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id to start from; default: a tiny policy with random weights."}
+        default=None,
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "Folder or Hub id to start from; default: a tiny policy with random weights.",
+        },
     )
     policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
     chunk_size: int = field(
         default=inspect.signature(LeRobotDataset).parameters["chunk_size"].default,
-        metadata={"help": "Actions per chunk; must be the policy's own where one is given."},
+        metadata={
+            "parse": option_types.positive,
+            "help": "Actions per chunk; must be the policy's own where one is given.",
+        },
     )
     image_size: int = field(
         default=inspect.signature(tiny_policy_for).parameters["image_size"].default,
-        metadata={"help": "Image side of the tiny policy."},
+        metadata={"parse": option_types.positive, "help": "Image side of the tiny policy."},
     )
     state_input: bool = field(default=False, metadata={"help": "Let the policy read the robot's state."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.datasets:
+            raise ValueError("datasets is empty: name at least one.")
+        for name in ("dataset_revisions", "dataset_keys", "dataset_weights"):
+            values, count = getattr(self, name), len(self.datasets)
+            if values is not None and len(values) != count:
+                raise ValueError(f"{name}: {len(values)} values for {count} datasets; give one for each, or none.")
 
 
 ARGUMENTS = (SFTArguments, Nora15SFTConfig, ThreadArguments)
@@ -75,18 +101,17 @@ ARGUMENTS = (SFTArguments, Nora15SFTConfig, ThreadArguments)
 
 def per_dataset(options: SFTArguments) -> list[dict]:
     """The arguments of each dataset."""
-    count = len(options.datasets)
-    each = {
-        "revision": options.dataset_revisions or [None] * count,
-        "dataset_key": options.dataset_keys or [None] * count,
-    }
-    for name, values in each.items():
-        if len(values) != count:
-            raise ValueError(f"{len(values)} values of dataset {name} for {count} datasets; give one each, or none.")
-    common = {"image_keys": options.image_keys, "chunk_size": options.chunk_size}
+    none = [None] * len(options.datasets)
+    members = zip(options.datasets, options.dataset_revisions or none, options.dataset_keys or none, strict=True)
     return [
-        {"root_or_repo": root, **common, **{name: values[i] for name, values in each.items()}}
-        for i, root in enumerate(options.datasets)
+        {
+            "root_or_repo": root,
+            "revision": revision,
+            "dataset_key": key,
+            "chunk_size": options.chunk_size,
+            **options.features(),
+        }
+        for root, revision, key in members
     ]
 
 
@@ -151,7 +176,7 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    run_script(ARGUMENTS, run, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -4,40 +4,39 @@ Computes exact quantiles, means and ranges from the dataset's rows, without its 
 layout of a processor's norm_stats.json.
 """
 
-import argparse
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import option_types
+from .feature_arguments import VectorFeatureArguments
 from .library_defaults import library_defaults
 
 DEFAULTS = library_defaults("data/statistics_table.py", "dataset_statistics")
 
 
-def _flags(text: str) -> list[bool]:
-    flags = [part.strip() for part in text.split(",")]
-    if set(flags) - {"0", "1"}:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of 0 and 1, for example 1,1,1,0")
-    return [flag == "1" for flag in flags]
-
-
 @dataclass
-class StatsArguments:
+class StatsArguments(VectorFeatureArguments):
     """What [`~nora15_hf.data.statistics_table.dataset_statistics`] needs, whose arguments have the same names."""
 
-    dataset: str = field(metadata={"positional": True, "help": "LeRobot dataset: Hub id or folder"})
-    output: Path | None = field(default=None, metadata={"metavar": "FILE", "help": "JSON file to write"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the dataset's repo"})
-    action_key: str | None = field(default=None, metadata={"help": "feature that holds the action (default: action)"})
-    state_key: str | None = field(
-        default=None, metadata={"help": "feature that holds the state (default: observation.state)"}
+    dataset: str = field(
+        metadata={
+            "positional": True,
+            "parse": option_types.folder_or_hub_id,
+            "help": "LeRobot dataset: Hub id or folder",
+        }
     )
+    output: Path | None = field(
+        default=None,
+        metadata={"parse": option_types.output_file, "metavar": "FILE", "help": "JSON file to write"},
+    )
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the dataset's repo"})
     dataset_key: str | None = field(
         default=None, metadata={"help": "key in the file (default: last part of the dataset's name)"}
     )
     action_mask: list[bool] | None = field(
         default=None,
         metadata={
-            "parse": _flags,
+            "parse": option_types.flags,
             "metavar": "FLAGS",
             "help": "1 for normalised dimensions, 0 for others: 1,1,1,0",
         },
@@ -45,7 +44,7 @@ class StatsArguments:
     delta_mask: list[bool] | None = field(
         default=None,
         metadata={
-            "parse": _flags,
+            "parse": option_types.flags,
             "metavar": "FLAGS",
             "help": "1 where actions are trained as differences from the state",
         },
@@ -53,23 +52,32 @@ class StatsArguments:
     angle_mask: list[bool] | None = field(
         default=None,
         metadata={
-            "parse": _flags,
+            "parse": option_types.flags,
             "metavar": "FLAGS",
             "help": "1 where such a difference is one of angles in radians",
         },
     )
-    chunk_size: int = field(default=DEFAULTS["chunk_size"], metadata={"help": "actions per chunk, for differences"})
+    chunk_size: int = field(
+        default=DEFAULTS["chunk_size"],
+        metadata={"parse": option_types.positive, "help": "actions per chunk, for differences"},
+    )
     range_floor: float | None = field(
         default=None,
         metadata={
+            "parse": option_types.positive_number,
             "metavar": "X",
             "help": "least range of a normalised dimension, in the dataset's units, for those that hardly vary",
         },
     )
     sample_episodes: int | None = field(
-        default=None, metadata={"metavar": "N", "help": "use only N episodes, drawn at random"}
+        default=None,
+        metadata={
+            "parse": option_types.positive,
+            "metavar": "N",
+            "help": "use only N episodes, drawn at random",
+        },
     )
-    seed: int = field(default=DEFAULTS["seed"], metadata={"help": "of that draw"})
+    seed: int = field(default=DEFAULTS["seed"], metadata={"parse": option_types.seed, "help": "of that draw"})
     skip_bad_episodes: bool = field(
         default=DEFAULTS["skip_bad_episodes"],
         metadata={"flag": True, "help": "leave out and count inconsistent episodes instead of stopping"},
@@ -82,8 +90,13 @@ ARGUMENTS = (StatsArguments,)
 def run(options: StatsArguments) -> None:
     from ..data.statistics_table import dataset_statistics
 
-    settings = {name: value for name, value in asdict(options).items() if name != "state_key" or value is not None}
-    print(dataset_statistics(settings.pop("dataset"), settings.pop("output"), **settings))
+    others = {"dataset", "output", "action_key", "state_key"}
+    settings = {name: value for name, value in vars(options).items() if name not in others}
+    table = dataset_statistics(options.dataset, **settings, **options.features())
+    print(table)
+    if options.output is not None:
+        table.save(options.output)
+        print(f"\nwritten to {options.output}")
 
 
 __all__ = ["ARGUMENTS", "StatsArguments", "run"]

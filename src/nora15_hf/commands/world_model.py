@@ -18,9 +18,11 @@ import torch
 from transformers import TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
+from ..actions.normalization import NormalizationMode
 from ..clips import ClipConventions, EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
+from ..quickstart.config import QuickstartConfig
 from ..repo_files.written_whole import written_whole
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
@@ -31,53 +33,73 @@ from ..trainers import (
 )
 from ..trainers.resume import find_checkpoint, is_finished
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, tiny_world_model
-from .execution import execute
-from .parser import CommandParser
+from . import option_types
+from .execution import run_script
+from .feature_arguments import FeatureArguments
 
 __all__ = ["ARGUMENTS", "WorldModelArguments", "main", "run"]
 
 CLIPS = inspect.signature(EpisodeClips).parameters
+QUICKSTART = QuickstartConfig()
 
 
 @dataclass
-class WorldModelArguments:
+class WorldModelArguments(FeatureArguments):
     """What the command needs besides `WorldModelTrainingConfig`."""
 
-    dataset: str = field(metadata={"help": "Folder or repo of a LeRobot dataset."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that repo."})
-    image_key: str | None = field(default=None, metadata={"help": "Camera; needed when the dataset has several."})
-    action_key: str = field(
-        default="action", metadata={"help": "Column of what moved the robot, which a demonstrator's label may not be."}
+    dataset: str = field(
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "Folder or repo of a LeRobot dataset. A world model has one camera, and its actions are what moved the "
+            "robot, which a demonstrator's label may not be: see --image-keys and --action-key.",
+        }
     )
-    state_key: str | None = field(default=None, metadata={"help": "Column of the poses, for a metric model."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that repo."})
     model: str | None = field(
-        default=None, metadata={"help": "Folder or repo of a world model; by default a tiny one from random weights."}
+        default=None,
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "Folder or repo of a world model; by default a tiny one from random weights.",
+        },
     )
     policy: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or repo of the policy whose statistics normalise actions; by default the dataset's."
+            "parse": option_types.folder_or_hub_id,
+            "help": "Folder or repo of the policy whose statistics normalise actions; by default the dataset's.",
         },
     )
     policy_dataset_key: str | None = field(default=None, metadata={"help": "Which of the policy's statistics."})
-    normalization_mode: str = field(
-        default="q01_q99",
-        metadata={"help": "Without a policy.", "choices": ["q01_q99", "min_max", "mean_std"]},
+    normalization_mode: NormalizationMode = field(default="q01_q99", metadata={"help": "Without a policy."})
+    validation_share: float = field(
+        default=0.1, metadata={"parse": option_types.share, "help": "Share of the episodes that is held out."}
     )
-    validation_share: float = field(default=0.1, metadata={"help": "Share of the episodes that is held out."})
-    split_seed: int = field(default=0, metadata={"help": "Which episodes are held out."})
-    num_frames: int = field(default=CLIPS["num_frames"].default, metadata={"help": "Frames per clip."})
+    split_seed: int = field(default=0, metadata={"parse": option_types.seed, "help": "Which episodes are held out."})
+    num_frames: int = field(
+        default=CLIPS["num_frames"].default,
+        metadata={"parse": option_types.positive, "help": "Frames per clip, at least two."},
+    )
     stride: int = field(
-        default=CLIPS["stride"].default, metadata={"help": "Frames between the starts of neighbouring clips."}
+        default=CLIPS["stride"].default,
+        metadata={"parse": option_types.positive, "help": "Frames between the starts of neighbouring clips."},
     )
     cache_images: bool = field(default=False, metadata={"help": "Keep decoded frames in memory."})
     image_size: int = field(
         default=inspect.signature(tiny_world_model).parameters["image_size"].default,
-        metadata={"help": "Of the tiny model, a multiple of 14."},
+        metadata={"parse": option_types.positive, "help": "Of the tiny model, a multiple of 14."},
     )
-    encoder_steps: int = field(default=300, metadata={"help": "Steps that train the tiny model's encoder first."})
-    encoder_batch_size: int = field(default=16, metadata={"help": "Clips per such step and process."})
-    encoder_learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate of these steps."})
+    encoder_steps: int = field(
+        default=QUICKSTART.encoder_steps,
+        metadata={"parse": option_types.positive, "help": "Steps that train the tiny model's encoder first."},
+    )
+    encoder_batch_size: int = field(
+        default=QUICKSTART.encoder_batch_size,
+        metadata={"parse": option_types.positive, "help": "Clips per such step and process."},
+    )
+    encoder_learning_rate: float = field(
+        default=QUICKSTART.encoder_learning_rate,
+        metadata={"parse": option_types.positive_number, "help": "Peak learning rate of these steps."},
+    )
 
 
 ARGUMENTS = (WorldModelArguments, WorldModelTrainingConfig, ThreadArguments)
@@ -87,10 +109,8 @@ def open_dataset(options: WorldModelArguments) -> LeRobotDataset:
     return LeRobotDataset(
         options.dataset,
         revision=options.revision,
-        image_keys=None if options.image_key is None else [options.image_key],
-        action_key=options.action_key,
-        state_key=options.state_key,
         cache_images=options.cache_images,
+        **options.features(),
     )
 
 
@@ -188,7 +208,7 @@ def run(options: WorldModelArguments, config: WorldModelTrainingConfig) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    execute(run, CommandParser(ARGUMENTS, description=__doc__).parse(arguments))
+    run_script(ARGUMENTS, run, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """Statistics of a dataset as a table to read and as the file a processor takes: what `nora15 stats` does."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,32 @@ from .statistics import compute_statistics
 COLUMNS = ("min", "q01", "mean", "std", "q99", "max")
 
 
+@dataclass(frozen=True)
+class StatisticsTable:
+    """
+    Statistics of a dataset; `str(table)` is what `nora15 stats` prints.
+
+    Attributes:
+        text (`str`): What was counted, and a table per feature.
+        dataset_key (`str`): The dataset's.
+        statistics (`dict[str, ActionStatistics]`): Of `"action"` and, if the dataset has one, `"state"`.
+    """
+
+    text: str
+    dataset_key: str
+    statistics: dict[str, ActionStatistics]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def save(self, file: str | Path) -> None:
+        """Writes them in the layout of the processor's `norm_stats.json`; read it with `load_norm_stats`."""
+        by_key = {name: {self.dataset_key: each} for name, each in self.statistics.items()}
+        save_norm_stats(file, by_key["action"], by_key.get("state"))
+
+
 def dataset_statistics(
     root_or_repo: str | Path,
-    output: str | Path | None = None,
     *,
     revision: str | None = None,
     token: str | None = None,
@@ -33,13 +57,11 @@ def dataset_statistics(
     sample_episodes: int | None = None,
     seed: int = 0,
     skip_bad_episodes: bool = False,
-) -> str:
+) -> StatisticsTable:
     """Compute the statistics of a LeRobot dataset, exactly and without its images.
 
     Args:
         root_or_repo (`str` or `Path`): Local folder, or repo id of a dataset on the Hub. Videos are not fetched.
-        output (`str` or `Path`, *optional*):
-            JSON file to write, in the layout of the processor's `norm_stats.json`; read it with `load_norm_stats`.
         revision, token, action_key, state_key, dataset_key, skip_bad_episodes: As for [`LeRobotDataset`].
         chunk_size (`int`, defaults to 5): Actions per chunk; matters with `delta_mask` only.
         action_mask, delta_mask, angle_mask (`Sequence[bool]`, *optional*), range_floor (`float`, *optional*):
@@ -48,8 +70,8 @@ def dataset_statistics(
         seed (`int`, defaults to 0): Of that draw.
 
     Returns:
-        `str`: What was counted, and a table per feature, followed by the dimensions that normalisation by the quantiles would
-        not suit, with what to choose for them.
+        [`StatisticsTable`], which ends with the dimensions that normalisation by the quantiles would not suit, and with what to
+        choose for them.
 
     Raises:
         FileNotFoundError, ValueError: As for [`LeRobotDataset`] and [`compute_statistics`]; a sample larger than the
@@ -90,11 +112,7 @@ def dataset_statistics(
     if "state" in statistics:
         rows = f"{dataset.state_key} ({statistics['state'].count} rows)"
         lines += ["", rows, _table(statistics["state"], dataset.state_names)]
-    if output is not None:
-        states = {dataset.dataset_key: statistics["state"]} if "state" in statistics else None
-        save_norm_stats(output, {dataset.dataset_key: statistics["action"]}, states)
-        lines += ["", f"written to {output}"]
-    return "\n".join(lines)
+    return StatisticsTable("\n".join(lines), dataset.dataset_key, statistics)
 
 
 def _table(statistics: ActionStatistics, names: list[str] | None) -> str:
@@ -115,4 +133,4 @@ def _table(statistics: ActionStatistics, names: list[str] | None) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["dataset_statistics"]
+__all__ = ["StatisticsTable", "dataset_statistics"]

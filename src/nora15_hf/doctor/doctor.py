@@ -2,7 +2,6 @@
 """Examines a policy's repo, if wanted against the dataset it is to work with."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from ..actions.normalization import select_dataset_key
 from ..control import InvalidChunkError, Nora15ControlPolicy
 from ..data import LeRobotDataset, compute_statistics
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from ..runtime.device import usable_device
 from .behaviour_checks import check_ablation, check_actions, check_latency
 from .checkpoint_checks import check_conventions, check_statistics, check_versions, check_weights
 from .report import DoctorReport, Finding, Section
@@ -24,12 +24,12 @@ def examine_policy(
     *,
     device: str | torch.device | None = None,
     dataset_key: str | None = None,
-    image_keys: Sequence[str] | None = None,
     samples: int = 16,
     num_steps: int | None = None,
     seed: int = 0,
     revision: str | None = None,
     token: str | None = None,
+    **features,
 ) -> DoctorReport:
     """
     Loads a policy and reports what a user should know before it moves a robot.
@@ -41,12 +41,12 @@ def examine_policy(
             policy is tried on. Without it made-up pictures are used, which say nothing about the quality of the actions.
         device (`str` or `torch.device`, *optional*): Default: CUDA where there is a GPU, otherwise the CPU.
         dataset_key (`str`, *optional*): Of the checkpoint's statistics; may be omitted when there is only one.
-        image_keys (`list[str]`, *optional*): Cameras of the dataset, in the order of training; default: all.
         samples (`int`, *optional*, defaults to 16): Observations to try.
         num_steps (`int`, *optional*): Solver steps; the model's default otherwise.
         seed (`int`, *optional*, defaults to 0): Of noise and made-up pictures.
         revision (`str`, *optional*): Of the policy's repo.
         token (`str`, *optional*): Hub token for private repos.
+        features: `image_keys` (cameras in the order of training), `action_key` and `state_key` of [`LeRobotDataset`].
 
     Returns:
         [`DoctorReport`]: A policy or dataset that does not load is an error in it, not an exception.
@@ -57,12 +57,7 @@ def examine_policy(
     """
     if samples < 1:
         raise ValueError(f"samples={samples} must be at least 1.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.empty(0, device=device).device
-    # Builds of PyTorch without CUDA raise the latter.
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={device!r} cannot be used here ({error}). Use 'cpu', or leave it out.") from error
+    device = usable_device(device)
     report = DoctorReport(str(repo), None if dataset is None else str(dataset))
     report.sections["versions"] = check_versions(device)
 
@@ -90,9 +85,8 @@ def examine_policy(
     if dataset is not None:
         try:
             recorded = LeRobotDataset(
-                dataset, token=token, chunk_size=processor.chunk_size, cache_images=False,
-                image_keys=None if image_keys is None else list(image_keys),
-            )  # fmt: skip
+                dataset, token=token, chunk_size=processor.chunk_size, cache_images=False, **features
+            )
         except (OSError, ValueError) as error:
             report.findings.append(
                 Finding("error", "dataset", f"{dataset} cannot be read. {type(error).__name__}: {error}")
@@ -100,7 +94,10 @@ def examine_policy(
     if recorded is not None and not recorded.image_keys:
         report.findings.append(Finding("error", "dataset", f"{dataset} has no camera, and the policy needs an image."))
     add("conventions", check_conventions(model, processor, key, recorded))
-    add("statistics", check_statistics(processor, key, recorded))
+    try:
+        add("statistics", check_statistics(processor, key, recorded))
+    except ValueError as error:
+        report.findings.append(Finding("error", "statistics", f"{dataset} cannot be compared. {error}"))
     if report.errors:
         # Actions of a policy that is damaged, or beside a dataset of other actions, would say nothing.
         return report

@@ -1,13 +1,13 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What the doctor found, as data and as text."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..cards.card_settings import setting_text
+from ..repo_files.json_files import write_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class DoctorReport:
 
     def write_json(self, path: str | Path) -> None:
         """Writes everything to a JSON file."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, asdict(self))
 
 
 def _table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:

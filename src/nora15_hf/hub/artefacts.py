@@ -5,10 +5,9 @@ from enum import Enum
 from pathlib import Path
 
 from ..data.lerobot_layout import INFO_PATH
-from ..nora15.configuration_nora15 import Nora15Config
 from ..preferences.preference_record import PROVENANCE_FILE
+from ..repo_files.checkpoint import MODEL_TYPES
 from ..repo_files.json_files import read_json
-from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 
 __all__ = ["Artefact", "find_artefact"]
 
@@ -51,17 +50,16 @@ def find_artefact(folder: str | Path) -> Artefact:
         return Artefact.PREFERENCES
     if (folder / "adapter_config.json").is_file():
         return Artefact.ADAPTER
-    model_types = {Nora15Config.model_type: Artefact.POLICY, VJEPA2ACConfig.model_type: Artefact.WORLD_MODEL}
     if (folder / "config.json").is_file():
         model_type = read_json(folder / "config.json").get("model_type")
-        if model_type in model_types:
-            return model_types[model_type]
+        if model_type in MODEL_TYPES:
+            return Artefact(MODEL_TYPES[model_type])
     elif (folder / "processor_config.json").is_file():
         settings = read_json(folder / "processor_config.json")
         return Artefact.ACTION_CODEC if "min_token" in settings else Artefact.PROCESSOR
     elif (folder / "scheduler_config.json").is_file():
         return Artefact.SCHEDULER
     raise ValueError(
-        f"`folder` {str(folder)!r} holds no artefact of this package. Expected config.json of a {' or '.join(model_types)} "
+        f"`folder` {str(folder)!r} holds no artefact of this package. Expected config.json of a {' or '.join(MODEL_TYPES)} "
         f"model, adapter_config.json, processor_config.json, scheduler_config.json, {INFO_PATH} or {PROVENANCE_FILE}."
     )

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import get_token
 
+from ..cards.card_info import check_repo_id
 from ..repo_files.json_files import read_json
 from .artefacts import Artefact, find_artefact
 from .custom_code import custom_code_files
@@ -17,7 +18,7 @@ __all__ = ["PushPlan", "plan_push"]
 # What loading reads, and what people look at. A pickle can run any code when it is opened, so that none is published.
 _SUFFIXES = {
     ".safetensors", ".json", ".jsonl", ".parquet", ".mp4",
-    ".md", ".txt", ".jinja", ".yaml", ".yml", ".csv", ".py", ".png", ".jpg", ".svg", ".gif",
+    ".md", ".txt", ".jinja", ".yaml", ".yml", ".csv", ".py", ".png", ".jpg", ".jpeg", ".svg", ".gif",
 }  # fmt: skip
 _NAMES = {"LICENSE", "NOTICE"}
 _TEXT_SUFFIXES = {".json", ".jsonl", ".md", ".txt", ".jinja", ".yaml", ".yml", ".csv", ".py", ".svg"}
@@ -82,9 +83,10 @@ def plan_push(folder: str | Path, repo_id: str, *, with_code: bool = False) -> P
 
     Raises:
         NotADirectoryError: `folder` is no folder.
-        ValueError: It holds no artefact, a file of a kind that is not published (a pickle), a link that leads out of
+        ValueError: `repo_id` is no Hub id, or `folder` holds no artefact, a file of a kind that is not published (a pickle), a link that leads out of
             it, an access token, or an index that names other shards than there are.
     """
+    check_repo_id("repo_id", repo_id)
     folder = Path(folder)
     artefact = find_artefact(folder)
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -101,19 +103,20 @@ def _refuse_unsafe_files(folder: Path, files: dict[str, Path]) -> None:
     unknown = [
         path
         for path in files
-        if PurePosixPath(path).suffix not in _SUFFIXES and PurePosixPath(path).name not in _NAMES
+        if PurePosixPath(path).suffix.lower() not in _SUFFIXES and PurePosixPath(path).name not in _NAMES
     ]
     if unknown:
         raise ValueError(
-            f"{folder} holds {unknown[:5]}, {len(unknown)} file(s) of a kind that is not published. Weights belong into "
-            "safetensors: a pickle (.bin, .pt, .pth, .pkl) can run any code when it is opened. Save the model with "
-            "save_pretrained in an empty folder, or move the files away."
+            f"{folder} holds {unknown[:5]}, {len(unknown)} file(s) of a kind that is not published. Published are "
+            f"{', '.join(sorted(_SUFFIXES))}: rename or convert the files, or move them away. Weights belong into safetensors: "
+            "a pickle (.bin, .pt, .pth, .pkl) can run any code when it is opened; save the model with save_pretrained in an "
+            "empty folder."
         )
     root = folder.resolve()
     for path, source in files.items():
         if not source.resolve().is_relative_to(root):
             raise ValueError(f"{source} is a link that leads out of {folder}: put the file itself there.")
-        if PurePosixPath(path).suffix in _TEXT_SUFFIXES:
+        if PurePosixPath(path).suffix.lower() in _TEXT_SUFFIXES:
             _refuse_token(source)
 
 

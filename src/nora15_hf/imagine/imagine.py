@@ -14,6 +14,7 @@ from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
 from ..embodiment.junctions import IMAGINATION, STATE_ITEMS, check_junction
 from ..repo_files.fingerprint import artefact_name
+from ..runtime.device import usable_device
 from ..trainers.world_model.world_model_metrics import action_sensitivity
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .film_strip import film_strips
@@ -39,6 +40,7 @@ def imagine(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
+    **features,
 ) -> Imagination:
     """
     Lets a world model imagine episodes of a dataset and writes film strips, energy curves and a ranking table as PNG,
@@ -60,14 +62,18 @@ def imagine(
         seed (`int`, *optional*, defaults to 0): Of the draws of frames, other chunks and noise.
         device (`str`, *optional*): A GPU where there is one by default.
         progress (`bool`, *optional*, defaults to `True`): Show progress bars.
+        features: `image_keys`, `action_key` and `state_key` of a dataset that calls them otherwise than the model's.
 
     Raises:
         ValueError: A model without `clips.json`, episodes that the dataset does not hold or that are too short.
     """
-    if steps < 1 or num_strips < 1:
-        raise ValueError(f"`steps`={steps} and `num_strips`={num_strips} must be at least 1.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    conventions = ClipConventions.from_pretrained(model, revision=revision)
+    if min(steps, num_strips, num_cases, gallery_size, batch_size) < 1:
+        raise ValueError(
+            f"`steps`={steps}, `num_strips`={num_strips}, `num_cases`={num_cases}, `gallery_size`={gallery_size} and "
+            f"`batch_size`={batch_size} must each be at least 1."
+        )
+    device = usable_device(device)
+    conventions = ClipConventions.from_pretrained(model, revision=revision).renamed(**features)
     world_model = VJEPA2ACModel.from_pretrained(model, revision=revision).to(device).eval()
     processor = VJEPA2ACProcessor.from_pretrained(model, revision=revision)
 

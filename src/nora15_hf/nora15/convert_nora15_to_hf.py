@@ -28,7 +28,6 @@ from .released_checkpoint import (
     TIED_HEAD,
     check_tensors,
     has_expert,
-    is_native,
     native_name,
     released_config,
 )
@@ -138,8 +137,7 @@ def convert_nora15_to_hf(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists and is not an empty folder: choose another output or remove it first.")
     checkpoint = Checkpoint(source, hub_options)
-    if is_native(checkpoint):
-        raise ValueError(f"{source!r} is a native repo already: AutoModel.from_pretrained loads it as it is.")
+    checkpoint.refuse_native()
     stored = checkpoint.tensors
     _check_expert_request(source, has_expert(stored), init_expert)
     # A copy: chunk length and dtype are about to be set, and the caller may go on using his.
@@ -160,7 +158,6 @@ def convert_nora15_to_hf(
         action_dim=config.action_dim,
         embodiments=released_embodiments(norm_stats),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(output) as folder:
         folder.mkdir()
         processor.save_pretrained(folder)

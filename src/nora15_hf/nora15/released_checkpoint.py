@@ -8,7 +8,7 @@
 import re
 from collections.abc import Mapping
 
-from ..repo_files.checkpoint import Checkpoint
+from ..repo_files.checkpoint import MODEL_TYPES, Checkpoint
 from ..repo_files.stored_tensors import StoredTensor
 from .configuration_nora15 import Nora15Config
 
@@ -47,8 +47,16 @@ _DEPTHS = {
 
 
 def is_native(checkpoint: Checkpoint) -> bool:
-    """Whether this package wrote the checkpoint: its `config.json` names the model type."""
-    return checkpoint.settings.get("model_type") == Nora15Config.model_type
+    """
+    Whether this package wrote the checkpoint: its `config.json` names the model type.
+
+    Raises:
+        ValueError: It is another model of this package.
+    """
+    if checkpoint.settings.get("model_type") in MODEL_TYPES:
+        checkpoint.refuse_other_model(Nora15Config.model_type)
+        return True
+    return False
 
 
 def native_name(name: str) -> str:

@@ -79,6 +79,8 @@ class QuickstartConfig:
         for field in dataclasses.fields(self):
             if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed} must be between 0 and 2**32 - 1.")
 
     @classmethod
     def smoke(cls, **overrides) -> "QuickstartConfig":

@@ -85,10 +85,10 @@ def run_quickstart(
                 results[name] = runner.run(name, title, work, folders)
                 whole.update(ahead.get(name, 0))
     report = collect_report(output, config, command_line(config), results, runner.costs, spec)
+    print(summary_table(report, output))
     write_cards(output, config, report, results, spec)
     write_results(output / "results.json", report)
     write_report(output / "report.html", report)
-    print(summary_table(report, output))
     return report
 
 

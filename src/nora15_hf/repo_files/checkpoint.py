@@ -12,6 +12,9 @@ from transformers.utils import ADAPTER_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAF
 
 from .stored_tensors import StoredTensor, find_file, hub_options, read_header, read_weight_map, stored_settings
 
+MODEL_TYPES = {"nora15": "policy", "vjepa2_ac": "world model"}
+"""What a model of this package is called, by the `model_type` of its `config.json`."""
+
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -45,6 +48,29 @@ class Checkpoint:
     def settings(self) -> dict[str, Any]:
         """The content of `config.json`, empty when there is none; raises a `ValueError` when it is damaged."""
         return stored_settings(self.source, "config.json", **self.hub_options)
+
+    def refuse_other_model(self, model_type: str) -> None:
+        """
+        Raises:
+            ValueError: `config.json` names another model than one of this `model_type`.
+        """
+        found = self.settings.get("model_type", model_type)
+        if found != model_type:
+            kind = f"a {MODEL_TYPES[found]}" if found in MODEL_TYPES else f"a model of type {found!r}"
+            raise ValueError(f"{str(self.source)!r} holds {kind}, expected a {MODEL_TYPES[model_type]}.")
+
+    def refuse_native(self) -> None:
+        """
+        For conversions.
+
+        Raises:
+            ValueError: A model of this package, which needs none.
+        """
+        if self.settings.get("model_type") in MODEL_TYPES:
+            raise ValueError(
+                f"{str(self.source)!r} is a native repo already, that of a {MODEL_TYPES[self.settings['model_type']]}: "
+                "AutoModel.from_pretrained loads it as it is."
+            )
 
     @cached_property
     def weights(self) -> Path:
@@ -107,4 +133,4 @@ class Checkpoint:
         return tensors
 
 
-__all__ = ["Checkpoint"]
+__all__ = ["MODEL_TYPES", "Checkpoint"]

@@ -24,10 +24,12 @@ class StrictLoadingMixin:
 
         Raises:
             OSError: The repo has no safetensors files, or a download arrived damaged twice.
-            ValueError: The checkpoint's weights are not exactly the model's; the message lists the difference. Or there is
-                neither a checkpoint nor what replaces it.
+            ValueError: Another model or adapters, or weights that are not exactly the model's; the message lists the
+                difference. Or there is neither a checkpoint nor what replaces it.
         """
         checkpoint = Checkpoint.of_arguments(pretrained_model_name_or_path, kwargs)
+        if checkpoint.source is not None:
+            checkpoint.refuse_other_model(cls.config_class.model_type)
         model, info = cls._load_strictly(checkpoint, *args, **kwargs)
         return (model, info) if output_loading_info else model
 

@@ -11,8 +11,8 @@ from pathlib import Path
 @contextmanager
 def written_whole(path: str | os.PathLike, *, process: int = 0) -> Iterator[Path]:
     """
-    A path beside `path` to write a file or a folder to. It is renamed to `path` when the block ends, and removed when the
-    block fails; what a killed process left there is removed by the next one.
+    A path beside `path` to write a file or a folder to, in a folder that is made if it is missing. It is renamed to `path`
+    when the block ends, and removed when the block fails; what a killed process left there is removed by the next one.
 
     Args:
         path (`str` or `os.PathLike`): The file, which may exist and is then replaced, or the folder, absent or empty.
@@ -28,6 +28,7 @@ def written_whole(path: str | os.PathLike, *, process: int = 0) -> Iterator[Path
     path = Path(path)
     # Hidden and with a suffix of its own: neither a reader of the folder nor a push to the Hub takes it for a result.
     part = path.with_name(f".{path.name}.{process}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
     _remove(part)
     try:
         yield part

@@ -56,8 +56,19 @@ def tiny_policy_for(
         instructions (`list[str]`): Their words become single tokens.
         image_size (`int`, *optional*, defaults to 84), seed (`int`, *optional*, defaults to 0): See [`tiny_policy`].
         state_input (`bool`, *optional*, defaults to `False`): Whether the policy reads the dataset's state.
+
+    Raises:
+        ValueError: A member without an episode as long as a chunk.
     """
     members = dataset_members(dataset)
+    for member in members:
+        longest = member.episodes["length"].max()
+        if longest < member.chunk_size:
+            raise ValueError(
+                f"chunk_size={member.chunk_size} is longer than every episode of dataset {member.dataset_key!r}, of which the "
+                f"longest has {longest} frames: no chunk is complete, and the FAST codec has nothing to be fitted on. Choose a "
+                f"chunk_size of at most {longest}."
+            )
     statistics = {member.dataset_key: compute_statistics(member) for member in members}
     chunks = []
     for member in members:

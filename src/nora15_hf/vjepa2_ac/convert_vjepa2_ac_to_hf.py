@@ -111,6 +111,9 @@ def convert_vjepa2_ac_to_hf(
     source, output = Path(source), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists and is not an empty folder: choose another output or remove it first.")
+    if source.match("model*.safetensors"):
+        # The weights of a native repo, whose config.json lies beside them.
+        Checkpoint(source.parent).refuse_native()
     parts = read_released_world_model(source)
     if "encoder" in parts and encoder_source is not None:
         raise ValueError(
@@ -132,7 +135,6 @@ def convert_vjepa2_ac_to_hf(
         config = VJEPA2ACConfig(action_convention="metric" if "encoder" in parts else "normalized")
     tensors = _plan(source, encoder | {f"predictor.{name}": each for name, each in parts["predictor"].items()}, config)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(output) as folder:
         folder.mkdir()
         VJEPA2ACProcessor(size=config.encoder_config.crop_size).save_pretrained(folder)

@@ -18,7 +18,8 @@ from .raycast_renderer import RayCastRenderer
 
 logger = logging.getLogger(__name__)
 
-OPENGL_PLATFORMS = ("egl", "osmesa")
+RENDERERS = ("auto", "raycast", "egl", "osmesa")
+OPENGL_PLATFORMS = RENDERERS[2:]
 
 _OPENGL_TRIAL = """
 import numpy as np, mujoco, mujoco.{platform} as gl
@@ -76,7 +77,7 @@ def available_renderer(preference: str = "auto") -> str:
         logger.warning("OpenGL does not work on this machine; pictures are drawn by casting rays (renderer=raycast).")
         return "raycast"
     if preference not in OPENGL_PLATFORMS:
-        raise ValueError(f"Unknown renderer {preference!r}. Renderers: auto, raycast, {', '.join(OPENGL_PLATFORMS)}.")
+        raise ValueError(f"Unknown renderer {preference!r}. Renderers: {', '.join(RENDERERS)}.")
     if not _opengl_works(preference):
         raise OSError(
             f"OpenGL through {preference} does not work on this machine. Install its library "
