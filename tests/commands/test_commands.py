@@ -171,7 +171,8 @@ def test_the_installed_package_trains_in_two_processes(installed, tmp_path):
     assert {"model.safetensors", "config.json", "README.md", "checkpoint-1"} <= {
         path.name for path in (tmp_path / "run").iterdir()
     }
-    # The same settings as one process, in which the run has ended.
+    # The same batch of a step from one process, in which the run has ended.
+    flags += ["--gradient_accumulation_steps", "2"]
     done = run_installed(installed, tmp_path, "-m", "nora15_hf.commands", "sft", "--config", "sft_tiny", *flags)
     assert done.returncode == 0, done.stderr
     assert "This run is finished, see run." in done.stdout

@@ -22,6 +22,7 @@ from hypothesis.extra.numpy import arrays
 from helpers.paths import EXAMPLES
 from helpers.preference_demonstrations import write_demonstrations
 from helpers.reward_batches import batch_of
+from nora15_hf.clips import ClipConventions
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import (
@@ -348,6 +349,7 @@ def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, capsys
         part.save_pretrained(policy)
     for part in world_model:
         part.save_pretrained(tmp_path / "world-model")
+    ClipConventions.of_policy(LeRobotDataset(demonstrations), tiny[1]).save_pretrained(tmp_path / "world-model")
     build_options = ["--policy", policy, "--demonstrations", str(demonstrations), "--output", output]
     build_options += ["--world_model", str(tmp_path / "world-model"), "--num_states", "6", "--num_steps", "2"]
     build_options += ["--dataset_key", "default", "--gripper_weight", "0.5", "--states", "per_stage"]
