@@ -85,6 +85,12 @@ class SFTArguments(AdapterArguments, FeatureArguments):
         metadata={"parse": option_types.positive, "help": "Image side of the tiny policy."},
     )
     state_input: bool = field(default=False, metadata={"help": "Let the policy read the robot's state."})
+    strict: bool = field(
+        default=False,
+        metadata={
+            "help": "Refuse data whose ranges differ from the policy's statistics of their key, instead of warning."
+        },
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -161,6 +167,7 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
             state_input=options.state_input,
             quantization_config=options.quantization_config(config.bf16),
             revision=options.policy_revision,
+            strict=options.strict,
         )
     trainer = Nora15SFTTrainer(
         model=model,
