@@ -96,7 +96,13 @@ def test_saved_loaded_and_merged_adapters_give_the_same_actions(trained, base, d
     assert (expected - untrained).abs().max() > 1e-2
 
     adapted = PeftModel.from_pretrained(Nora15ForActionPrediction.from_pretrained(base), folder)
-    assert torch.equal(actions_of(adapted.get_base_model(), trainer.processing_class, dataset), expected)
+    saved, loaded = trainer.policy.state_dict(), adapted.get_base_model().state_dict()
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[name], loaded[name]) for name in saved)
+    # The hooks of checkpointing stay after training: modules with hooks are called, others may be read, which rounds otherwise.
+    torch.testing.assert_close(
+        actions_of(adapted.get_base_model(), trainer.processing_class, dataset), expected, atol=1e-6, rtol=0
+    )
 
     merged, processor = load_merged_policy(base, folder)
     torch.testing.assert_close(actions_of(merged, processor, dataset), expected, atol=1e-5, rtol=0)

@@ -315,9 +315,13 @@ def test_adapters(tiny, policy, processor, tmp_path, added_by_trainer):
     assert second["reference_distance"] > 0
     noise = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
     prompt = prompt_of(processor)
+    # Modules with adapters are called: to the bit, the same as those without where these are called, too.
+    base = copy.deepcopy(tiny[0])
+    base.use_inference_path = policy.use_inference_path = False
     with trainer.model.disable_adapter():
         before = trainer.model.eval().sample_actions(**prompt, noise=noise)
-    assert torch.equal(before, tiny[0].sample_actions(**prompt, noise=noise))
+    assert torch.equal(before, base.sample_actions(**prompt, noise=noise))
+    policy.use_inference_path = True
 
     trainer.save_model()
     after = trainer.model.eval().sample_actions(**prompt, noise=noise)

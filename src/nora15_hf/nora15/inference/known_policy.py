@@ -1,6 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The modules that this folder computes without calling them. Any other is called, and what is below it too."""
 
+from types import FunctionType
+
 from torch import nn
 from transformers.activations import SiLUActivation
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
@@ -109,7 +111,16 @@ def is_known_expert(policy: Nora15ForActionPrediction) -> bool:
 
 def _is_known_policy(policy: Nora15ForActionPrediction) -> bool:
     """Whether the methods are those whose work is done here."""
-    return type(policy) is Nora15ForActionPrediction and not vars(policy).keys() & {"run_backbone", "predict_velocity"}
+    kind = type(policy)
+    # transformers loads remote code as a subclass, with the same methods and `GenerationMixin`.
+    above = kind.__mro__[: kind.__mro__.index(Nora15ForActionPrediction)]
+    own = vars(Nora15ForActionPrediction)
+    changed = any(
+        isinstance(value, FunctionType | property | classmethod | staticmethod) and own.get(name) is not value
+        for subclass in above
+        for name, value in vars(subclass).items()
+    )
+    return not changed and not vars(policy).keys() & {"run_backbone", "predict_velocity"}
 
 
 def is_known_generator(policy: Nora15ForActionPrediction) -> bool:
