@@ -333,8 +333,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         return subset
 
     def _with_source(self, source: LeRobotSource) -> "LeRobotDataset":
-        arranged = copy.copy(self)
-        arranged._source = source
+        arranged = super()._with_source(source)
         arranged._cameras = {key: self._opened[key] for key in source.image_sizes}
         recorded = replace(
             self._table,

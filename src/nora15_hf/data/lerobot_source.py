@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """A LeRobot dataset with its features chosen: what map-style and streaming readers have in common."""
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -175,29 +176,24 @@ class LeRobotReader:
         item `"embodiment"` of the conventions, in the form of [`Embodiment.to_dict`] and in the recorded order.
         """
         source = self._source
-        told = dict(self.conventions.get(EMBODIMENT, {}))
-        roles = {name: camera.get("role") for name, camera in told.pop("cameras", {}).items()}
-        for kind, order, width in (
-            ("action", source.action_order, self.action_dim),
-            ("state", source.state_order, self.state_dim),
-        ):
-            for name in (f"{kind}_units", "delta_actions" if kind == "action" else f"{kind}_names"):
-                values = told.pop(name, None)
-                # What is told of another column of other width does not hold for this one.
-                if values is not None and len(values) == width and not name.endswith("_names"):
-                    told[name] = [values[number] for number in order] if order else values
-        if isinstance(self.conventions.get("gripper"), str):
-            told.setdefault("gripper", self.conventions["gripper"])
-        return replace(
-            Embodiment.from_dict(told, f"{EMBODIMENT!r} in the conventions of {self.dataset_key!r}"),
+        told = Embodiment.from_dict(
+            self.conventions.get(EMBODIMENT, {}), f"{EMBODIMENT!r} in the conventions of {self.dataset_key!r}"
+        )
+        described = told.cameras or {}
+        actions, states = (self.action_dim, source.action_order), (self.state_dim, source.state_order)
+        return Embodiment(
             cameras={
-                name: Camera(height=height, width=width, role=roles.get(name))
+                name: Camera(height=height, width=width, role=described[name].role if name in described else None)
                 for name, (height, width) in zip(self.camera_names, source.image_sizes.values(), strict=True)
             },
             action_dim=self.action_dim,
             action_names=self.action_names,
+            action_units=_in_order(told.action_units, *actions),
+            delta_actions=_in_order(told.delta_actions, *actions),
+            gripper=told.gripper or self.conventions.get("gripper"),
             state_dim=self.state_dim,
             state_names=self.state_names,
+            state_units=_in_order(told.state_units, *states),
             control_rate=self.fps,
             chunk_size=self.chunk_size,
         )
@@ -223,7 +219,9 @@ class LeRobotReader:
 
     def _with_source(self, source: LeRobotSource) -> Self:
         """A copy that gives out the same rows as another source says."""
-        raise NotImplementedError
+        arranged = copy.copy(self)
+        arranged._source = source
+        return arranged
 
     @property
     def info(self) -> dict:
@@ -302,6 +300,13 @@ def _dimension_names(
             "recorded order."
         )
     return tuple(given)
+
+
+def _in_order(told: tuple | None, width: int, order: tuple[int, ...] | None) -> tuple | None:
+    """What was told per recorded dimension, in the order of a source; not what was told of a column of another width."""
+    if told is None or len(told) != width:
+        return None
+    return told if order is None else tuple(told[number] for number in order)
 
 
 def _reordered(

@@ -11,7 +11,7 @@ import torch
 from .lerobot_dataset import LeRobotDataset
 from .lerobot_layout import DEFAULT_STATE_KEY
 from .lerobot_mixture import MixtureReader, arranged_members, normalized_weights
-from .lerobot_source import LeRobotReader, LeRobotSource, Sample, open_source, split_positions
+from .lerobot_source import LeRobotReader, Sample, open_source, split_positions
 
 # Files differ in length. With many shards the readers get about equal shares: none waits for another at the end of an
 # epoch, and with `repeat` all episodes are seen about equally often.
@@ -122,11 +122,6 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         train, validation = copy.copy(self), copy.copy(self)
         train._positions, validation._positions = split_positions(self._positions, validation_fraction, seed)
         return train, validation
-
-    def _with_source(self, source: LeRobotSource) -> "LeRobotStream":
-        arranged = copy.copy(self)
-        arranged._source = source
-        return arranged
 
     def __iter__(self) -> Iterator[Sample]:
         reader, readers = reader_number(self.rank, self.world_size)
