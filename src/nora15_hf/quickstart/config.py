@@ -11,7 +11,6 @@ from ..simulation.environment_table import find_environment
 
 DEFAULT_ENVIRONMENT = "metaworld"
 DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
-FIRST_EVALUATION_SEED = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,4 +119,4 @@ class QuickstartConfig:
         return digest([json.dumps(dataclasses.asdict(self), sort_keys=True).encode()])
 
 
-__all__ = ["DEFAULT_ENVIRONMENT", "DEFAULT_TASKS", "FIRST_EVALUATION_SEED", "QuickstartConfig"]
+__all__ = ["DEFAULT_ENVIRONMENT", "DEFAULT_TASKS", "QuickstartConfig"]

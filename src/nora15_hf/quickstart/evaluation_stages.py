@@ -11,8 +11,9 @@ from ..evaluation.demonstrations import record_demonstrations
 from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
 from ..evaluation.rollout import EpisodeResult
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from ..simulation.environment import FIRST_EVALUATION_SEED
 from ..simulation.simulation_pool import SimulationPool
-from .config import FIRST_EVALUATION_SEED, QuickstartConfig
+from .config import QuickstartConfig
 from .policy_stages import initial_policy, load_policy
 from .stage_runner import STATE_FOLDER
 

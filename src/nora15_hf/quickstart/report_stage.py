@@ -14,9 +14,9 @@ import numpy as np
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
 from ..runtime.cpu_threads import current_threads
-from ..simulation.environment import EnvironmentSpec
+from ..simulation.environment import FIRST_EVALUATION_SEED, EnvironmentSpec
 from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
-from .config import FIRST_EVALUATION_SEED, QuickstartConfig
+from .config import QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS, rollouts_file
 from .policy_stages import (
     demonstrated_states,

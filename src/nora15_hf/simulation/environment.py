@@ -11,6 +11,8 @@ import numpy as np
 from .hand_projection import HandProjection
 
 LISTED_NAMES = 20
+FIRST_EVALUATION_SEED = 10_000
+"""Training uses the seeds below it, evaluation those from there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Task:
         """Settings of the environment without which no policy can do the task; none unless a subclass knows some."""
         return {}
 
+    @property
+    def dataset_keys(self) -> tuple[str, ...]:
+        """
+        Names under which published policies keep the statistics of this task's data, the best first. Of a policy that has
+        several datasets, evaluation takes the first of these that it has; none unless a subclass knows some.
+        """
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentSpec:
@@ -71,6 +81,11 @@ class EnvironmentSpec:
         camera_roles (`Mapping[str, str]`, *optional*): camera name to where it is mounted, as `"external"` or `"wrist"`.
         control_rate (`int`): steps per second of simulated time.
         max_steps (`int`): steps of an episode at most.
+        initial_states (`int`, *optional*): official initial states of a task, where the benchmark has a fixed number. The
+            episode of seed `FIRST_EVALUATION_SEED + k` then begins in the k-th; evaluation runs so many episodes of a task
+            by default, and refuses more.
+        n_action_steps (`int`, *optional*): actions of a chunk that are executed before the policy looks again, where the
+            benchmark's protocol says so; the whole chunk otherwise.
         has_expert (`bool`): environments are [`ExpertEnvironment`]s.
         hand_dims (`int`): so many actions from the first on move the hand; recorded experts are disturbed in these.
         hand_projection ([`HandProjection`], *optional*): where the hand is on the picture of the first camera.
@@ -98,6 +113,8 @@ class EnvironmentSpec:
     state_units: tuple[str, ...] | None = None
     camera_roles: Mapping[str, str] = field(default_factory=dict)
     action_limits: tuple[float, float] = (-1.0, 1.0)
+    initial_states: int | None = None
+    n_action_steps: int | None = None
     has_expert: bool = False
     hand_dims: int = 3
     hand_projection: HandProjection | None = field(default=None, repr=False)
@@ -156,7 +173,7 @@ class Environment(Protocol):
         """The spec under some settings, every one of which has a default."""
 
     def reset(self, seed: int) -> None:
-        """Begin the episode that `seed` names, 0 or more; training uses seeds below 10000, evaluation those from there."""
+        """Begin the episode that `seed` names, 0 or more; evaluation uses those from `FIRST_EVALUATION_SEED` on."""
 
     def step(self, action: np.ndarray) -> None:
         """Execute one action, float32 `(A,)` in physical units, clipped to the spec's limits."""
@@ -210,12 +227,15 @@ def find_task(tasks: Mapping[str, Task], name: str) -> Task:
 
 def unknown_name(kind: str, name: str, known: Collection[str]) -> ValueError:
     """The error for a name that is not in a table, with the nearest names and, of a short table, all."""
+    if not known:
+        return ValueError(f"Unknown {kind} {name!r}: there is none here.")
     nearest = ", ".join(get_close_matches(name, known, n=3, cutoff=0.0))
     listed = f" {kind.capitalize()}s: {', '.join(known)}." if len(known) <= LISTED_NAMES else ""
     return ValueError(f"Unknown {kind} {name!r}. Nearest: {nearest}.{listed}")
 
 
 __all__ = [
+    "FIRST_EVALUATION_SEED",
     "Environment",
     "EnvironmentSpec",
     "ExpertEnvironment",

@@ -2,10 +2,10 @@
 """The table of environments: which class stands behind a name. A simulator is imported when it is used, not before."""
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from .environment import Environment, Task, unknown_name
+from .environment import Environment, Task, find_task, unknown_name
 from .metaworld.metaworld_tasks import METAWORLD_TASKS
 
 
@@ -17,10 +17,35 @@ class TableEntry:
         environment (`str`): `"module:Class"`, an [`Environment`]; a module that begins with a dot is in this folder. Worker
             processes import it, so it has to be on the search path.
         tasks (`Mapping[str, Task]`): its tasks by name, which can be listed without the simulator.
+        suites (`Mapping[str, tuple[str, ...]]`, *optional*): groups of tasks that are evaluated together, by name.
+        protocols (`tuple[str, ...]`, *optional*): named sets of rules, values of the environment's setting `protocol`; the
+            first is its default.
     """
 
     environment: str
     tasks: Mapping[str, Task]
+    suites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    protocols: tuple[str, ...] = ()
+
+    def select_tasks(self, tasks: Sequence[str] = (), suites: Sequence[str] = ()) -> list[str]:
+        """
+        Names of the tasks that are asked for, each once: those of the suites, then the single ones; all tasks if neither is given.
+
+        Raises:
+            ValueError: an unknown suite or task; the message names the nearest ones.
+        """
+        for suite in suites:
+            if suite not in self.suites:
+                raise unknown_name("suite", suite, self.suites)
+        for task in tasks:
+            find_task(self.tasks, task)
+        wanted = [task for suite in suites for task in self.suites[suite]] + list(tasks)
+        return list(dict.fromkeys(wanted or self.tasks))
+
+    def check_protocol(self, protocol: str) -> None:
+        """Refuses a protocol that the environment does not have; the message names those that it has."""
+        if protocol not in self.protocols:
+            raise unknown_name("protocol", protocol, self.protocols)
 
 
 ENVIRONMENTS: dict[str, TableEntry] = {
