@@ -14,7 +14,7 @@ from nora15_hf.control import (
     Nora15ControlPolicy,
     predict_chunks,
 )
-from nora15_hf.control.flow_chunk_policy import FlowChunkPolicy
+from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotWriter
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import sample_candidates
@@ -155,7 +155,7 @@ def test_closed_loop_policy(samples):
     observations = [
         Observation(dict(enumerate(sample["images"])), sample["state"], sample["instruction"]) for sample in hand
     ]
-    found = FlowChunkPolicy(*policy, dataset_key="hand", num_steps=2)(observations, keys)
+    found = Nora15ChunkPolicy(*policy, dataset_key="hand", sampler=FlowSampler(2))(observations, keys)
     assert_equal(found, [by_hand(*policy, *pair, num_steps=2)[0] for pair in zip(hand, keys, strict=True)])
 
 

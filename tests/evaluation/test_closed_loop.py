@@ -11,7 +11,8 @@ from helpers.reward_batches import batch_of
 from helpers.two_camera_arm import CORNERS, METRES_PER_ACTION, TASKS, TwoCameraArm, in_the_table
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.actions.keyed_noise import keyed_noise
-from nora15_hf.control.flow_chunk_policy import FlowChunkPolicy
+from nora15_hf.control import FlowSampler
+from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.evaluation.environment_fit import check_policy_fits, check_recording_fits
@@ -103,7 +104,7 @@ def test_a_policy_with_state_and_two_cameras_acts_as_by_hand(pool, policy):
 
 
 def test_it_records_reached_states_and_is_scored_by_success(pool, policy, demonstrations, tmp_path):
-    chunk_policy = FlowChunkPolicy(*policy, num_steps=2)
+    chunk_policy = Nora15ChunkPolicy(*policy, sampler=FlowSampler(2))
     root = record_reached_states(
         tmp_path / "reached", chunk_policy, ["left"], 3, pool=pool, max_policy_steps=10, first_seed=40, progress=False
     )
@@ -207,7 +208,7 @@ def test_nothing_is_stepped_or_written_for_a_policy_that_does_not_fit(pool, demo
     model, processor = tiny_policy(instructions(), image_size=56, action_dim=4, norm_stats={"arm": statistics})
     with pytest.raises(ValueError, match="action dimension"):
         evaluate_policy(model, processor, list(TASKS), pool, episodes_per_task=1)
-    policy = FlowChunkPolicy(model, processor)
+    policy = Nora15ChunkPolicy(model, processor)
     with pytest.raises(ValueError, match="action dimension"):
         record_reached_states(tmp_path / "reached", policy, ["left"], 1, pool=pool, max_policy_steps=9)
     assert not (tmp_path / "reached").exists()
@@ -225,11 +226,11 @@ def test_an_environment_without_an_expert(policy, demonstrations, tmp_path):
             record_demonstrations(tmp_path / "new", ["left"], 1, pool=pool)
         with pytest.raises(ValueError, match="no scripted expert"):
             record_reached_states(
-                tmp_path / "new", FlowChunkPolicy(*policy), ["left"], 1, pool=pool, max_policy_steps=9
+                tmp_path / "new", Nora15ChunkPolicy(*policy), ["left"], 1, pool=pool, max_policy_steps=9
             )
         with pytest.raises(ValueError, match="no scripted expert"):
             SimulatorSuccessReward(pool, policy[1], dataset)
-        SimulatorSuccessReward(pool, policy[1], dataset, policy=FlowChunkPolicy(*policy))
+        SimulatorSuccessReward(pool, policy[1], dataset, policy=Nora15ChunkPolicy(*policy))
     assert not (tmp_path / "new").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 
 from helpers.paths import FIXTURES
 from helpers.reward_batches import batch_of
-from nora15_hf.control.flow_chunk_policy import FlowChunkPolicy
+from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.evaluation.rollout import Episode, ShuffledImages, rollout
@@ -36,7 +36,7 @@ DRIFT = {
 }
 
 
-class DriftingPolicy(FlowChunkPolicy):
+class DriftingPolicy(Nora15ChunkPolicy):
     """Moves in the direction of its instruction, with noise from the keys."""
 
     def __call__(self, observations, noise_keys):

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install 'nora15_hf[sim]'")
 
 from helpers.reward_batches import batch_of
-from nora15_hf.control.flow_chunk_policy import FlowChunkPolicy
+from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.nora15.presets import tiny_policy
@@ -105,12 +105,12 @@ def test_the_policy_can_go_on_and_meets_the_same_luck_with_every_candidate(demon
     dataset = opened(demonstrations)
     calls = []
 
-    class Watched(FlowChunkPolicy):
+    class Watched(Nora15ChunkPolicy):
         def __call__(self, observations, noise_keys):
             calls.append((list(noise_keys), [observation.instruction for observation in observations]))
             return super().__call__(observations, noise_keys)
 
-    policy = Watched(*tiny, num_steps=1)
+    policy = Watched(*tiny, sampler=FlowSampler(1))
     reward = SimulatorSuccessReward(pool, tiny[1], dataset, policy=policy)
     candidates = torch.zeros(1, 2, 5, 4)
     scores = reward.score(batch_of(dataset, [30], candidates))
@@ -124,7 +124,7 @@ def test_the_policy_can_go_on_and_meets_the_same_luck_with_every_candidate(demon
 
 
 def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path):
-    policy = FlowChunkPolicy(*tiny, num_steps=1)
+    policy = Nora15ChunkPolicy(*tiny, sampler=FlowSampler(1))
     root = record_reached_states(
         tmp_path / "reached", policy, [TASK], 3, pool=pool, max_policy_steps=10, first_seed=40, progress=False
     )

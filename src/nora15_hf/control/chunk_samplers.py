@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -121,7 +121,14 @@ class FastSampler:
 
 @dataclass(frozen=True)
 class GreedyFastSampler:
-    """Chunks as the likeliest FAST tokens of the backbone, the same whatever the key."""
+    """
+    Chunks as the likeliest FAST tokens of the backbone, the same whatever the key.
+
+    Attributes:
+        on_invalid (`str`): what follows tokens that spell no chunk: `"raise"` an error, or `"mask"` the chunk with NaN.
+    """
+
+    on_invalid: Literal["raise", "mask"] = "raise"
 
     def sample(
         self,
@@ -136,12 +143,12 @@ class GreedyFastSampler:
         As [`FlowSampler.sample`], but float64, as the tokens spell it.
 
         Raises:
-            InvalidChunkError: Tokens that spell no chunk.
+            InvalidChunkError: Tokens that spell no chunk, with `on_invalid="raise"`.
         """
         token_ids = policy.generate_actions(**inputs, do_sample=False)
         lap("denoise")
         try:
-            chunks, _ = processor.decode_action_tokens(token_ids, on_invalid="raise")
+            chunks, _ = processor.decode_action_tokens(token_ids, on_invalid=self.on_invalid)
         except ValueError as error:
             raise InvalidChunkError(str(error)) from error
         return np.repeat(chunks[:, None], num_candidates, axis=1)

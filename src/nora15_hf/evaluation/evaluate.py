@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from ..control.flow_chunk_policy import FlowChunkPolicy
+from ..control.chunk_policy import Nora15ChunkPolicy
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..simulation.environment import EnvironmentSpec
 from ..simulation.simulation_pool import SimulationPool
@@ -74,7 +74,7 @@ def evaluate_policy(
         for task, instruction in instructions.items()
         for seed in range(first_seed, first_seed + episodes_per_task)
     ]
-    policy = FlowChunkPolicy(model, processor, dataset_key)
+    policy = Nora15ChunkPolicy(model, processor, dataset_key)
     if control == "shuffled_images":
         policy = ShuffledImages(policy)
     return rollout(

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..actions.keyed_noise import keyed_rng
-from ..control.flow_chunk_policy import FlowChunkPolicy
+from ..control.chunk_policy import Nora15ChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
 from ..evaluation.demonstrations import open_recording, require_expert
 from ..evaluation.environment_fit import check_policy_fits
@@ -42,7 +42,7 @@ class _Drive(DrivenEpisode):
 
 def record_reached_states(
     root: str | Path,
-    policy: FlowChunkPolicy,
+    policy: Nora15ChunkPolicy,
     tasks: Sequence[str],
     episodes_per_task: int,
     *,
@@ -63,7 +63,7 @@ def record_reached_states(
 
     Args:
         root (`str` or `Path`): folder of the new dataset, absent or empty.
-        policy ([`FlowChunkPolicy`]): who acts first.
+        policy ([`Nora15ChunkPolicy`]): who acts first.
         tasks (`Sequence[str]`): names of the environment's tasks.
         episodes_per_task (`int`): episodes tried of each, with the seeds from `first_seed` on.
         pool ([`SimulationPool`]): simulators under the policy's conventions.
@@ -124,7 +124,7 @@ def record_reached_states(
 
 
 def _drive(
-    policy: FlowChunkPolicy,
+    policy: Nora15ChunkPolicy,
     episodes: Sequence[tuple[str, int]],
     pool: SimulationPool,
     max_policy_steps: int,

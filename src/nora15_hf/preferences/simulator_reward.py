@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
-from ..control.flow_chunk_policy import FlowChunkPolicy
+from ..control.chunk_policy import Nora15ChunkPolicy
 from ..data.lerobot_dataset import LeRobotDataset
 from ..evaluation.demonstrations import require_expert
 from ..evaluation.environment_fit import check_policy_fits, check_recording_fits
@@ -43,7 +43,7 @@ class SimulatorSuccessReward:
         pool ([`SimulationPool`]): simulators under the dataset's conventions.
         processor ([`Nora15Processor`]): of the policy that sampled the candidates; knows their physical units.
         dataset ([`LeRobotDataset`]): the dataset of the states, with all its episodes.
-        policy ([`FlowChunkPolicy`], *optional*): who continues; the scripted expert by default.
+        policy ([`Nora15ChunkPolicy`], *optional*): who continues; the scripted expert by default.
         discount (`float`, *optional*, defaults to 1.0): in (0, 1]; below 1 earlier success scores higher.
         n_action_steps (`int`, *optional*, defaults to 5): actions that the policy executes before it looks again.
 
@@ -58,7 +58,7 @@ class SimulatorSuccessReward:
         processor: ProcessorMixin,
         dataset: LeRobotDataset,
         *,
-        policy: FlowChunkPolicy | None = None,
+        policy: Nora15ChunkPolicy | None = None,
         discount: float = 1.0,
         n_action_steps: int = 5,
     ):

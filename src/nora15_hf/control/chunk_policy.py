@@ -2,6 +2,8 @@
 """A trained policy as what a rollout calls: observations in, chunks in physical units out."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -9,12 +11,13 @@ from ..actions.keyed_noise import NoiseKey
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..simulation.environment import Observation
 from .chunk_prediction import predict_chunks
-from .chunk_samplers import FlowSampler
+from .chunk_samplers import ChunkSampler, FlowSampler
+from .policy_metadata import policy_metadata
 
 
-class FlowChunkPolicy:
+class Nora15ChunkPolicy:
     """
-    Batched flow sampling for closed-loop evaluation (the `ChunkPolicy` contract).
+    Batched sampling for closed-loop evaluation (the `ChunkPolicy` contract).
 
     The noise of a chunk depends on its episode's seed and on how often that episode has asked before, on nothing else:
     two policies on the same seeds are paired, whichever episodes of the batch are still running.
@@ -23,7 +26,11 @@ class FlowChunkPolicy:
         model ([`Nora15ForActionPrediction`]): The policy; it is put into evaluation mode.
         processor ([`Nora15Processor`]): Its processor.
         dataset_key (`str`, *optional*): Whose units the actions are in; may be omitted when there is only one.
-        num_steps (`int`, *optional*): Solver steps; the model's default otherwise.
+        sampler ([`FlowSampler`], [`FastSampler`] or [`GreedyFastSampler`], *optional*): How; by flow matching by default.
+        revision (`str`, *optional*): Commit of its repo, for `metadata`.
+
+    Attributes:
+        metadata (`dict[str, Any]`): What tells this policy from others, see [`policy_metadata`].
     """
 
     def __init__(
@@ -31,12 +38,20 @@ class FlowChunkPolicy:
         model: Nora15ForActionPrediction,
         processor: Nora15Processor,
         dataset_key: str | None = None,
-        num_steps: int | None = None,
+        sampler: ChunkSampler | None = None,
+        revision: str | None = None,
     ):
         self.model = model.eval()
         self.processor = processor
         self.dataset_key = dataset_key
-        self.num_steps = num_steps
+        self.sampler = sampler or FlowSampler()
+        self.revision = revision
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        return policy_metadata(
+            self.model, self.processor, dataset_key=self.dataset_key, sampler=self.sampler, revision=self.revision
+        )
 
     def __call__(self, observations: Sequence[Observation], noise_keys: Sequence[NoiseKey]) -> np.ndarray:
         """
@@ -56,8 +71,8 @@ class FlowChunkPolicy:
             noise_keys,
             states=[observation.state for observation in observations],
             dataset_key=self.dataset_key,
-            sampler=FlowSampler(self.num_steps),
+            sampler=self.sampler,
         )
 
 
-__all__ = ["FlowChunkPolicy"]
+__all__ = ["Nora15ChunkPolicy"]
