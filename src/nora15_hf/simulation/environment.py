@@ -29,6 +29,11 @@ class Observation:
     state: np.ndarray | None
     instruction: str
 
+    @property
+    def first_image(self) -> np.ndarray:
+        """The picture of the first camera."""
+        return next(iter(self.images.values()))
+
 
 @dataclass(frozen=True)
 class Task:

@@ -4,8 +4,10 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
 
-from .environment import Environment, Task, find_task, unknown_name
+from .environment import Environment, EnvironmentSpec, Task, find_task, unknown_name
 from .metaworld.metaworld_tasks import METAWORLD_TASKS
 
 
@@ -41,6 +43,28 @@ class TableEntry:
             find_task(self.tasks, task)
         wanted = [task for suite in suites for task in self.suites[suite]] + list(tasks)
         return list(dict.fromkeys(wanted or self.tasks))
+
+    def describe(self, settings: Mapping[str, Any]) -> EnvironmentSpec:
+        """
+        The spec under some settings; the simulator is imported.
+
+        Raises:
+            ValueError: an unknown setting, whose nearest names the message lists; and what the environment raises.
+            ImportError: the simulator is not installed.
+        """
+        known = self.setting_names()
+        for name in settings:
+            if name not in known:
+                raise unknown_name("setting", name, known)
+        return import_environment(self.environment).describe(**settings)
+
+    def setting_names(self) -> list[str]:
+        """The settings of the environment, which is imported."""
+        return list(signature(import_environment(self.environment).describe).parameters)
+
+    def settings_in(self, conventions: Mapping[str, Any]) -> dict[str, Any]:
+        """The environment's settings out of conventions, which hold each under its own name."""
+        return {name: conventions[name] for name in self.setting_names() if name in conventions}
 
     def check_protocol(self, protocol: str) -> None:
         """Refuses a protocol that the environment does not have; the message names those that it has."""

@@ -2,32 +2,53 @@
 """Worker processes that hold many environments, kept alive from the demonstrations to the last evaluation."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import signature
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from .environment import EnvironmentSpec, Observation
-from .environment_table import ENVIRONMENTS, find_environment, import_environment
+from .environment_table import ENVIRONMENTS, find_environment
 from .simulation_worker import RecordedSteps, StepOutcome
+from .worker_process import SlotCall, WorkerProcess
 
-# The worker gets a package `nora15_hf` whose __init__ is not run, since that would import torch and transformers: seconds
-# and hundreds of MB per process. Its search path is this process's, so that it finds an environment wherever this process
-# found it.
-_START_WORKER = """
-import sys, types
-sys.path[:] = {search_path!r}
-package = sys.modules["nora15_hf"] = types.ModuleType("nora15_hf")
-package.__path__ = [{package!r}]
-from nora15_hf.simulation.simulation_worker import serve
-serve({file_descriptor})
-"""
+SECONDS_BETWEEN_LOOKS = 1.0  # for workers that hang
+LOSSES_PER_EPISODE = 2  # of its worker: after the first the episode is repeated, after the last it is given up
+
+
+@dataclass(frozen=True)
+class LostEnvironment:
+    """In place of a result: the environment failed, or its process died or hung again after it had been started anew.
+
+    Attributes:
+        reason (`str`): what happened, with the traceback or the end of the worker's log.
+    """
+
+    reason: str
+
+
+class LostEnvironmentError(RuntimeError):
+    """An environment failed, or its process died or hung again after it had been started anew."""
+
+
+@dataclass
+class _SlotHistory:
+    """How the environment of a slot came into its state, so that another process can bring one there."""
+
+    task: str
+    seed: int
+    executed: list[np.ndarray]
+    losses: int = 0
+    lost: LostEnvironment | None = None
+
+    def start_call(self, slot: int) -> SlotCall:
+        executed = np.concatenate(self.executed) if self.executed else None
+        arguments = {"slot": slot, "task": self.task, "seed": self.seed, "executed": executed}
+        return SlotCall("start", arguments, history=self)
 
 
 class SimulationPool:
@@ -36,40 +57,55 @@ class SimulationPool:
     Episodes run in *slots*. How many slots there are does not depend on the number of workers, and neither does
     which episode runs in which slot; so results do not depend on the machine's cores.
 
+    A worker that dies, or gives no answer for `timeout`, is started again once for an episode: its environments are brought
+    back to where they were by repeating their actions. What the episode's environment does next, it does as before.
+
     Use it as a context manager, or call [`~SimulationPool.close`].
 
     Args:
         environment (`str`): a key of `ENVIRONMENTS`, the table of environments.
         num_workers (`int`, *optional*): processes; default: one per core, at most one per slot.
         num_slots (`int`, *optional*, defaults to 16): episodes that run side by side, the batch of the policy in a rollout.
+        timeout (`float`, *optional*, defaults to 600): seconds for one call of an environment, as its start or a chunk's steps.
+        clock (`Callable[[], float]`, *optional*): seconds.
         settings: of the environment, the same for all episodes; for example those of [`MetaWorldEnv`].
 
     Attributes:
         spec ([`EnvironmentSpec`]): the environment under these settings.
+        busy_seconds (`float`): in which workers worked, all of them together.
 
     Raises:
-        ValueError: an unknown environment, fewer than one worker or slot; and what the environment raises.
+        ValueError: an unknown environment or setting, fewer than one worker or slot; and what the environment raises.
         ImportError: the simulator is not installed.
     """
 
-    def __init__(self, environment: str, *, num_workers: int | None = None, num_slots: int = 16, **settings: Any):
+    def __init__(
+        self,
+        environment: str,
+        *,
+        num_workers: int | None = None,
+        num_slots: int = 16,
+        timeout: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ):
         if num_slots < 1 or (num_workers is not None and num_workers < 1):
             raise ValueError(f"`num_workers` ({num_workers}) and `num_slots` ({num_slots}) must be 1 or more.")
-        path = find_environment(environment).environment
-        describe = import_environment(path).describe
-        self.spec: EnvironmentSpec = describe(**settings)
+        entry = find_environment(environment)
+        self.spec: EnvironmentSpec = entry.describe(settings)
         self.num_slots = num_slots
         self.num_workers = min(num_workers or os.cpu_count(), num_slots)
+        self.busy_seconds = 0.0
+        self._timeout, self._clock = timeout, clock
         self._worker_arguments = {
-            "environment": path,
+            "environment": entry.environment,
             "num_slots": -(-self.num_slots // self.num_workers),
             # With what the environment chose here by itself, so that all workers have the same.
-            "settings": settings | _settings_in(self.spec.conventions, describe),
+            "settings": settings | entry.settings_in(self.spec.conventions),
         }
-        self._workers: list[subprocess.Popen] = []
-        self._connections: list[Connection] = []
-        for _ in range(self.num_workers):
-            self._start_worker()
+        self._histories: dict[int, _SlotHistory] = {}
+        self._answers: SimpleQueue = SimpleQueue()
+        self._workers = [self._new_worker() for _ in range(self.num_workers)]
 
     @classmethod
     def of_recording(cls, conventions: Mapping[str, Any], **workers: Any) -> "SimulationPool":
@@ -88,23 +124,7 @@ class SimulationPool:
                 f"of the table ({', '.join(ENVIRONMENTS)})."
             )
         environment = conventions["simulator"]
-        describe = import_environment(find_environment(environment).environment).describe
-        return cls(environment, **workers, **_settings_in(conventions, describe))
-
-    def _start_worker(self) -> None:
-        ours, theirs = Pipe()
-        code = _START_WORKER.format(
-            package=str(Path(__file__).resolve().parents[1]), search_path=sys.path, file_descriptor=theirs.fileno()
-        )
-        single_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        quiet = {"PYTHONWARNINGS": "ignore::UserWarning"}  # Meta-World's experts, at every step: their action is large
-        worker = subprocess.Popen(
-            [sys.executable, "-c", code], env=os.environ | single_thread | quiet, pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
-        self._workers.append(worker)
-        self._connections.append(ours)
-        ours.send(self._worker_arguments)
+        return cls(environment, **workers, **find_environment(environment).settings_in(conventions))
 
     def start(self, episodes: Sequence[tuple[int, str, int]]) -> list[Observation]:
         """Begin one episode in each of some slots.
@@ -117,8 +137,14 @@ class SimulationPool:
 
         Raises:
             ValueError: an unknown task.
+            LostEnvironmentError: an environment failed or was lost, here and in the other methods that return results.
         """
-        return self._start([{"slot": slot, "task": task, "seed": seed} for slot, task, seed in episodes])
+        return _kept(self.results(self.begin_start(episodes)))
+
+    def begin_start(self, episodes: Sequence[tuple[int, str, int]]) -> list[SlotCall]:
+        """As [`~SimulationPool.start`], without waiting; [`~SimulationPool.results`] waits."""
+        names = ("slot", "task", "seed")
+        return self._begin_start([dict(zip(names, episode, strict=True)) for episode in episodes])
 
     def restore(self, states: Sequence[tuple[int, str, int, np.ndarray]]) -> list[Observation]:
         """Bring some slots into states that were reached before, by repeating the actions that led there.
@@ -133,16 +159,21 @@ class SimulationPool:
             ValueError: an unknown task.
         """
         names = ("slot", "task", "seed", "executed")
-        return self._start([dict(zip(names, state, strict=True)) for state in states])
+        return _kept(self.results(self._begin_start([dict(zip(names, state, strict=True)) for state in states])))
 
-    def _start(self, calls: list[dict]) -> list[Observation]:
+    def _begin_start(self, calls: list[dict[str, Any]]) -> list[SlotCall]:
         for arguments in calls:
             self.spec.task(arguments["task"])
-        return self._call_slots("start", calls)
+        for arguments in calls:
+            executed = arguments.get("executed")
+            self._histories[arguments["slot"]] = _SlotHistory(
+                arguments["task"], arguments["seed"], [] if executed is None else [executed]
+            )
+        return self._begin("start", calls)
 
     def finish_with_expert(self, slots: Sequence[int]) -> list[tuple[bool, int]]:
         """Let the expert act in some slots until success or the step limit: success and steps of the episode, each."""
-        return self._call_slots("finish_with_expert", [{"slot": slot} for slot in slots])
+        return _kept(self.results(self._begin("finish_with_expert", [{"slot": slot} for slot in slots])))
 
     def record(self, steps: Sequence[tuple[int, np.ndarray | None]], steps_after_success: int) -> list[RecordedSteps]:
         """Execute actions in some slots, or let the expert act (`None`), and keep every frame with the expert's wish.
@@ -154,13 +185,10 @@ class SimulationPool:
         Returns:
             One for each pair.
         """
-        return self._call_slots(
-            "record",
-            [
-                {"slot": slot, "actions": actions, "steps_after_success": steps_after_success}
-                for slot, actions in steps
-            ],
-        )
+        calls = [
+            {"slot": slot, "actions": actions, "steps_after_success": steps_after_success} for slot, actions in steps
+        ]
+        return _kept(self.results(self._begin("record", calls)))
 
     def advance(self, steps: Sequence[tuple[int, np.ndarray]]) -> list[StepOutcome]:
         """Execute actions in some slots, all workers at the same time.
@@ -171,7 +199,17 @@ class SimulationPool:
         Returns:
             One for each pair.
         """
-        return self._call_slots("advance", [{"slot": slot, "actions": actions} for slot, actions in steps])
+        return _kept(self.results(self.begin_advance((slot, actions, 0) for slot, actions in steps)))
+
+    def begin_advance(self, steps: Iterable[tuple[int, np.ndarray, int]]) -> list[SlotCall]:
+        """As [`~SimulationPool.advance`], without waiting; [`~SimulationPool.results`] waits.
+
+        Args:
+            steps: (slot, actions `(n, A)`, `record_every`) triples; pictures of every so many steps are kept, and of the
+                episode's last; of none with 0.
+        """
+        names = ("slot", "actions", "record_every")
+        return self._begin("advance", [dict(zip(names, step, strict=True)) for step in steps])
 
     def expert_episodes(self, requests: Sequence[tuple[str, int]], noise: dict) -> Iterator[dict | None]:
         """Record experts; workers take requests as they become free, results come in the order of the requests.
@@ -183,65 +221,113 @@ class SimulationPool:
         Yields:
             Frames, or `None` for a failed episode; see [`record_expert_episode`].
         """
-        waiting = list(enumerate(requests))[::-1]
-        busy: dict[Connection, int] = {}
-        finished: dict[int, dict | None] = {}
-        for position in range(len(requests)):
-            while position not in finished:
-                for connection in self._connections:
-                    if connection not in busy and waiting:
-                        index, (task, seed) = waiting.pop()
-                        self._send(connection, [("expert_episode", {"task": task, "seed": seed, "noise": noise})])
-                        busy[connection] = index
-                for connection in wait(list(busy)):
-                    [finished[busy.pop(connection)]] = self._receive(connection)
-            yield finished.pop(position)
-
-    def _call_slots(self, method: str, calls: list[dict]) -> list:
-        by_worker: dict[Connection, list[int]] = {}
-        for position, arguments in enumerate(calls):
-            connection = self._connections[arguments["slot"] % self.num_workers]
-            by_worker.setdefault(connection, []).append(position)
-        for connection, positions in by_worker.items():
-            self._send(connection, [(method, calls[position]) for position in positions])
-        results = [None] * len(calls)
-        for connection, positions in by_worker.items():
-            for position, result in zip(positions, self._receive(connection), strict=True):
-                results[position] = result
-        return results
-
-    def _send(self, connection: Connection, calls: list[tuple[str, dict]]) -> None:
-        try:
-            connection.send(calls)
-        except BrokenPipeError:
-            raise self._lost(connection) from None
-
-    def _receive(self, connection: Connection) -> list:
-        try:
-            outcome, content = connection.recv()
-        except (EOFError, ConnectionResetError):
-            raise self._lost(connection) from None
-        if outcome == "failed":
-            raise RuntimeError(f"A simulation worker failed:\n{content}")
-        return content
-
-    def _lost(self, connection: Connection) -> RuntimeError:
-        worker = self._workers[self._connections.index(connection)]
-        return RuntimeError(
-            f"A simulation worker ended unexpectedly (exit code {worker.wait(timeout=10)}; -9 means killed, usually for "
-            "lack of memory: use fewer `num_slots` or `num_workers`). Its own message is above. Make a new pool."
+        calls = deque(
+            SlotCall("expert_episode", {"task": task, "seed": seed, "noise": noise}) for task, seed in requests
         )
+        waiting = calls.copy()
+        while calls:
+            call = calls.popleft()
+            while not call.done:
+                for worker in self._workers:
+                    if waiting and not worker.calls:
+                        worker.send(waiting.popleft())
+                self._take_answer()
+            yield _kept([call.result])[0]
+
+    def results(self, calls: Sequence[SlotCall]) -> list[Any]:
+        """Wait for calls.
+
+        Returns:
+            For each what it returned, or a [`LostEnvironment`].
+
+        Raises:
+            LostEnvironmentError: a worker cannot even be started.
+        """
+        while not all(call.done for call in calls):
+            self._take_answer()
+        return [call.result for call in calls]
+
+    def _begin(self, method: str, calls: list[dict[str, Any]]) -> list[SlotCall]:
+        begun = [SlotCall(method, arguments) for arguments in calls]
+        for call in begun:
+            if method in ("start", "advance"):
+                call.history = self._histories.get(call.slot)
+            else:
+                # Where the expert leads cannot be repeated from the seed and the actions alone.
+                self._histories.pop(call.slot, None)
+            if call.history is not None and call.history.lost is not None:
+                call.finish(call.history.lost)
+            else:
+                self._workers[call.slot % self.num_workers].send(call)
+        return begun
+
+    def _take_answer(self) -> None:
+        worker, answer = self._next_answer()
+        if answer is None:
+            self._replace(worker)
+            return
+        call = worker.calls.popleft()
+        result, error, seconds = answer
+        self.busy_seconds += seconds
+        if error is not None:
+            self._give_up(call, LostEnvironment(f"An environment failed:\n{error}"))
+            return
+        call.finish(result)
+        if call.method == "advance" and call.history is not None:
+            call.history.executed.append(call.arguments["actions"])
+            # Not if another episode has begun in the slot since.
+            if result.ended and self._histories.get(call.slot) is call.history:
+                del self._histories[call.slot]
+
+    def _next_answer(self) -> tuple[WorkerProcess, Any]:
+        while True:
+            try:
+                return self._answers.get(timeout=SECONDS_BETWEEN_LOOKS)
+            except Empty:
+                for worker in self._workers:
+                    if worker.calls and self._clock() - worker.last_sign > self._timeout:
+                        worker.stop(f"gave no answer for {self._timeout:g} seconds and was ended")
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        """Start a worker again, bring its environments back to where they were, and repeat the calls that it left."""
+        index = self._workers.index(worker)
+        lost, left = LostEnvironment(worker.obituary()), deque(worker.calls)
+        if not worker.has_started:
+            raise LostEnvironmentError(f"The environment {self.spec.name!r} cannot be started. {lost.reason}")
+        worker.close()
+        self._workers[index] = self._new_worker()
+        if left:
+            history = left[0].history
+            if history is not None:
+                history.losses += 1
+            if history is None or history.losses == LOSSES_PER_EPISODE:
+                self._give_up(left.popleft(), lost)
+        for call in left:
+            if call.history is None or call.history.lost is not None:
+                call.finish(lost)
+        left = [call for call in left if not call.done]
+        begun = {call.slot for call in left if call.method == "start"}
+        for slot, history in self._histories.items():
+            if slot % self.num_workers == index and slot not in begun and history.lost is None:
+                self._workers[index].send(history.start_call(slot))
+        for call in left:
+            self._workers[index].send(call)
+
+    def _give_up(self, call: SlotCall, lost: LostEnvironment) -> None:
+        call.finish(lost)
+        if call.history is not None:
+            # Also for a call that follows, where this one only brought the environment back.
+            call.history.lost = lost
+
+    def _new_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._worker_arguments, self._answers, self._clock)
 
     def close(self) -> None:
         """End the workers. The pool cannot be used afterwards."""
-        for connection in self._connections:
-            connection.close()
         for worker in self._workers:
-            try:
-                worker.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+            worker.ask_to_end()
+        for worker in self._workers:
+            worker.close()
 
     def __enter__(self) -> "SimulationPool":
         return self
@@ -250,9 +336,12 @@ class SimulationPool:
         self.close()
 
 
-def _settings_in(conventions: Mapping[str, Any], describe: Callable[..., EnvironmentSpec]) -> dict[str, Any]:
-    """An environment's settings out of conventions, which hold each under its own name."""
-    return {name: conventions[name] for name in signature(describe).parameters if name in conventions}
+def _kept(results: list[Any]) -> list[Any]:
+    """Results, if no environment was lost."""
+    for result in results:
+        if isinstance(result, LostEnvironment):
+            raise LostEnvironmentError(result.reason)
+    return results
 
 
-__all__ = ["SimulationPool"]
+__all__ = ["LostEnvironment", "LostEnvironmentError", "SimulationPool"]

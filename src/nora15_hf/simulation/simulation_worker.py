@@ -5,9 +5,11 @@ This module and all that it imports must stay free of torch and transformers: th
 package's own `__init__`, which keeps a worker small and quick to start.
 """
 
+import contextlib
 import signal
+import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,12 +29,15 @@ class StepOutcome:
         ended (`bool`): it has, or the episode takes no more steps.
         num_steps (`int`): of the episode so far.
         observation ([`Observation`]): what is seen now.
+        frames (`list[np.ndarray]`): pictures of the first camera, uint8 `(height, width, 3)`, that were asked for: at every so many
+            steps of the episode, and at its end.
     """
 
     success: bool
     ended: bool
     num_steps: int
     observation: Observation
+    frames: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,16 +100,41 @@ class SimulationWorker:
             env.step(action)
         return self._observation(slot)
 
-    def advance(self, slot: int, actions: np.ndarray) -> StepOutcome:
+    def advance(self, slot: int, actions: np.ndarray, record_every: int = 0) -> StepOutcome:
         """Execute actions `(n, A)` until success or the end of the episode."""
         env = self._in_use[slot]
+        frames, seen = [], None
         for action in actions:
             if env.done:
                 break
             env.step(action)
+            # Drawn once, also where the last step is one whose picture is kept.
+            seen = self._observation(slot) if record_every and env.num_steps % record_every == 0 else None
+            if seen is not None:
+                frames.append(seen.first_image)
             if env.success:
                 break
-        return StepOutcome(env.success, env.success or env.done, env.num_steps, self._observation(slot))
+        ended = env.success or env.done
+        if seen is None:
+            seen = self._observation(slot)
+            if record_every and ended:
+                frames.append(seen.first_image)
+        return StepOutcome(env.success, ended, env.num_steps, seen, frames)
+
+    def forget(self, slot: int | None) -> None:
+        """Give up the environment of `slot`, after an error in it."""
+        env = self._in_use.pop(slot, None)
+        if env is not None:
+            with contextlib.suppress(Exception):
+                env.close()
+
+    def close(self) -> None:
+        """Close all environments, as some simulators want it before the process ends."""
+        for slot in list(self._in_use):
+            self.forget(slot)
+        for env in self._idle:
+            with contextlib.suppress(Exception):
+                env.close()
 
     def finish_with_expert(self, slot: int) -> tuple[bool, int]:
         """Let the expert act until success or the end; returns success and steps so far."""
@@ -132,26 +162,26 @@ class SimulationWorker:
 
 
 def serve(file_descriptor: int) -> None:
-    """Answer messages until the other end of the connection is closed.
+    """Answer calls until there are no more.
 
-    A message is a list of (method, keyword arguments); the answer is `("done", results)` or `("failed", traceback)`.
+    The first message says that the environment could be imported. A call is a method with its keyword arguments, the answer
+    `(result, None, seconds)` or `(None, traceback, seconds)`. `None` in place of a call, or the end of the connection, ends it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the connection
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     connection = Connection(file_descriptor)
     worker = SimulationWorker(**connection.recv())
-    while True:
-        try:
-            calls = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = ("done", [getattr(worker, method)(**arguments) for method, arguments in calls])
-        except Exception:
-            answer = ("failed", traceback.format_exc())
-        try:
-            connection.send(answer)
-        except BrokenPipeError:
-            return
+    with contextlib.closing(worker), contextlib.suppress(EOFError, BrokenPipeError):
+        connection.send("started")
+        while (call := connection.recv()) is not None:
+            method, arguments = call
+            result = error = None
+            start = time.perf_counter()
+            try:
+                result = getattr(worker, method)(**arguments)
+            except Exception:
+                error = traceback.format_exc()
+                worker.forget(arguments.get("slot"))
+            connection.send((result, error, time.perf_counter() - start))
 
 
 __all__ = ["SimulationWorker", "serve"]
