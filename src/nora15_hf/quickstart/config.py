@@ -2,10 +2,8 @@
 """What a quickstart run does: tasks, sizes and budgets of its stages."""
 
 import dataclasses
-import json
 from typing import Any
 
-from ..repo_files.fingerprint import digest
 from ..simulation.environment import Task, find_task
 from ..simulation.environment_table import find_environment
 
@@ -113,10 +111,6 @@ class QuickstartConfig:
         for name in self.tasks:
             settings |= self.task(name).needed_settings
         return settings
-
-    def fingerprint(self) -> str:
-        """Changes with every setting that changes the result."""
-        return digest([json.dumps(dataclasses.asdict(self), sort_keys=True).encode()])
 
 
 __all__ = ["DEFAULT_ENVIRONMENT", "DEFAULT_TASKS", "QuickstartConfig"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..evaluation.success import SuccessTable, compare_paired
 from ..preferences.preference_dataset import load_preferences
+from ..repo_files.settings import flat_settings
 from ..runtime.cpu_threads import current_threads
 from ..simulation.environment import FIRST_EVALUATION_SEED, EnvironmentSpec
 from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
@@ -103,7 +104,7 @@ def run_conventions(output: Path, config: QuickstartConfig, spec: EnvironmentSpe
     """Every setting that moves the numbers, in groups."""
     model, _ = load_policy(output / POLICY_FOLDERS["sft"])
     return {
-        "simulator": {name: value for name, value in _flat(spec.conventions) if name != "max_steps"},
+        "simulator": {name: value for name, value in flat_settings(spec.conventions).items() if name != "max_steps"},
         "evaluation": {
             "tasks": ", ".join(config.tasks),
             "episodes per task and policy": config.evaluation_episodes,
@@ -270,16 +271,6 @@ def _candidate_number(candidates: np.ndarray, chunk: list[list[float]]) -> int:
 def _rollouts(output: Path, arm: str, episodes: list[dict[str, Any]]) -> list[Rollout]:
     with np.load(rollouts_file(output, arm)) as recorded:
         return [Rollout(arm=arm, frames=frames, **episodes[int(position)]) for position, frames in recorded.items()]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Setting]]:
-    flat: list[tuple[str, Setting]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.extend(_flat(value, f"{prefix}{name}."))
-        else:
-            flat.append((prefix + name, value))
-    return flat
 
 
 __all__ = ["collect_report", "run_conventions"]

@@ -6,12 +6,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..repo_files.json_files import write_json
+from ..repo_files.run_folder import RUN_FILE, open_run_folder
 from ..runtime.cpu_threads import keep_threads
 from .config import QuickstartConfig
 from .memory import PeakMemory
@@ -38,43 +40,12 @@ class StageRunner:
     """
 
     def __init__(self, output: Path, config: QuickstartConfig, *, resume: bool, overwrite: bool, num_stages: int):
-        if resume and overwrite:
-            raise ValueError("--resume and --overwrite exclude each other: keep what is there or remove it.")
-        self.output, self.config, self.num_stages = output, config, num_stages
+        self.output, self.num_stages = output, num_stages
         self.costs: list[StageCost] = []
-        state = output / STATE_FOLDER
-        run_file = state / "run.json"
-        if output.exists() and any(output.iterdir()):
-            if overwrite:
-                self._check_is_ours(run_file)
-                shutil.rmtree(output)
-            elif not resume:
-                raise FileExistsError(
-                    f"The output folder {output} is not empty. Pass --resume to continue that run, --overwrite to remove "
-                    "it, or another --output."
-                )
-            else:
-                self._check_same_run(run_file)
-        state.mkdir(parents=True, exist_ok=True)
-        if not run_file.exists():
-            write_json(run_file, {"fingerprint": config.fingerprint()})
-        keep_threads(run_file)
-
-    def _check_is_ours(self, run_file: Path) -> None:
-        if not run_file.exists():
-            raise FileExistsError(
-                f"The output folder {self.output} was not made by a quickstart, so --overwrite leaves it alone. Choose "
-                "another --output or remove the folder yourself."
-            )
-
-    def _check_same_run(self, run_file: Path) -> None:
-        self._check_is_ours(run_file)
-        found = json.loads(run_file.read_text())["fingerprint"]
-        if found != self.config.fingerprint():
-            raise ValueError(
-                f"{self.output} holds a run with other settings (fingerprint {found}, now {self.config.fingerprint()}). "
-                "Repeat that run's options with --resume, or start anew with --overwrite or another --output."
-            )
+        state = open_run_folder(
+            output, STATE_FOLDER, asdict(config), made_by="a quickstart", resume=resume, overwrite=overwrite
+        )
+        keep_threads(state / RUN_FILE)
 
     def _record(self, name: str) -> Path:
         return self.output / STATE_FOLDER / f"{name}.json"
