@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dataloader
 import dpo_step
+import evaluation
 import fast_codec
 import generate
 import label
@@ -32,7 +33,12 @@ BY_SIZE = {
     "load": (load, []),
 }
 # These have sizes of their own.
-OTHERS = {"rollout": (rollout, []), "fast_codec": (fast_codec, []), "dataloader": (dataloader, [])}
+OTHERS = {
+    "rollout": (rollout, []),
+    "evaluation": (evaluation, []),
+    "fast_codec": (fast_codec, []),
+    "dataloader": (dataloader, []),
+}
 
 
 def main(arguments: list[str] | None = None) -> dict:

@@ -15,6 +15,7 @@ import torch
 
 from harness import add_threads_argument, save_results, set_threads, table
 from nora15_hf import Nora15ForActionPrediction, Nora15Processor
+from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.evaluation.evaluate import evaluate_policy
 from nora15_hf.evaluation.success import SuccessTable, compare_paired
 from nora15_hf.quickstart.config import DEFAULT_TASKS
@@ -52,8 +53,7 @@ def main(arguments: list[str] | None = None) -> dict:
             model.scheduler = SOLVERS[solver]
             model.config.num_inference_steps = int(steps)
             outcomes[arm] = evaluate_policy(
-                model,
-                processor,
+                Nora15ChunkPolicy(model, processor),
                 options.tasks,
                 pool,
                 episodes_per_task=options.episodes,

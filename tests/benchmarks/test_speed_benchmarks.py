@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dpo_step
+import evaluation
 import fast_codec
 import generate
 import harness
@@ -156,13 +157,26 @@ def test_rollout(tmp_path, capsys):
     assert "| cached, batched" in capsys.readouterr().out
 
 
+@pytest.mark.simulator
+def test_evaluation(tmp_path, capsys):
+    sizes = {"tasks": "handle-press", "episodes": 2, "rounds": 1, "max-steps": 10, "slots": 2, "workers": 1}
+    arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
+    evaluation.main([*arguments, "--output", str(tmp_path / "evaluation.json")])
+    saved = json.loads((tmp_path / "evaluation.json").read_text())
+    assert saved["episodes_per_minute"].keys() == {"plain loop", "nora15 evaluate"}
+    assert 0 < saved["policy_utilization"] < 1
+    assert "2 of 2 episodes ended after the same number of steps" in capsys.readouterr().out
+
+
 def test_rollout_refuses_to_compare_different_energies(monkeypatch):
     monkeypatch.setattr(rollout, "rotate_axis", lambda hidden, positions: hidden)
     with pytest.raises(RuntimeError, match="disagree"):
         rollout.main(["--states", "1", "--image-size", "64", "--width", "48", "--depth", "2", "--repeats", "1"])
 
 
-@pytest.mark.parametrize("benchmark", [solvers, fast_codec, quantization, rollout], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "benchmark", [solvers, fast_codec, quantization, rollout, evaluation], ids=lambda module: module.__name__
+)
 def test_help(benchmark, capsys):
     with pytest.raises(SystemExit) as stop:
         benchmark.main(["--help"])

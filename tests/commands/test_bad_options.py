@@ -30,6 +30,7 @@ VALID = {
     "preferences": ["--policy=me/x", "--demonstrations=me/x", "--output=new", "--world-model=me/x"],
     "dpo": ["--policy=me/x", "--preferences=me/x", "--use-cpu=true"],
     "imagine": ["--model=me/x", "--dataset=me/x", "--output=new"],
+    "evaluate": ["me/x", "--output=new"],
     "doctor": ["me/x"],
     "stats": ["me/x"],
     "convert": ["me/x", "--output=new"],
@@ -52,6 +53,10 @@ WRONG = {
     option_types.hub_id: {"": "not a Hub id", "me/my policy!": "not a Hub id", "me/x/y/z": "not a Hub id"},
     option_types.namespace: {"": "not a Hub id", "me/x": "user or an organisation", "me!": "not a Hub id"},
     option_types.folder_or_hub_id: {"file": "is a file", "no/such/folder": "neither an existing", "": "neither"},
+    option_types.policy: {"file": "is a file", "no/such/folder": "neither an existing", "": "neither"},
+    option_types.environment: {"metaword": "Nearest: metaworld", "": "Unknown environment"},
+    option_types.environment_setting: {"x": "not NAME=VALUE", "=1": "not NAME=VALUE", "a b=1": "not NAME=VALUE"},
+    option_types.existing_path: {"no": "neither an existing file nor", "": "neither an existing file nor"},
     option_types.path_or_hub_id: {"no/such/file": "neither an existing folder nor a Hub id"},
     option_types.existing_folder: {"file": "not an existing folder", "no": "not an existing folder", "": "not an"},
     option_types.existing_file: {"there": "not an existing file", "no": "not an existing file"},
@@ -150,6 +155,7 @@ def test_wrong_values_in_a_yaml_file(command, folder, capsys):
 @pytest.mark.parametrize(
     ("command", "content", "message"),
     [
+        ("evaluate", "set: [image_size=84]", "set in the YAML file: expected one value"),
         ("stats", "a: [", "options.yaml is not valid YAML: while parsing"),
         ("stats", "- a", "must contain a YAML mapping"),
         ("stats", "", "must contain a YAML mapping"),

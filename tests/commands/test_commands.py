@@ -36,6 +36,7 @@ from nora15_hf.preferences import (
 from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.states import STRATEGIES
 from nora15_hf.runtime.thread_arguments import ThreadArguments
+from nora15_hf.simulation.simulation_pool import SimulationPool
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
 # The options of transformers' TrainingArguments need torch.
@@ -218,6 +219,8 @@ def parsed(command: str, *arguments: str):
         ("stats", ["--delta-mask", "1,0", "data"], {"dataset": "data", "delta_mask": [True, False], "chunk_size": 5}),
         ("imagine", ["--model", "m", "--dataset", "d", "--output", "o", "--episodes", "0,5"], {"episodes": [0, 5], "cases": 256}),
         ("doctor", ["me/x", "--image-keys", "top, wrist"], {"image_keys": ["top", "wrist"], "samples": 16}),
+        ("evaluate", ["me/x", "--output=o", "--set", "a=1", "--set", "b=x", "--suite", "mt10,mt50"], {"set": {"a": 1, "b": "x"}, "suite": ["mt10", "mt50"]}),
+        ("evaluate", ["ws://host:8000", "--output=o"], {"policy": "ws://host:8000", "set": {}, "slots": 16, "timeout": 600.0}),
         ("card", ["folder", "--datasets", "a/b,c/d", "--stage", "dpo"], {"datasets": ["a/b", "c/d"], "stage": "dpo"}),
         ("quickstart", ["--output", "o", "--tasks", "a,b", "--smoke"], {"tasks": ["a", "b"], "smoke": True, "seed": None}),
         ("convert", ["nora", "--output", "o", "--init-expert", "0"], {"init_expert": 0, "private": None}),
@@ -238,6 +241,9 @@ def test_a_yaml_file_gives_every_option_and_the_command_line_wins(tmp_path):
     assert options.delta_mask == [True, True, False]
     assert (options.skip_bad_episodes, options.seed, options.chunk_size) == (True, 3, 7)
     assert parsed("stats", f"--config={file}", "me/other").dataset == "me/other"
+    file.write_text("policy: me/x\noutput: o\nset:\n  a: 1\n  b: [2]\n")
+    assert parsed("evaluate", "--config", str(file)).set == {"a": 1, "b": [2]}
+    assert parsed("evaluate", "--config", str(file), "--set", "a=2", "--set", "c=3").set == {"a": 2, "c": 3}
 
 
 def test_shipped_configurations_are_found_by_name_and_files_come_first(tmp_path, monkeypatch):
@@ -316,7 +322,7 @@ def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
 def test_commands_that_compute_take_threads(monkeypatch, capsys):
     """Set in one place, before the command's own work, and not one of its own arguments."""
     takers = {name for name in COMMANDS if ThreadArguments in MODULES[name].ARGUMENTS}
-    assert takers == {"quickstart", "sft", "world-model", "preferences", "dpo", "imagine", "doctor"}
+    assert takers == {"quickstart", "evaluate", "sft", "world-model", "preferences", "dpo", "imagine", "doctor"}
     assert main(["doctor", "x", "--threads", "0"]) == 2
     assert "--threads 0 must be 1 or more" in capsys.readouterr().err
     calls = []
@@ -332,6 +338,7 @@ def test_commands_that_compute_take_threads(monkeypatch, capsys):
         ("data/statistics_table.py", dataset_statistics),
         ("doctor/doctor.py", examine_policy),
         ("imagine/imagine.py", imagine),
+        ("simulation/simulation_pool.py", SimulationPool),
         ("hub/describe.py", AuthorFacts),
         ("preferences/dataset_builder.py", build_preferences),
         ("preferences/rewards.py", preset_reward),

@@ -16,9 +16,10 @@ from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.evaluation.environment_fit import check_policy_fits, check_recording_fits
+from nora15_hf.evaluation.episodes import Episode
 from nora15_hf.evaluation.evaluate import evaluate_policy
 from nora15_hf.evaluation.lockstep import DrivenEpisode, drive_in_lockstep
-from nora15_hf.evaluation.rollout import Episode, rollout
+from nora15_hf.evaluation.rollout import rollout
 from nora15_hf.nora15 import Nora15Processor
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
@@ -82,7 +83,7 @@ def test_a_policy_with_state_and_two_cameras_acts_as_by_hand(pool, policy):
     """The rollout equals stepping the environment with the processor and the model, episode by episode."""
     model, processor = policy
     results = evaluate_policy(
-        model, processor, list(TASKS), pool, episodes_per_task=2, record_frames=1, progress=False
+        Nora15ChunkPolicy(*policy), list(TASKS), pool, episodes_per_task=2, record_every=5, progress=False
     )
     assert [(result.task, result.seed) for result in results] == [
         (task, seed) for task in TASKS for seed in (10_000, 10_001)
@@ -139,7 +140,9 @@ def test_it_records_reached_states_and_is_scored_by_success(pool, policy, demons
 
 def test_swapped_instructions_and_shuffled_images_work_with_two_cameras(pool, policy):
     for control in ("swapped_instruction", "shuffled_images"):
-        results = evaluate_policy(*policy, list(TASKS), pool, episodes_per_task=1, control=control, progress=False)
+        results = evaluate_policy(
+            Nora15ChunkPolicy(*policy), list(TASKS), pool, episodes_per_task=1, control=control, progress=False
+        )
         assert len(results) == 2
 
 
@@ -207,7 +210,7 @@ def test_nothing_is_stepped_or_written_for_a_policy_that_does_not_fit(pool, demo
     statistics = ActionStatistics.from_actions(np.stack([-np.ones(4), np.ones(4)]).astype(np.float32))
     model, processor = tiny_policy(instructions(), image_size=56, action_dim=4, norm_stats={"arm": statistics})
     with pytest.raises(ValueError, match="action dimension"):
-        evaluate_policy(model, processor, list(TASKS), pool, episodes_per_task=1)
+        evaluate_policy(Nora15ChunkPolicy(model, processor), list(TASKS), pool, episodes_per_task=1)
     policy = Nora15ChunkPolicy(model, processor)
     with pytest.raises(ValueError, match="action dimension"):
         record_reached_states(tmp_path / "reached", policy, ["left"], 1, pool=pool, max_policy_steps=9)

@@ -16,7 +16,9 @@ from helpers.reward_batches import batch_of
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
-from nora15_hf.evaluation.rollout import Episode, ShuffledImages, rollout
+from nora15_hf.evaluation.episodes import Episode
+from nora15_hf.evaluation.rollout import rollout
+from nora15_hf.evaluation.shuffled_images import ShuffledImages
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences.reached_states import record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward

@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -15,7 +16,9 @@ import nora15_hf
 from nora15_hf.cards.wilson_interval import wilson_interval
 from nora15_hf.data.lerobot_dataset import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
-from nora15_hf.evaluation.rollout import Episode, EpisodeResult, ShuffledImages, rollout
+from nora15_hf.evaluation.episodes import Episode, EpisodeResult
+from nora15_hf.evaluation.rollout import rollout
+from nora15_hf.evaluation.shuffled_images import ShuffledImages
 from nora15_hf.evaluation.success import SuccessTable, compare_paired
 from nora15_hf.simulation.environment import Observation, find_task
 from nora15_hf.simulation.expert_episodes import ExpertNoise, record_expert_episode
@@ -376,10 +379,11 @@ EPISODES = [Episode(task, 10000 + seed) for task in ("faucet-open", "handle-pres
 
 
 def test_rollout_does_not_depend_on_workers(pool):
-    results = rollout(image_policy, EPISODES, pool, record_frames=2, progress=False)
+    recorded = [replace(episode, record_every=10) for episode in EPISODES]
+    results = rollout(image_policy, recorded, pool, progress=False)
     assert [(result.task, result.seed) for result in results] == [(item.task, item.seed) for item in EPISODES]
     with SimulationPool("metaworld", num_workers=1, num_slots=4, renderer="raycast", max_steps=40) as single:
-        again = rollout(image_policy, EPISODES, single, record_frames=2, progress=False)
+        again = rollout(image_policy, recorded, single, progress=False)
     for one, other in zip(results, again, strict=True):
         assert (one.success, one.num_steps) == (other.success, other.num_steps)
         np.testing.assert_array_equal(one.frames, other.frames)
@@ -403,7 +407,7 @@ def test_batches_are_the_same_in_every_run(pool):
 
 def test_rollout_matches_the_environment(pool, faucet):
     """One episode in the pool is the same as stepping the environment by hand."""
-    [result] = rollout(image_policy, [Episode("faucet-open", 10001)], pool, record_frames=1, progress=False)
+    [result] = rollout(image_policy, [Episode("faucet-open", 10001, record_every=5)], pool, progress=False)
     faucet.reset(10001)
     for replan, frame in enumerate(result.frames):
         observation = faucet.observation()
@@ -507,7 +511,7 @@ def test_shuffled_images_know_an_episode_by_keys_of_any_length(key):
 
 def test_worker_loss_is_explained():
     with SimulationPool("metaworld", num_workers=1, num_slots=1, renderer="raycast") as small:
-        small._workers[0].kill()
+        small._workers[0].process.kill()
         with pytest.raises(RuntimeError, match="exit code -9"):
             small.start([(0, "faucet-open", 1)])
 
@@ -546,7 +550,7 @@ def test_success_table():
     table = SuccessTable.from_results(results([True, False, True]) + results([False], task="push"))
     assert table.to_dict()["tasks"]["reach"]["rate"] == pytest.approx(2 / 3)
     assert (table.total.successes, table.total.n) == (2, 4)
-    assert "| reach | 2/3 | 66.7% |" in table.to_markdown()
+    assert "| reach     | 2/3     | 66.7% |" in table.to_markdown()
     with pytest.raises(ValueError, match="empty"):
         SuccessTable.from_results([])
 

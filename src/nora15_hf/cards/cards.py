@@ -100,7 +100,7 @@ def card_metadata(folder: str | Path, info: CardInfo) -> CardData:
         base_model=info.base_model,
         base_model_relation=None if info.base_model is None else relation,
         datasets=list(info.datasets) or None,
-        eval_results=_eval_results(info.evaluation) if evaluated else None,
+        eval_results=eval_results(info.evaluation) if evaluated else None,
         library_name=info.library,
         metrics=["success_rate"] if evaluated else None,
         model_name=info.name,
@@ -109,7 +109,8 @@ def card_metadata(folder: str | Path, info: CardInfo) -> CardData:
     )
 
 
-def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
+def eval_results(evaluation: Evaluation) -> list[EvalResult]:
+    """The `model-index` of closed-loop results."""
     return [
         EvalResult(
             task_type="robotics",
@@ -144,4 +145,4 @@ def _cell(value: Setting) -> str:
     return setting_text(value).replace("|", r"\|").replace("\n", " ")
 
 
-__all__ = ["CARD_FILE", "INFO_KEY", "card_metadata", "render_card", "save_card"]
+__all__ = ["CARD_FILE", "INFO_KEY", "card_metadata", "eval_results", "render_card", "save_card"]

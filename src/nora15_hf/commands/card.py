@@ -49,8 +49,8 @@ class CardArguments:
         metadata={
             "parse": option_types.existing_file,
             "metavar": "FILE",
-            "help": "JSON of closed-loop results: environment, environment_id, results (task to [successes, episodes]), "
-            "conventions",
+            "help": "results.json of nora15 evaluate, or JSON of closed-loop results: environment, environment_id, results (task to "
+            "[successes, episodes]), conventions",
         },
     )
     license: str = field(default=DEFAULTS["license"], metadata={"help": "licence of the artefact"})

@@ -17,6 +17,7 @@ COMMANDS = {
     "preferences": "sample a policy's candidates at states of a dataset, score and pair them",
     "dpo": "tune a policy on preferences with flow DPO",
     "imagine": "what a world model imagines: film strips, energy curves, ranking accuracy",
+    "evaluate": "success of a policy in closed loop in a simulator, with intervals and all settings",
     "doctor": "what to know about a policy before it moves a robot",
     "stats": "action and state statistics of a LeRobot dataset",
     "convert": "a published policy or world model to a repo that AutoModel and AutoProcessor load",

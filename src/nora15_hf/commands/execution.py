@@ -13,6 +13,12 @@ from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
 from .parser import CommandParser
 
+# What an interrupted command leaves.
+KEPT = {
+    "nora15 quickstart": "finished stages are kept, --resume continues",
+    "nora15 evaluate": "finished episodes are kept, --resume continues",
+}
+
 
 @plain_progress()
 def execute(run: Callable[..., int | None], options: Sequence[Any]) -> int | None:
@@ -46,7 +52,7 @@ def exit_code(name: str, work: Callable[[], int | None]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "finished stages are kept, --resume continues" if name == "nora15 quickstart" else "call it again"
+        again = KEPT.get(name, "call it again")
         print(f"\n{name}: interrupted; {again}.", file=sys.stderr)
         return 130
 

@@ -4,12 +4,15 @@ Types of options beyond Python's own, as argparse knows types: a function of the
 there is none. A wrong value then ends the command before anything is loaded, also when it stands in a YAML file.
 """
 
+import json
 import os
-from argparse import ArgumentTypeError
+from argparse import Action, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..cards.card_info import check_repo_id
+from ..simulation.environment_table import find_environment
 
 
 def _number(kind: type, expected: str, is_valid: Callable) -> Callable:
@@ -98,6 +101,37 @@ def folder_or_hub_id(text: str) -> str:
         raise ArgumentTypeError(f"{text!r} is neither an existing folder nor a Hub id") from error
 
 
+def policy(text: str) -> str:
+    """Where a policy is: as [`folder_or_hub_id`], or the address of a policy server."""
+    return text if is_server(text) else folder_or_hub_id(text)
+
+
+def is_server(text: str) -> bool:
+    """Whether it is the address of a policy server, not a repo."""
+    return text.startswith(("ws://", "wss://"))
+
+
+def environment_setting(text: str) -> dict[str, Any]:
+    """`"image_size=84"` to `{"image_size": 84}`: the value as JSON, or a text where it is none."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise ArgumentTypeError(f"{text!r} is not NAME=VALUE, for example image_size=84")
+    try:
+        return {name: json.loads(value)}
+    except ValueError:
+        return {name: value}
+
+
+class MergedSettings(Action):
+    """An option that may be given several times, each time with a dictionary."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = vars(namespace)[self.dest]
+        # In place of the default or the YAML file on the first time.
+        given = before if isinstance(before, dict) else {}
+        setattr(namespace, self.dest, given | values)
+
+
 def path_or_hub_id(text: str) -> str:
     """As [`folder_or_hub_id`], or a file."""
     return text if Path(text).is_file() else folder_or_hub_id(text)
@@ -115,6 +149,22 @@ def existing_file(text: str) -> Path:
     if not Path(text).is_file():
         raise ArgumentTypeError(f"{text!r} is not an existing file")
     return Path(text)
+
+
+def existing_path(text: str) -> Path:
+    """A file or folder that is read."""
+    if not text or not Path(text).exists():
+        raise ArgumentTypeError(f"{text!r} is neither an existing file nor an existing folder")
+    return Path(text)
+
+
+def environment(text: str) -> str:
+    """Name of an environment of the table."""
+    try:
+        find_environment(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error).removesuffix(".")) from error
+    return text
 
 
 def output_folder(text: str) -> Path:
@@ -154,14 +204,19 @@ def _output(text: str) -> Path:
 
 
 __all__ = [
+    "MergedSettings",
     "cameras",
     "comma_separated",
+    "environment",
+    "environment_setting",
     "existing_file",
     "existing_folder",
+    "existing_path",
     "flags",
     "folder_or_hub_id",
     "hub_id",
     "indices",
+    "is_server",
     "namespace",
     "new_folder",
     "non_negative",
@@ -169,6 +224,7 @@ __all__ = [
     "output_file",
     "output_folder",
     "path_or_hub_id",
+    "policy",
     "positive",
     "positive_number",
     "seed",

@@ -184,7 +184,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default unless there is none, or the help tells it in words."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == [] or "default:" in action.help:
+        if (
+            action.default is None
+            or action.default is False
+            or action.default in ([], {})
+            or "default:" in action.help
+        ):
             return action.help
         return super()._get_help_string(action)
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What a policy tells about itself: to a simulator or robot that it should fit, and to whoever reads its results."""
 
+import platform
 from importlib.metadata import version
 from typing import Any
 
@@ -59,7 +60,7 @@ def policy_metadata(
         "temperature": vars(sampler).get("temperature"),
         "contract": processor.embodiment(key).to_dict(),
         "conventions": processor.conventions.get(key, {}),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
     }
 
 

@@ -10,6 +10,7 @@ from ..embodiment.embodiment import Camera, Embodiment
 from ..embodiment.junctions import EVALUATION, STATE_ITEMS, check_junction
 from ..nora15 import Nora15Processor
 from ..simulation.environment import EnvironmentSpec
+from .evaluated_policy import EvaluatedPolicy
 
 
 def environment_embodiment(spec: EnvironmentSpec) -> Embodiment:
@@ -45,15 +46,28 @@ def check_policy_fits(processor: Nora15Processor, spec: EnvironmentSpec, dataset
         ValueError: Lists everything that differs; or several datasets and no key.
     """
     key = select_dataset_key(processor.norm_stats, dataset_key)
-    found = differing_conventions(processor.conventions.get(key, {}), spec)
-    if processor.needs_state and spec.state_dim is None:
+    _check_contract_fits(processor.embodiment(key), processor.needs_state, processor.conventions.get(key, {}), spec)
+
+
+def check_evaluated_policy_fits(policy: EvaluatedPolicy, spec: EnvironmentSpec) -> None:
+    """As [`check_policy_fits`], by what the policy tells about itself."""
+    metadata = policy.metadata
+    contract = Embodiment.from_dict(metadata["contract"], f"The contract of {metadata['policy']!r}")
+    _check_contract_fits(contract, metadata["needs_state"], metadata["conventions"], spec)
+
+
+def _check_contract_fits(
+    contract: Embodiment, needs_state: bool, conventions: Mapping[str, Any], spec: EnvironmentSpec
+) -> None:
+    found = differing_conventions(conventions, spec)
+    if needs_state and spec.state_dim is None:
         found.append("state: the policy needs it, the simulator gives none")
     check_junction(
         EVALUATION,
-        processor.embodiment(key),
+        contract,
         environment_embodiment(spec),
         names=("policy", "simulator"),
-        leave_out=() if processor.needs_state else STATE_ITEMS,
+        leave_out=() if needs_state else STATE_ITEMS,
         arranged=True,
         found=found,
     )
@@ -86,4 +100,10 @@ def differing_conventions(recorded: Mapping[str, Any], spec: EnvironmentSpec) ->
     ]
 
 
-__all__ = ["check_policy_fits", "check_recording_fits", "differing_conventions", "environment_embodiment"]
+__all__ = [
+    "check_evaluated_policy_fits",
+    "check_policy_fits",
+    "check_recording_fits",
+    "differing_conventions",
+    "environment_embodiment",
+]

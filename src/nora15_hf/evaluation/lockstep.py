@@ -28,6 +28,38 @@ class DrivenEpisode:
     replan: int = field(default=0, kw_only=True)
 
 
+def ask(policy: ChunkPolicy, episodes: Sequence[DrivenEpisode], *, n_action_steps: int, action_dim: int) -> np.ndarray:
+    """One look of a policy at several episodes, which counts as one in each.
+
+    Args:
+        policy (`ChunkPolicy`): who acts.
+        episodes (`Sequence[DrivenEpisode]`): B of them.
+        n_action_steps (`int`): actions of a chunk that are executed before the policy looks again.
+        action_dim (`int`): width A of an action.
+
+    Returns:
+        `np.ndarray`: float32 `(B, n_action_steps, A)`, physical units.
+
+    Raises:
+        ValueError: `n_action_steps` below 1, or a policy output that is not of shape `(B, H >= n_action_steps, A)`.
+    """
+    if n_action_steps < 1:
+        raise ValueError(f"`n_action_steps` is {n_action_steps}; it must be 1 or more.")
+    chunks = policy(
+        [episode.observation for episode in episodes], [(*episode.noise_key, episode.replan) for episode in episodes]
+    )
+    chunks = np.asarray(chunks, dtype=np.float32)
+    batch_and_width = (*chunks.shape[:1], *chunks.shape[2:])
+    if batch_and_width != (len(episodes), action_dim) or chunks.shape[1] < n_action_steps:
+        raise ValueError(
+            f"The policy returned actions of shape {chunks.shape} for {len(episodes)} observations; expected "
+            f"({len(episodes)}, H, {action_dim}) with H at least n_action_steps={n_action_steps}."
+        )
+    for episode in episodes:
+        episode.replan += 1
+    return chunks[:, :n_action_steps]
+
+
 def drive_in_lockstep(
     policy: ChunkPolicy, episodes: dict[int, DrivenEpisode], *, n_action_steps: int, action_dim: int
 ) -> Iterator[dict[int, np.ndarray]]:
@@ -37,36 +69,28 @@ def drive_in_lockstep(
         policy (`ChunkPolicy`): who acts.
         episodes (`dict[int, DrivenEpisode]`): by slot. Between two rounds the caller executes the actions, puts what is
             seen then into the episodes, takes those out that have ended, and may put new ones in.
-        n_action_steps (`int`): actions of a chunk that are executed before the policy looks again.
-        action_dim (`int`): width A of an action.
+        n_action_steps (`int`), action_dim (`int`): see [`ask`].
 
     Yields:
         `dict[int, np.ndarray]`: the actions of every slot, float32 `(n_action_steps, A)`, physical units.
 
     Raises:
-        ValueError: `n_action_steps` below 1, or a policy output that is not finite or not of shape
-            `(B, H >= n_action_steps, A)`.
+        ValueError: as [`ask`]; and a policy output that is not finite.
     """
-    if n_action_steps < 1:
-        raise ValueError(f"`n_action_steps` is {n_action_steps}; it must be 1 or more.")
     while episodes:
         slots = sorted(episodes)
-        live = [episodes[slot] for slot in slots]
-        chunks = policy(
-            [episode.observation for episode in live], [(*episode.noise_key, episode.replan) for episode in live]
+        actions = ask(policy, [episodes[slot] for slot in slots], n_action_steps=n_action_steps, action_dim=action_dim)
+        require_finite(actions)
+        yield dict(zip(slots, actions, strict=True))
+
+
+def require_finite(actions: np.ndarray) -> None:
+    """Refuses a policy output with NaN or infinity."""
+    if not np.isfinite(actions).all():
+        raise ValueError(
+            "The policy returned actions that are not finite (NaN or infinity). `nora15 doctor` tells whether its weights are "
+            "damaged."
         )
-        chunks = np.asarray(chunks, dtype=np.float32)
-        batch_and_width = (*chunks.shape[:1], *chunks.shape[2:])
-        if batch_and_width != (len(live), action_dim) or chunks.shape[1] < n_action_steps:
-            raise ValueError(
-                f"The policy returned actions of shape {chunks.shape} for {len(live)} observations; expected "
-                f"({len(live)}, H, {action_dim}) with H at least n_action_steps={n_action_steps}."
-            )
-        if not np.isfinite(chunks).all():
-            raise ValueError("The policy returned actions that are not finite (NaN or infinity).")
-        yield dict(zip(slots, chunks[:, :n_action_steps], strict=True))
-        for episode in live:
-            episode.replan += 1
 
 
-__all__ = ["ChunkPolicy", "DrivenEpisode", "drive_in_lockstep"]
+__all__ = ["ChunkPolicy", "DrivenEpisode", "ask", "drive_in_lockstep", "require_finite"]

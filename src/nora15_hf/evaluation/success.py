@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, sqrt
 from typing import Protocol
 
 from ..cards.wilson_interval import wilson_interval
@@ -81,12 +81,15 @@ class SuccessTable:
         }
 
     def to_markdown(self) -> str:
-        """A table with one row per task and one for the total."""
-        rows = ["| task | success | rate | 95 % interval |", "|---|---|---|---|"]
+        """A table with one row per task and one for the total, which can be read in a terminal, too."""
+        rows = [("task", "success", "rate", "95 % interval")]
         for task, count in [*self.tasks.items(), ("**total**", self.total)]:
             low, high = count.interval
-            rows.append(f"| {task} | {count.successes}/{count.n} | {count.rate:.1%} | {low:.1%} to {high:.1%} |")
-        return "\n".join(rows)
+            rows.append((task, f"{count.successes}/{count.n}", f"{count.rate:.1%}", f"{low:.1%} to {high:.1%}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows.insert(1, tuple("-" * width for width in widths))
+        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+        return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,34 @@ class PairedComparison:
         """Success rate of the second minus that of the first."""
         return (self.only_second - self.only_first) / (self.both + self.only_first + self.only_second + self.neither)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `difference` for paired rates (Newcombe 1998, method 10: the Wilson intervals of both rates, correlated)."""
+        n = self.both + self.only_first + self.only_second + self.neither
+        first, second = self.both + self.only_first, self.both + self.only_second
+        (low_1, high_1), (low_2, high_2) = wilson_interval(first, n), wilson_interval(second, n)
+        covariance = self.both * self.neither - self.only_first * self.only_second
+        if covariance > 0:
+            covariance = max(0.0, covariance - n / 2)
+        margins = first * (n - first) * second * (n - second)
+        correlation = covariance / sqrt(margins) if margins else 0.0
+
+        def distance(one: float, other: float) -> float:
+            return sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+        below = distance(second / n - low_2, high_1 - first / n)
+        above = distance(high_2 - second / n, first / n - low_1)
+        return max(-1.0, self.difference - below), min(1.0, self.difference + above)
+
     def to_dict(self) -> dict:
-        """Plain JSON values: the four counts, difference, p_value."""
+        """Plain JSON values: the four counts, difference, interval, p_value."""
         return {
             "both": self.both,
             "only_first": self.only_first,
             "only_second": self.only_second,
             "neither": self.neither,
             "difference": self.difference,
+            "interval": list(self.interval),
             "p_value": self.p_value,
         }
 

@@ -2,6 +2,7 @@
 """Repos on the Hugging Face Hub: what goes into them and their cards."""
 
 from .artefacts import Artefact, find_artefact
+from .card_evaluation import add_evaluation
 from .describe import AuthorFacts, read_evaluation, write_card
 from .push import push_folder
 from .push_plan import PushPlan, plan_push
@@ -10,6 +11,7 @@ __all__ = [
     "Artefact",
     "AuthorFacts",
     "PushPlan",
+    "add_evaluation",
     "find_artefact",
     "plan_push",
     "push_folder",

@@ -29,6 +29,7 @@ from ..data.lerobot_layout import INDEX_FEATURES, is_camera, is_depth_map, pictu
 from ..data.lerobot_metadata import LeRobotMetadata, load_metadata
 from ..data.lerobot_writer import DATA_FILES as DEMONSTRATION_DATA_FILES
 from ..data.parquet_images import first_image_format
+from ..evaluation.results import EvaluationResults
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..preferences.pairs import PAIRINGS
@@ -119,13 +120,15 @@ def write_card(folder: str | Path, facts: AuthorFacts | None = None) -> Path:
 
 def read_evaluation(file: str | Path) -> Evaluation:
     """
-    Closed-loop results from a JSON file with the fields of [`Evaluation`].
+    Closed-loop results from a JSON file with the fields of [`Evaluation`], or from `results.json` of `nora15 evaluate`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A field is missing, unknown, or has another form.
     """
     content = read_json(Path(file))
+    if {"settings", "success"} <= content.keys():
+        return EvaluationResults.load(file).card_evaluation()
     expected = {entry.name for entry in fields(Evaluation)}
     if content.keys() != expected:
         raise ValueError(f"{file} has the fields {sorted(content)}, expected {sorted(expected)}.")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..control.chunk_policy import Nora15ChunkPolicy
 from ..evaluation.demonstrations import record_demonstrations
+from ..evaluation.episodes import EpisodeResult
 from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
-from ..evaluation.rollout import EpisodeResult
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
-from ..simulation.environment import FIRST_EVALUATION_SEED
 from ..simulation.simulation_pool import SimulationPool
 from .config import QuickstartConfig
 from .policy_stages import initial_policy, load_policy
@@ -31,16 +31,13 @@ def record(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict
 
 def evaluate_arm(output: Path, config: QuickstartConfig, pool: SimulationPool, arm: str) -> dict[str, Any]:
     """Success of one policy on the held-out seeds; a few episodes are kept as pictures."""
-    model, processor = _policy_of(output, config, arm)
     results = evaluate_policy(
-        model,
-        processor,
+        Nora15ChunkPolicy(*_policy_of(output, config, arm)),
         config.tasks,
         pool,
         episodes_per_task=config.evaluation_episodes,
-        first_seed=FIRST_EVALUATION_SEED,
         n_action_steps=config.num_action_steps,
-        record_frames=RECORD_EVERY,
+        record_every=RECORD_EVERY * config.num_action_steps,
     )
     _save_rollouts(rollouts_file(output, arm), results)
     return {"episodes": _as_json(results)}
@@ -48,19 +45,17 @@ def evaluate_arm(output: Path, config: QuickstartConfig, pool: SimulationPool, a
 
 def evaluate_controls(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict[str, Any]:
     """The SFT policy with the instruction of the other task of its scene, and with another episode's pictures."""
-    model, processor = load_policy(output / POLICY_FOLDERS["sft"])
+    policy = Nora15ChunkPolicy(*load_policy(output / POLICY_FOLDERS["sft"]))
     controls: list[Control] = ["shuffled_images"]
     if swapped_instructions(config.tasks, pool.spec):
         controls.insert(0, "swapped_instruction")
     outcomes = {}
     for control in controls:
         results = evaluate_policy(
-            model,
-            processor,
+            policy,
             config.tasks,
             pool,
             episodes_per_task=config.control_episodes,
-            first_seed=FIRST_EVALUATION_SEED,
             n_action_steps=config.num_action_steps,
             control=control,
         )

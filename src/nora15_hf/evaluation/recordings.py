@@ -1,0 +1,70 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""Recorded episodes: a video each, and a contact sheet of all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..data.video_file import VideoFile
+from ..repo_files.written_whole import written_whole
+from .episodes import EpisodeResult
+
+VIDEOS_FOLDER = "videos"
+CONTACT_SHEET = "contact_sheet.png"
+VIDEO_FPS = 20
+"""At most, in simulated time; an environment with a higher control rate shows every so many steps."""
+STRIP_FRAMES = 6
+TITLE_HEIGHT = 14
+
+
+def video_steps(control_rate: int) -> int:
+    """Control steps from one picture of a video to the next."""
+    return max(1, round(control_rate / VIDEO_FPS))
+
+
+def write_recording(folder: Path, episode: EpisodeResult, control_rate: int, strip: Path) -> None:
+    """
+    Writes the video of an episode, `videos/TASK-SEED.mp4`, in simulated time, and its strip of pictures.
+
+    Args:
+        folder (`Path`): That of the evaluation.
+        episode ([`EpisodeResult`]): With pictures of every [`video_steps`].
+        control_rate (`int`): Steps per second.
+        strip (`Path`): PNG file.
+
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+    with written_whole(folder / VIDEOS_FOLDER / f"{episode.file_name}.mp4") as part:
+        height, width = episode.frames[0].shape[:2]
+        even = (height + height % 2, width + width % 2)
+        video = VideoFile(part, control_rate / video_steps(control_rate), even)
+        for frame in episode.frames:
+            video.add(np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), mode="edge"))
+        video.close()
+    shown = np.linspace(0, len(episode.frames) - 1, STRIP_FRAMES).astype(int)
+    with written_whole(strip) as part:
+        Image.fromarray(np.concatenate([episode.frames[number] for number in shown], axis=1)).save(part, format="PNG")
+
+
+def write_contact_sheet(folder: Path, strips: Sequence[tuple[EpisodeResult, Path]]) -> None:
+    """Writes `contact_sheet.png`: a row of pictures for every recorded episode, from its first to its last."""
+    rows = [(episode, Image.open(strip)) for episode, strip in strips]
+    sheet = Image.new(
+        "RGB", (max(row.width for _, row in rows), sum(row.height + TITLE_HEIGHT for _, row in rows)), "white"
+    )
+    draw, top = ImageDraw.Draw(sheet), 0
+    for episode, row in rows:
+        outcome = "success" if episode.success else str(episode.failure)
+        draw.text(
+            (2, top + 1), f"{episode.task}, seed {episode.seed}: {outcome}, {episode.num_steps} steps", fill="black"
+        )
+        sheet.paste(row, (0, top + TITLE_HEIGHT))
+        top += row.height + TITLE_HEIGHT
+    with written_whole(folder / CONTACT_SHEET) as part:
+        sheet.save(part, format="PNG")
+
+
+__all__ = ["CONTACT_SHEET", "VIDEOS_FOLDER", "video_steps", "write_contact_sheet", "write_recording"]
