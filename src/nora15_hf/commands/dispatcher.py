@@ -18,6 +18,7 @@ COMMANDS = {
     "dpo": "tune a policy on preferences with flow DPO",
     "imagine": "what a world model imagines: film strips, energy curves, ranking accuracy",
     "evaluate": "success of a policy in closed loop in a simulator, with intervals and all settings",
+    "serve": "a policy for robots and benchmarks that call a server",
     "doctor": "what to know about a policy before it moves a robot",
     "stats": "action and state statistics of a LeRobot dataset",
     "convert": "a published policy or world model to a repo that AutoModel and AutoProcessor load",

@@ -34,6 +34,7 @@ seed = _number(int, "a seed: a whole number from 0 to 2**32 - 1", lambda value: 
 positive_number = _number(float, "a number above 0", lambda value: 0 < value < float("inf"))
 non_negative_number = _number(float, "a number of at least 0", lambda value: 0 <= value < float("inf"))
 share = _number(float, "a share between 0 and 1, both excluded", lambda value: 0 < value < 1)
+port = _number(int, "a port: a whole number from 0 to 65535", lambda value: 0 <= value <= 65535)
 
 
 def comma_separated(text: str) -> list[str]:
@@ -225,6 +226,7 @@ __all__ = [
     "output_folder",
     "path_or_hub_id",
     "policy",
+    "port",
     "positive",
     "positive_number",
     "seed",

@@ -97,13 +97,14 @@ class CommandParser(_ErrorsRaise, TrlParser):
         parse = parse or _TRAINING_TYPES.get(names[0].removeprefix("--"))
         # TRL gives --two_words and --two-words: one is enough in --help, and [`parse`] understands both.
         names = tuple(name for name in names if "_" not in name)
-        if positional:
-            del settings["required"]
-            names = (names[0].removeprefix("--"),)
         if flag:
             settings = {"action": "store_true", "default": settings.get("default"), "help": settings["help"]}
         if parse is not None:
             settings.pop("nargs", None)
+        if positional:
+            names = (names[0].removeprefix("--"),)
+            # One that may be left out has a default.
+            settings["nargs"] = None if settings.pop("required", False) else "?"
         if parse or each:
             settings["type"] = parse or each
         return super().add_argument(*names, **settings)

@@ -1,0 +1,148 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Serves a policy to robots and benchmarks: openpi's protocol over WebSockets, or GR00T's over ZeroMQ. With --replay it serves
+a dataset's own actions instead, to find out whether the robot's side is right. Ctrl-C and SIGTERM finish the request that is
+being answered.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..runtime.thread_arguments import ThreadArguments
+from . import option_types
+from .library_defaults import library_choices, library_defaults
+
+DEFAULTS = library_defaults("serving/server.py", "PolicyServer")
+PROTOCOLS = library_choices("serving/server.py", "DEFAULT_PORTS")
+
+
+@dataclass
+class ServeArguments:
+    """What [`~nora15_hf.serving.server.PolicyServer`] needs."""
+
+    policy: str | None = field(
+        default=None,
+        metadata={
+            "positional": True,
+            "parse": option_types.folder_or_hub_id,
+            "help": "the policy: Hub id or folder",
+        },
+    )
+    replay: str | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "serve the actions of this LeRobot dataset instead of a policy's: Hub id or folder",
+        },
+    )
+    protocol: str = field(default=DEFAULTS["protocol"], metadata={"help": "what clients speak", "choices": PROTOCOLS})
+    host: str = field(
+        default=DEFAULTS["host"], metadata={"help": "address to listen to; 0.0.0.0 lets the whole network in"}
+    )
+    port: int | None = field(
+        default=None,
+        metadata={"parse": option_types.port, "help": "port to listen to (default: 8000, with gr00t 5555)"},
+    )
+    api_key_file: Path | None = field(
+        default=None,
+        metadata={"parse": option_types.existing_file, "help": "file with the key that clients have to send"},
+    )
+    robot: str | None = field(
+        default=None,
+        metadata={
+            "help": "how the robot calls what it sends: libero, droid, aloha, bridge, so101, or a YAML file (default: as the "
+            "policy does)"
+        },
+    )
+    default_prompt: str | None = field(default=None, metadata={"help": "instruction of observations without one"})
+    device: str | None = field(
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+    )
+    dataset_key: str | None = field(
+        default=None, metadata={"help": "which of the policy's statistics; needed when there are several"}
+    )
+    num_steps: int | None = field(
+        default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
+    )
+    compile: bool = field(
+        default=False, metadata={"flag": True, "help": "compile the policy first, which takes about a minute"}
+    )
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy or the dataset"})
+    chunk_size: int = field(
+        default=50, metadata={"parse": option_types.positive, "help": "with --replay: actions of a chunk"}
+    )
+    n_action_steps: int | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.positive,
+            "help": "with --replay: actions of a chunk that the client executes (default: all)",
+        },
+    )
+
+    def __post_init__(self):
+        if (self.policy is None) == (self.replay is None):
+            raise ValueError("Name either a policy or --replay DATASET.")
+
+
+ARGUMENTS = (ServeArguments, ThreadArguments)
+
+
+def run(options: ServeArguments) -> None:
+    from ..serving.robots import load_robot
+    from ..serving.server import DEFAULT_PORTS, PolicyServer, listen
+
+    port = DEFAULT_PORTS[options.protocol] if options.port is None else options.port
+    # What is wrong with these shows before a policy is loaded, which may take minutes.
+    listen(options.host, port).close()
+    robot = None if options.robot is None else load_robot(options.robot, options.protocol)
+    api_key = None
+    if options.api_key_file is not None:
+        api_key = options.api_key_file.read_text(encoding="utf-8").strip()
+        if not api_key:
+            raise ValueError(f"{options.api_key_file} is empty: write the key into it that clients have to send.")
+    server = PolicyServer(
+        _policy(options) if options.replay is None else _replay(options),
+        protocol=options.protocol,
+        host=options.host,
+        port=port,
+        api_key=api_key,
+        robot=robot,
+        default_prompt=options.default_prompt,
+    )
+    metadata = server.service.metadata
+
+    def say_where() -> None:
+        print(
+            f"Serving {metadata['policy']} ({metadata['dataset_key']}: chunks of {metadata['action_horizon']} x "
+            f"{metadata['action_dim']}, cameras {', '.join(metadata['cameras']) or 'not named'}) at {server.url}. Ctrl-C ends it.",
+            flush=True,
+        )
+
+    server.run(say_where)
+
+
+def _policy(options: ServeArguments):
+    from ..runtime.device import usable_device
+    from ..serving.served_policy import ModelPolicy
+
+    return ModelPolicy.from_pretrained(
+        options.policy,
+        device=usable_device(options.device),
+        revision=options.revision,
+        dataset_key=options.dataset_key,
+        num_steps=options.num_steps,
+        compile=options.compile,
+    )
+
+
+def _replay(options: ServeArguments):
+    from ..data import LeRobotDataset
+    from ..serving.dataset_replay import DatasetReplay
+
+    dataset = LeRobotDataset(
+        options.replay, revision=options.revision, chunk_size=options.chunk_size, cache_images=False
+    )
+    return DatasetReplay(dataset, options.n_action_steps)
+
+
+__all__ = ["ARGUMENTS", "ServeArguments", "run"]

@@ -1,0 +1,13 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+A policy that other programs call: servers of openpi's and GR00T's protocols, and a client. Needs the extra `serve`.
+
+Servers are in [`~nora15_hf.serving.server`], and import torch; the client does without.
+"""
+
+try:
+    from .policy_client import PolicyClient, PolicyServerError, PolicyTimeoutError
+except ModuleNotFoundError as error:
+    raise ImportError("Serving and its client need the extra `serve`: pip install 'nora15_hf[serve]'.") from error
+
+__all__ = ["PolicyClient", "PolicyServerError", "PolicyTimeoutError"]
