@@ -31,6 +31,7 @@ VALID = {
     "dpo": ["--policy=me/x", "--preferences=me/x", "--use-cpu=true"],
     "imagine": ["--model=me/x", "--dataset=me/x", "--output=new"],
     "evaluate": ["me/x", "--output=new"],
+    "serve": ["me/x"],
     "doctor": ["me/x"],
     "stats": ["me/x"],
     "convert": ["me/x", "--output=new"],
@@ -42,6 +43,7 @@ VALID = {
 WRONG = {
     option_types.positive: {"0": "at least 1", "-1": "at least 1", "1.5": "at least 1", "many": "at least 1"},
     option_types.non_negative: {"-1": "at least 0", "x": "at least 0"},
+    option_types.port: {"-1": "from 0 to 65535", "65536": "from 0 to 65535", "http": "a port"},
     option_types.seed: {"-3": "from 0 to 2**32 - 1", "4294967296": "from 0 to 2**32 - 1", "x": "a seed"},
     option_types.positive_number: {"0": "above 0", "-1": "above 0", "nan": "above 0", "inf": "above 0"},
     option_types.non_negative_number: {"-1": "at least 0", "nan": "at least 0"},

@@ -37,6 +37,7 @@ from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.states import STRATEGIES
 from nora15_hf.runtime.thread_arguments import ThreadArguments
 from nora15_hf.simulation.simulation_pool import SimulationPool
+from nora15_hf.serving.server import DEFAULT_PORTS, PolicyServer
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
 # The options of transformers' TrainingArguments need torch.
@@ -223,6 +224,8 @@ def parsed(command: str, *arguments: str):
         ("evaluate", ["ws://host:8000", "--output=o"], {"policy": "ws://host:8000", "set": {}, "slots": 16, "timeout": 600.0}),
         ("card", ["folder", "--datasets", "a/b,c/d", "--stage", "dpo"], {"datasets": ["a/b", "c/d"], "stage": "dpo"}),
         ("quickstart", ["--output", "o", "--tasks", "a,b", "--smoke"], {"tasks": ["a", "b"], "smoke": True, "seed": None}),
+        ("serve", ["me/x", "--port", "0", "--compile"], {"policy": "me/x", "replay": None, "port": 0, "compile": True}),
+        ("serve", ["--replay", "me/x"], {"policy": None, "replay": "me/x", "protocol": "openpi", "port": None}),
         ("convert", ["nora", "--output", "o", "--init-expert", "0"], {"init_expert": 0, "private": None}),
     ],
 )  # fmt: skip
@@ -322,7 +325,7 @@ def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
 def test_commands_that_compute_take_threads(monkeypatch, capsys):
     """Set in one place, before the command's own work, and not one of its own arguments."""
     takers = {name for name in COMMANDS if ThreadArguments in MODULES[name].ARGUMENTS}
-    assert takers == {"quickstart", "evaluate", "sft", "world-model", "preferences", "dpo", "imagine", "doctor"}
+    assert takers == {"quickstart", "evaluate", "sft", "world-model", "preferences", "dpo", "imagine", "doctor", "serve"}
     assert main(["doctor", "x", "--threads", "0"]) == 2
     assert "--threads 0 must be 1 or more" in capsys.readouterr().err
     calls = []
@@ -345,6 +348,7 @@ def test_commands_that_compute_take_threads(monkeypatch, capsys):
         ("preferences/rewards.py", GroundTruthActionReward),
         ("preferences/states.py", select_states),
         ("control/chunk_samplers.py", FastSampler),
+        ("serving/server.py", PolicyServer),
     ],
 )
 def test_library_defaults_are_those_of_the_imported_function(file, function):
@@ -359,6 +363,7 @@ def test_library_choices_are_those_of_the_imported_constant():
     assert library_choices("preferences/pairs.py", "PAIRINGS") == list(PAIRINGS)
     assert library_choices("preferences/rewards.py", "REWARD_PRESETS") == list(REWARD_PRESETS)
     assert library_choices("preferences/states.py", "STRATEGIES") == list(STRATEGIES)
+    assert library_choices("serving/server.py", "DEFAULT_PORTS") == list(DEFAULT_PORTS)
     with pytest.raises(LookupError, match=r"preferences/states\.py defines no CHOICES"):
         library_choices("preferences/states.py", "CHOICES")
 

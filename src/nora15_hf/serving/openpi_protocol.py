@@ -27,6 +27,7 @@ connection_logger.setLevel(logging.CRITICAL)
 HEALTH_PATH = "/healthz"
 MAX_CLIENTS = 64
 MAX_REQUESTS_PER_MESSAGE = 256
+# A client that asks nothing for so long, or does not take its reply, is disconnected. One that is gone is noticed by pings.
 IDLE_SECONDS = 1_800.0
 SEND_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
@@ -40,9 +41,6 @@ class OpenPIProtocol:
         service ([`PolicyService`]): Who answers.
         listener (`socket.socket`): Bound and listening; [`~OpenPIProtocol.close`] closes it.
         api_key (`str`, *optional*): Without the header `Authorization: Api-Key KEY` (or `Bearer KEY`) a client gets 401.
-        idle_seconds (`float`), send_seconds (`float`):
-            A client that asks nothing for so long, or does not take its reply, is disconnected. One that is gone is noticed
-            sooner, by pings.
 
     Attributes:
         url (`str`): Where clients connect to.
@@ -54,8 +52,6 @@ class OpenPIProtocol:
         listener: socket.socket,
         *,
         api_key: str | None = None,
-        idle_seconds: float = IDLE_SECONDS,
-        send_seconds: float = SEND_SECONDS,
     ):
         host, port = listener.getsockname()[:2]
         self.url = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
@@ -63,7 +59,6 @@ class OpenPIProtocol:
         self._credentials = (
             None if api_key is None else [f"{scheme} {api_key}".encode() for scheme in ("Api-Key", "Bearer")]
         )
-        self._idle_seconds, self._send_seconds = idle_seconds, send_seconds
         self._hello = encode_message({"protocol": "openpi", **service.metadata})
         self._exchanges: set[asyncio.Task] = set()
         self._server: Server | None = None
@@ -112,7 +107,7 @@ class OpenPIProtocol:
         try:
             await connection.send(self._hello)
             while True:
-                async with asyncio.timeout(self._idle_seconds):
+                async with asyncio.timeout(IDLE_SECONDS):
                     message = await connection.recv()
                 began = time.perf_counter()
                 exchange = asyncio.create_task(self._exchange(connection, message, previous_seconds))
@@ -127,7 +122,7 @@ class OpenPIProtocol:
         except websockets.ConnectionClosed:
             pass
         except TimeoutError:
-            await connection.close(CloseCode.GOING_AWAY, f"No request came within {self._idle_seconds:g} s.")
+            await connection.close(CloseCode.GOING_AWAY, f"No request came within {IDLE_SECONDS:g} s.")
         finally:
             closed.cancel()
             self._service.sessions.forget(connection.id)
@@ -146,7 +141,7 @@ class OpenPIProtocol:
             logger.exception("A request failed, which is a fault of the server.")
             reply = "The server failed to answer; its log tells why."
         try:
-            async with asyncio.timeout(self._send_seconds):
+            async with asyncio.timeout(SEND_SECONDS):
                 await connection.send(reply)
         except TimeoutError:
             # A farewell would not be read either.

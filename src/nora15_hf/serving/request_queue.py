@@ -66,6 +66,9 @@ class RequestQueue:
         max_batch (`int`): Requests of one batch at most.
         max_waiting (`int`): Requests that may wait; more are refused.
         clock (`Callable[[], float]`, *optional*): Seconds.
+
+    Attributes:
+        num_waiting (`int`): Requests in the line.
     """
 
     def __init__(
@@ -77,10 +80,10 @@ class RequestQueue:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.max_batch, self.max_waiting = max_batch, max_waiting
+        self.num_waiting = 0
         self._predict, self._clock = predict, clock
         # By client, in the order in which it is their turn.
         self._waiting: dict[Hashable, deque[_Waiting]] = {}
-        self._num_waiting = 0
         self._recent: dict[Hashable, _RecentClient] = {}
         self._patience = 0.0
         self._arrived = asyncio.Event()
@@ -96,9 +99,9 @@ class RequestQueue:
         """
         if self._closed:
             raise ShuttingDownError
-        if self._num_waiting + len(requests) > self.max_waiting:
+        if self.num_waiting + len(requests) > self.max_waiting:
             raise ServingError(
-                f"The server is busy: {self._num_waiting} request(s) wait and {len(requests)} more came, at most "
+                f"The server is busy: {self.num_waiting} request(s) wait and {len(requests)} more came, at most "
                 f"{self.max_waiting} may wait. Ask again later, or for fewer at once."
             )
         now = self._clock()
@@ -106,7 +109,7 @@ class RequestQueue:
             self._recent[client].asks_soon = now - self._recent[client].answered <= self._patience
         waiting = [_Waiting(client, request, now) for request in requests]
         self._waiting.setdefault(client, deque()).extend(waiting)
-        self._num_waiting += len(waiting)
+        self.num_waiting += len(waiting)
         self._arrived.set()
         return await asyncio.gather(*(each.answer for each in waiting))
 
@@ -135,7 +138,7 @@ class RequestQueue:
     async def _wait_for_requests(self) -> None:
         while not self._waiting and not self._closed:
             await self._next_arrival(None)
-        while not self._closed and self._num_waiting < self.max_batch:
+        while not self._closed and self.num_waiting < self.max_batch:
             seconds = self._seconds_until_nobody_is_expected()
             if seconds <= 0 or not await self._next_arrival(seconds):
                 return
@@ -166,7 +169,7 @@ class RequestQueue:
             client = next(iter(self._waiting))
             line = self._waiting.pop(client)
             each = line.popleft()
-            self._num_waiting -= 1
+            self.num_waiting -= 1
             if line:
                 self._waiting[client] = line
             # Whose client has gone.

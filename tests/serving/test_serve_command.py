@@ -1,0 +1,147 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""`nora15 serve`: what it refuses before anything is loaded, and how it starts and ends."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from helpers.recording_policy import H, observation
+from nora15_hf.commands import main
+from nora15_hf.data import LeRobotWriter
+from nora15_hf.embodiment import Camera
+from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.serving import PolicyClient
+from nora15_hf.serving.server import PolicyServer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_after_the_running_request(policy, number):
+    server = PolicyServer(policy, port=0)
+    chunks = []
+
+    def ask():
+        with PolicyClient(server.url, timeout=30) as client:
+            chunks.append(client.predict_chunk({**observation(), "instruction": "go"}))
+
+    def interrupt():
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert policy.entered.acquire(timeout=30)
+        signal.raise_signal(number)
+        policy.go.set()
+        asking.join()
+
+    policy.go.clear()
+    interrupting = threading.Thread(target=interrupt)
+    server.run(interrupting.start)
+    interrupting.join()
+    assert chunks[0].shape == (H, 3)
+    # A second signal would have done what it always does.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "key").write_text("secret\n")
+    return tmp_path
+
+
+def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
+    (folder / "empty").write_text("\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        cases = {
+            ("policy", f"--port={port}"): f"Port {port} of 127.0.0.1 is in use. Choose another one with --port.",
+            ("policy", "--port=0", "--robot=hexapod"): "robot 'hexapod' is neither a YAML file nor one of the robots",
+            ("policy", "--port=0", "--api-key-file=empty"): "empty is empty: write the key into it",
+        }
+        for arguments, said in cases.items():
+            assert main(["serve", *arguments]) == 2
+            assert said in capsys.readouterr().err
+    for arguments in ([], ["policy", "--replay", "policy"]):
+        with pytest.raises(SystemExit):
+            main(["serve", *arguments])
+        assert "Name either a policy or --replay DATASET." in capsys.readouterr().err
+
+
+def test_options_reach_the_server(folder, monkeypatch, capsys):
+    served = []
+
+    def run(server, on_ready):
+        served.append(server)
+        on_ready()
+
+    monkeypatch.setattr(PolicyServer, "run", run)
+    model, processor = tiny_policy(chunk_size=2)
+    model.save_pretrained("policy")
+    processor.save_pretrained("policy")
+    (folder / "robot.yaml").write_text("cameras: {eye: image}\n")
+    options = [
+        "--port=0",
+        "--num-steps=3",
+        "--device=cpu",
+        "--api-key-file=key",
+        "--default-prompt=go",
+        "--robot=robot.yaml",
+    ]
+    assert main(["serve", "policy", "--threads=1", *options]) == 0
+    (server,) = served
+    assert capsys.readouterr().out.startswith("Serving policy (default: chunks of 2 x 4, cameras not named) at ")
+    assert server.service.metadata["num_steps"] == 3
+    assert (server._api_key, list(server.service.robot.cameras)) == ("secret", ["eye"])
+
+    write_dataset(folder / "data")
+    assert main(["serve", "--replay", "data", "--port=0", "--chunk-size=3", "--n-action-steps=1"]) == 0
+    replay = served[-1].policy
+    assert (replay.dataset.chunk_size, replay.n_action_steps) == (3, 1)
+    assert replay.contract("data").cameras == {"image": Camera(height=8, width=8)}
+
+
+def write_dataset(root) -> None:
+    features = {
+        "observation.image": {"dtype": "image", "shape": (8, 8, 3)},
+        "action": {"dtype": "float32", "shape": (2,)},
+    }
+    writer = LeRobotWriter(root, fps=10, features=features)
+    frames = [
+        {"observation.image": np.zeros((8, 8, 3), np.uint8), "action": np.full(2, step, np.float32)}
+        for step in range(4)
+    ]
+    writer.add_episode("push", frames)
+    writer.finalize()
+
+
+@pytest.mark.slow
+def test_the_command_serves_a_replay_until_it_is_told_to_stop(tmp_path):
+    write_dataset(tmp_path / "data")
+    command = [
+        sys.executable,
+        "-m",
+        "nora15_hf.commands",
+        "serve",
+        "--replay",
+        "data",
+        "--port",
+        "0",
+        "--chunk-size",
+        "2",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            url = re.search(r"ws://\S+(?=\. Ctrl-C)", serving.stdout.readline())[0]
+            picture = {"image": np.zeros((8, 8, 3), dtype=np.uint8), "instruction": "push"}
+            with PolicyClient(url, seed=0) as client:
+                assert [client.predict_chunk(picture)[:, 0].tolist() for _ in range(3)] == [[0, 1], [2, 3], [3, 3]]
+                serving.send_signal(signal.SIGTERM)
+                assert serving.wait(30) == 0
+        finally:
+            serving.kill()
