@@ -37,7 +37,6 @@ from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.states import STRATEGIES
 from nora15_hf.runtime.thread_arguments import ThreadArguments
 from nora15_hf.simulation.simulation_pool import SimulationPool
-from nora15_hf.serving.server import DEFAULT_PORTS, PolicyServer
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
 # The options of transformers' TrainingArguments need torch.
@@ -348,7 +347,6 @@ def test_commands_that_compute_take_threads(monkeypatch, capsys):
         ("preferences/rewards.py", GroundTruthActionReward),
         ("preferences/states.py", select_states),
         ("control/chunk_samplers.py", FastSampler),
-        ("serving/server.py", PolicyServer),
     ],
 )
 def test_library_defaults_are_those_of_the_imported_function(file, function):
@@ -363,7 +361,6 @@ def test_library_choices_are_those_of_the_imported_constant():
     assert library_choices("preferences/pairs.py", "PAIRINGS") == list(PAIRINGS)
     assert library_choices("preferences/rewards.py", "REWARD_PRESETS") == list(REWARD_PRESETS)
     assert library_choices("preferences/states.py", "STRATEGIES") == list(STRATEGIES)
-    assert library_choices("serving/server.py", "DEFAULT_PORTS") == list(DEFAULT_PORTS)
     with pytest.raises(LookupError, match=r"preferences/states\.py defines no CHOICES"):
         library_choices("preferences/states.py", "CHOICES")
 

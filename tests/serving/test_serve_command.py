@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """`nora15 serve`: what it refuses before anything is loaded, and how it starts and ends."""
 
+import inspect
 import re
 import signal
 import socket
@@ -13,11 +14,12 @@ import pytest
 
 from helpers.recording_policy import H, observation
 from nora15_hf.commands import main
+from nora15_hf.commands.library_defaults import library_choices, library_defaults
 from nora15_hf.data import LeRobotWriter
 from nora15_hf.embodiment import Camera
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.serving import PolicyClient
-from nora15_hf.serving.server import PolicyServer
+from nora15_hf.serving.server import DEFAULT_PORTS, PolicyServer
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -145,3 +147,11 @@ def test_the_command_serves_a_replay_until_it_is_told_to_stop(tmp_path):
                 assert serving.wait(30) == 0
         finally:
             serving.kill()
+
+
+def test_defaults_and_choices_are_those_of_the_server():
+    parameters = inspect.signature(PolicyServer).parameters
+    defaults = library_defaults("serving/server.py", "PolicyServer")
+    assert defaults == {name: parameters[name].default for name in defaults}
+    assert defaults.keys() == parameters.keys() - {"policy"}
+    assert library_choices("serving/server.py", "DEFAULT_PORTS") == list(DEFAULT_PORTS)
