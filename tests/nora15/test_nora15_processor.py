@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from helpers.paths import FIXTURES
 from helpers.pushed_files import pushed_files, written_files
 from nora15_hf.actions import ActionStatistics
-from nora15_hf.nora15 import Nora15Processor
+from nora15_hf.nora15 import Nora15Processor, processing_nora15
 from nora15_hf.nora15.image_processing_nora15 import images_to_patches, resize_lanczos3
 from nora15_hf.nora15.presets import tiny_policy
 
@@ -175,6 +175,13 @@ class TestPrompt:
         prompt, _ = processor.prompt_ids(text)
         assert text in processor.tokenizer.decode(prompt)
         assert sum(token == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>") for token in prompt) == 9
+
+    def test_remembered_prompts_do_not_pile_up(self, processor, monkeypatch):
+        monkeypatch.setattr(processing_nora15, "REMEMBERED_PROMPTS", 3)
+        monkeypatch.setattr(processor, "_prompts", {})
+        prompts = [processor.prompt_ids(f"push {number}") for number in range(8)]
+        assert len(processor._prompts) <= 3
+        assert [processor.prompt_ids(f"push {number}") for number in range(8)] == prompts
 
     def test_lowercase(self, processor):
         lower = Nora15Processor(

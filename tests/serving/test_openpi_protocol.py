@@ -338,4 +338,4 @@ def test_listening_to_others_without_a_key_is_warned_about(policy, caplog):
     PolicyServer(policy, host="localhost")
     assert not caplog.records
     PolicyServer(policy, host="0.0.0.0")
-    assert "Whoever reaches 0.0.0.0 can drive the robot" in caplog.text
+    assert "listens to 0.0.0.0 without a key" in caplog.text

@@ -42,6 +42,8 @@ IMAGE_TOKEN = "<|image_pad|>"
 ACTION_CODEC_FOLDER = "action_codec"
 STATE_LIMIT = 10.0
 """Normalised states are clipped there: further out, the policy has seen nothing in training."""
+REMEMBERED_PROMPTS = 1_024
+"""Then they are made anew: whoever asks a server chooses the instructions."""
 
 ImageLike = Image.Image | np.ndarray | torch.Tensor
 
@@ -316,6 +318,8 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                     "The chat template renders a prompt that is no prefix of the complete conversation, so that training "
                     "and inference would see different prompts. Use Qwen's template or one like it."
                 )
+            if len(self._prompts) == REMEMBERED_PROMPTS:
+                self._prompts.clear()
             self._prompts[key] = tuple(map(self._token_ids, (prompt, complete.split(answer)[-1])))
         return self._prompts[key]
 

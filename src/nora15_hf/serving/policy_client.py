@@ -146,7 +146,7 @@ class PolicyClient:
         self._predictions += 1
         images = observation["images"] if "images" in observation else {"image": observation["image"]}
         request = self._request(images, observation.get("state"), observation["instruction"], key)
-        return self._ask(request)["actions"]
+        return self._ask(request)["actions"].copy()
 
     def predict_chunks(self, observations: Sequence[Observation], noise_keys: Sequence[tuple[int, ...]]) -> np.ndarray:
         """
@@ -166,7 +166,7 @@ class PolicyClient:
             self._request(observation.images, observation.state, observation.instruction, key)
             for observation, key in zip(observations, noise_keys, strict=True)
         ]
-        return self._ask({"batch": batch})["actions"]
+        return self._ask({"batch": batch})["actions"].copy()
 
     def __call__(self, observations: Sequence[Observation], noise_keys: Sequence[tuple[int, ...]]) -> np.ndarray:
         """`predict_chunks`: what closed-loop evaluation calls a policy."""

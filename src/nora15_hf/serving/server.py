@@ -83,7 +83,7 @@ class PolicyServer:
         )
         if api_key is None and not is_loopback(host):
             logger.warning(
-                f"Whoever reaches {host} can drive the robot that this policy drives: there is no key. Give one with "
+                f"The server listens to {host} without a key: whoever reaches it can ask the policy. Give one with "
                 "--api-key-file, or listen to 127.0.0.1."
             )
         self.url = ""
