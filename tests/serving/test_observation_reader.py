@@ -151,7 +151,7 @@ def test_robots_that_the_policy_does_not_fit():
         ({"images": {"top": PICTURE.astype(int), "wrist": PICTURE}}, "'images/top' has dtype int64, expected uint8"),
         (
             {"images": {"top": PICTURE / 1.0, "wrist": PICTURE}},
-            "'images/top' holds values from 0 to 255, expected floats",
+            "'images/top' holds values from 0 to 249, expected floats",
         ),
         ({"images": {"top": PICTURE * np.nan, "wrist": PICTURE}}, "'images/top' holds values from nan to nan"),
         ({"state": None}, "'state' is missing: this policy reads the robot's state"),

@@ -113,7 +113,7 @@ def write_dataset(root) -> None:
         "observation.image": {"dtype": "image", "shape": (8, 8, 3)},
         "action": {"dtype": "float32", "shape": (2,)},
     }
-    writer = LeRobotWriter(root, fps=10, features=features)
+    writer = LeRobotWriter(root, fps=10, features=features, robot_type="arm")
     frames = [
         {"observation.image": np.zeros((8, 8, 3), np.uint8), "action": np.full(2, step, np.float32)}
         for step in range(4)

@@ -131,7 +131,7 @@ def recorded(tmp_path_factory) -> LeRobotDataset:
         "observation.images.top": {"dtype": "image", "shape": (8, 8, 3)},
         "action": {"dtype": "float32", "shape": (1,)},
     }
-    writer = LeRobotWriter(root, fps=10, features=features)
+    writer = LeRobotWriter(root, fps=10, features=features, robot_type="arm")
     number = 0
     for length in (3, 2):
         frames = []

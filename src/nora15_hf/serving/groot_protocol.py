@@ -139,7 +139,7 @@ class GrootProtocol:
         options = data.get("options") or {} if isinstance(data, Mapping) else None
         if not isinstance(options, Mapping):
             raise ServingError("'data' and its 'options' must be maps.")
-        match endpoint:
+        match endpoint if isinstance(endpoint, str) else None:
             case "ping":
                 return {"status": "ok", "message": "Server is running"}
             case "get_modality_config":
@@ -183,10 +183,7 @@ class GrootProtocol:
         if not isinstance(observation, Mapping):
             raise ServingError("'observation' is missing or no map.")
         shared = {name: options[name] for name in ("dataset_key", "sampling_params") if name in options}
-        # The key is a placeholder: the session counts only what could be read.
-        requests = [
-            self._service.read_request(client, {**row, **shared, "noise_key": [0]}) for row in _rows(observation)
-        ]
+        requests = [self._service.read_request({**row, **shared}) for row in _rows(observation)]
         seed, prediction = self._service.next_key(client, options)
         requests = [replace(request, noise_key=(seed + row, prediction)) for row, request in enumerate(requests)]
         chunks, timing = await self._service.chunks(client, requests)

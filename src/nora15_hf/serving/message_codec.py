@@ -84,7 +84,7 @@ def decode_message(message: bytes, on_dialect: Callable[[ArrayDialect], None] = 
     except ServingError:
         raise
     except ValueError as error:
-        raise ServingError(f"The message is not valid msgpack: {error or type(error).__name__}.") from error
+        raise ServingError(f"The message is not valid msgpack: {str(error) or type(error).__name__}.") from error
     return _restore(value, "", 0, on_dialect)
 
 

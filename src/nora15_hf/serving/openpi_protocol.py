@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import websockets
@@ -25,6 +26,7 @@ connection_logger = logging.getLogger(f"{__name__}.connections")
 connection_logger.setLevel(logging.CRITICAL)
 
 HEALTH_PATH = "/healthz"
+ENDPOINTS = ("infer", "reset", "metadata")
 MAX_CLIENTS = 64
 MAX_REQUESTS_PER_MESSAGE = 256
 # A client that asks nothing for so long, or does not take its reply, is disconnected. One that is gone is noticed by pings.
@@ -155,21 +157,25 @@ class OpenPIProtocol:
             raise ServingError(f"The message holds a {type(request).__name__}, expected a map with an observation.")
         echo = {"request_id": _read_request_id(request)} if "request_id" in request else {}
         endpoint = request.get("endpoint", "infer")
+        if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
+            raise ServingError(f"'endpoint' is {str(endpoint)[:40]!r}, expected {', '.join(map(repr, ENDPOINTS))}.")
         if endpoint == "reset":
             self._service.begin_episode(client, request)
             return {"status": "reset successful", **echo}
         if endpoint == "metadata":
             return {**self._service.metadata, **echo}
-        if endpoint != "infer":
-            raise ServingError(f"'endpoint' is {str(endpoint)[:40]!r}, expected 'infer', 'reset' or 'metadata'.")
         began = time.perf_counter()
         members = _members(request)
         requests = []
         for number, member in enumerate(members):
             try:
-                requests.append(self._service.read_request(client, member))
+                requests.append(self._service.read_request(member))
             except ServingError as error:
                 raise ServingError(f"{f'batch[{number}]: ' if 'batch' in request else ''}{error}") from error
+        requests = [
+            request if request.noise_key else replace(request, noise_key=self._service.next_key(client, member))
+            for request, member in zip(requests, members, strict=True)
+        ]
         chunks, timing = await self._service.chunks(client, requests)
         server_timing = {**timing, "infer_ms": 1e3 * (time.perf_counter() - began)}
         if previous_seconds is not None:

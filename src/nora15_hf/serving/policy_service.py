@@ -93,35 +93,26 @@ class PolicyService:
             )
         return self._readers[dataset_key]
 
-    def session(self, client: Hashable, message: Mapping[str, Any]) -> Session:
-        """The session that a message belongs to: that of its `session_id`, otherwise its client's."""
-        name = message.get("session_id")
-        if name is None:
-            return self.sessions.get(client)
-        if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH:
-            raise ServingError(f"'session_id' must be a text of at most {MAX_NAME_LENGTH} characters.")
-        return self.sessions.get(name)
-
     def begin_episode(self, client: Hashable, message: Mapping[str, Any]) -> None:
         """Begins an episode of the message's session, with its `seed` if it has one."""
-        seed = read_seed(message)
-        self.session(client, message).begin(seed)
+        seed = _read_seed(message)
+        self._session(client, message).begin(seed)
 
-    def read_request(self, client: Hashable, message: Mapping[str, Any]) -> ChunkRequest:
+    def read_request(self, message: Mapping[str, Any]) -> ChunkRequest:
         """
-        A request for a chunk, with the next noise key of its session unless it brings its own.
+        A request for a chunk. Its noise key is the message's own, or empty: then it needs [`~PolicyService.next_key`], which is
+        drawn when all of a client's requests have been read, since a session counts nothing else.
 
         Args:
-            client (`Hashable`): Who sent it.
             message (`Mapping`):
                 The observation, and any of `noise_key`, `seed`, `session_id`, `dataset_key` and `sampling_params` with
-                `num_inference_steps`. A `seed` that is not the episode's begins an episode.
+                `num_inference_steps`.
 
         Raises:
             ServingError: One of these is not what it should be; the key is named.
         """
         key = message.get("dataset_key")
-        if key is not None and key not in self.policy.dataset_keys:
+        if key is not None and (not isinstance(key, str) or key not in self.policy.dataset_keys):
             raise ServingError(
                 f"'dataset_key' is {str(key)[:80]!r}; the policy knows {', '.join(self.policy.dataset_keys)}."
             )
@@ -131,15 +122,21 @@ class PolicyService:
             raise ServingError(f"'dataset_key' {key!r} does not fit this server's robot: {error}") from error
         num_steps = _read_num_steps(message)
         noise_key = _read_noise_key(message)
+        _read_seed(message)
+        _read_session_id(message)
         observation = reader.read({name: value for name, value in message.items() if name not in CONTROL_KEYS})
-        return ChunkRequest(observation, noise_key or self.next_key(client, message), num_steps, key)
+        return ChunkRequest(observation, noise_key, num_steps, key)
 
     def next_key(self, client: Hashable, message: Mapping[str, Any]) -> NoiseKey:
         """The next noise key of the message's session. A `seed` that is not the episode's begins an episode."""
-        seed, session = read_seed(message), self.session(client, message)
+        seed, session = _read_seed(message), self._session(client, message)
         if seed is not None and seed != session.seed:
             session.begin(seed)
         return session.next_key()
+
+    def _session(self, client: Hashable, message: Mapping[str, Any]) -> Session:
+        """That of the message's `session_id`, otherwise its client's."""
+        return self.sessions.get(_read_session_id(message) or client)
 
     async def chunks(self, client: Hashable, requests: Sequence[ChunkRequest]) -> tuple[np.ndarray, dict[str, float]]:
         """
@@ -167,7 +164,7 @@ CONTROL_KEYS = {
 """Keys of a message that are not part of the observation."""
 
 
-def read_seed(message: Mapping[str, Any]) -> int | None:
+def _read_seed(message: Mapping[str, Any]) -> int | None:
     """The `seed` of a message, if it has one."""
     seed = message.get("seed")
     if seed is not None and not _is_whole(seed, 0, MAX_SEED):
@@ -175,10 +172,17 @@ def read_seed(message: Mapping[str, Any]) -> int | None:
     return seed
 
 
-def _read_noise_key(message: Mapping[str, Any]) -> NoiseKey | None:
+def _read_session_id(message: Mapping[str, Any]) -> str | None:
+    name = message.get("session_id")
+    if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH):
+        raise ServingError(f"'session_id' must be a text of 1 to {MAX_NAME_LENGTH} characters.")
+    return name
+
+
+def _read_noise_key(message: Mapping[str, Any]) -> NoiseKey:
     key = message.get("noise_key")
     if key is None:
-        return None
+        return ()
     if (
         not isinstance(key, list)
         or not 1 <= len(key) <= MAX_KEY_LENGTH
@@ -208,4 +212,4 @@ def _is_whole(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
 
 
-__all__ = ["PolicyService", "read_seed"]
+__all__ = ["PolicyService"]

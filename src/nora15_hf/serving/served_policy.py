@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from huggingface_hub import ResolvedRevision
+from transformers.utils.hub import resolve_revision
 
 from ..actions.keyed_noise import NoiseKey
 from ..actions.normalization import select_dataset_key
@@ -121,9 +123,11 @@ class ModelPolicy:
             revision (`str`, *optional*): Branch, tag or commit.
             options: As for the class.
         """
+        revision = resolve_revision(repo, revision)
         model = Nora15ForActionPrediction.from_pretrained(repo, device_map=device, revision=revision)
         processor = Nora15Processor.from_pretrained(repo, revision=revision)
-        return cls(model, processor, revision=model.config._commit_hash, **options)
+        commit = revision.resolved if isinstance(revision, ResolvedRevision) else revision
+        return cls(model, processor, revision=commit, **options)
 
     def contract(self, dataset_key: str) -> Embodiment:
         """See [`ServedPolicy`]."""
