@@ -250,3 +250,17 @@ def test_pi0_has_the_policys_sizes():
     assert sample.parameters(pi0.model.vlm.vision_tower.encoder) == pytest.approx(
         sample.parameters(policy.vlm.model.visual.blocks), rel=0.02
     )
+
+
+@pytest.mark.slow
+def test_serving(tmp_path, capsys):
+    import serving
+
+    sizes = {"requests": ["3"], "long": ["20"], "clients": ["1", "2"], "milliseconds": ["1"]}
+    arguments = [text for name, values in sizes.items() for text in (f"--{name}", *values)]
+    serving.main([*arguments, "--output", str(tmp_path / "serving.json")])
+    saved = json.loads((tmp_path / "serving.json").read_text())
+    assert saved["clients"]["1"]["times_one"] == 1
+    assert saved["clients"]["2"]["requests_per_second"] > 0
+    assert saved["growth"]["late_descriptors"] > 0
+    assert "| clients at once |" in capsys.readouterr().out

@@ -12,10 +12,10 @@ import threading
 import numpy as np
 import pytest
 
+from helpers.counting_dataset import write_counting_dataset
 from helpers.recording_policy import H, observation
 from nora15_hf.commands import main
 from nora15_hf.commands.library_defaults import library_choices, library_defaults
-from nora15_hf.data import LeRobotWriter
 from nora15_hf.embodiment import Camera
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.serving import PolicyClient
@@ -101,30 +101,16 @@ def test_options_reach_the_server(folder, monkeypatch, capsys):
     assert server.service.metadata["num_steps"] == 3
     assert (server._api_key, list(server.service.robot.cameras)) == ("secret", ["eye"])
 
-    write_dataset(folder / "data")
+    write_counting_dataset(folder / "data", (4,))
     assert main(["serve", "--replay", "data", "--port=0", "--chunk-size=3", "--n-action-steps=1"]) == 0
     replay = served[-1].policy
     assert (replay.dataset.chunk_size, replay.n_action_steps) == (3, 1)
     assert replay.contract("data").cameras == {"image": Camera(height=8, width=8)}
 
 
-def write_dataset(root) -> None:
-    features = {
-        "observation.image": {"dtype": "image", "shape": (8, 8, 3)},
-        "action": {"dtype": "float32", "shape": (2,)},
-    }
-    writer = LeRobotWriter(root, fps=10, features=features, robot_type="arm")
-    frames = [
-        {"observation.image": np.zeros((8, 8, 3), np.uint8), "action": np.full(2, step, np.float32)}
-        for step in range(4)
-    ]
-    writer.add_episode("push", frames)
-    writer.finalize()
-
-
 @pytest.mark.slow
 def test_the_command_serves_a_replay_until_it_is_told_to_stop(tmp_path):
-    write_dataset(tmp_path / "data")
+    write_counting_dataset(tmp_path / "data", (4,))
     command = [
         sys.executable,
         "-m",

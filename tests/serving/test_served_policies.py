@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.counting_dataset import write_counting_dataset
 from helpers.two_camera_arm import TASKS, TwoCameraArm
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.control import FlowSampler
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
-from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.data import LeRobotDataset
 from nora15_hf.embodiment import Camera, Embodiment
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.serving.dataset_replay import DatasetReplay
@@ -125,30 +126,12 @@ def test_what_it_tells_and_warms_up_with(arm_policy, monkeypatch):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> LeRobotDataset:
-    """Two episodes of 3 and 2 frames, whose actions count on."""
-    root = tmp_path_factory.mktemp("recorded") / "arm"
-    features = {
-        "observation.images.top": {"dtype": "image", "shape": (8, 8, 3)},
-        "action": {"dtype": "float32", "shape": (1,)},
-    }
-    writer = LeRobotWriter(root, fps=10, features=features, robot_type="arm")
-    number = 0
-    for length in (3, 2):
-        frames = []
-        for _ in range(length):
-            frames.append(
-                {
-                    "observation.images.top": np.zeros((8, 8, 3), dtype=np.uint8),
-                    "action": np.array([number], dtype=np.float32),
-                }
-            )
-            number += 1
-        writer.add_episode("push", frames)
-    return LeRobotDataset(writer.finalize(), chunk_size=2, dataset_key="recorded")
+    root = write_counting_dataset(tmp_path_factory.mktemp("recorded") / "arm", (3, 2))
+    return LeRobotDataset(root, chunk_size=2, dataset_key="recorded")
 
 
 def replayed(replay: DatasetReplay, *key: int) -> list[float]:
-    seen = Observation({"top": np.zeros((8, 8, 3), dtype=np.uint8)}, None, "push")
+    seen = Observation({"image": np.zeros((8, 8, 3), dtype=np.uint8)}, None, "push")
     (chunk,) = replay.predict([ChunkRequest(seen, key)])
     assert chunk.dtype == np.float32
     return chunk[:, 0].tolist()
@@ -163,7 +146,7 @@ def test_a_replay_follows_its_episodes(recorded):
     assert [replay.new_seed() for _ in range(3)] == [0, 1, 2]
     half = DatasetReplay(recorded, n_action_steps=1)
     assert [replayed(half, 0, prediction) for prediction in range(3)] == [[0, 1], [1, 2], [2, 2]]
-    assert half.contract("recorded").cameras == {"top": Camera(height=8, width=8)}
+    assert half.contract("recorded").cameras == {"image": Camera(height=8, width=8)}
     assert half.metadata["contract"] == half.contract("recorded").to_dict()
     with pytest.raises(ValueError, match="n_action_steps=3 must lie between 1 and the chunk size 2"):
         DatasetReplay(recorded, n_action_steps=3)
