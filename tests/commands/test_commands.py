@@ -324,7 +324,17 @@ def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
 def test_commands_that_compute_take_threads(monkeypatch, capsys):
     """Set in one place, before the command's own work, and not one of its own arguments."""
     takers = {name for name in COMMANDS if ThreadArguments in MODULES[name].ARGUMENTS}
-    assert takers == {"quickstart", "evaluate", "sft", "world-model", "preferences", "dpo", "imagine", "doctor", "serve"}
+    assert takers == {
+        "quickstart",
+        "evaluate",
+        "sft",
+        "world-model",
+        "preferences",
+        "dpo",
+        "imagine",
+        "doctor",
+        "serve",
+    }
     assert main(["doctor", "x", "--threads", "0"]) == 2
     assert "--threads 0 must be 1 or more" in capsys.readouterr().err
     calls = []
