@@ -293,15 +293,12 @@ def gradient(step: Step) -> torch.Tensor:
     return found.cpu()
 
 
-def measure(
-    steps: dict[str, Step], rounds: int
-) -> tuple[dict[str, torch.Tensor], dict[str, Timing], dict[str, int], dict[str, int]]:
-    """Gradients, times, bytes and backbone operations of contestants that stand side by side in memory."""
-    gradients = {name: gradient(step) for name, step in steps.items()}
+def measure(steps: dict[str, Step], rounds: int) -> tuple[dict[str, Timing], dict[str, int], dict[str, int]]:
+    """Times, bytes and backbone operations of contestants that stand side by side in memory."""
     timings = time_contestants(steps, rounds)
     peaks = peak_memory(steps)
     memory = {name: peaks[name] + step.held_bytes() for name, step in steps.items()}
-    return gradients, timings, memory, {name: backbone_flops(step) for name, step in steps.items()}
+    return timings, memory, {name: backbone_flops(step) for name, step in steps.items()}
 
 
 def check_same_gradients(gradients: dict[str, torch.Tensor], tolerance: float) -> float:
@@ -345,14 +342,15 @@ def main(arguments: list[str] | None = None) -> dict:
             policy, processor, instruction = load_trained(options, f"{folder}/policy")
             rows = load_rows(options, policy, processor, instruction)
             steps = {name: make_step(name, policy, processor, rows, options, folder) for name in group}
-            for found, part in zip((gradients, timings, memory, flops), measure(steps, options.rounds), strict=True):
+            gradients |= {name: gradient(step) for name, step in steps.items()}
+            difference = check_same_gradients(gradients, TOLERANCE[options.dtype])
+            for found, part in zip((timings, memory, flops), measure(steps, options.rounds), strict=True):
                 found.update(part)
             if PLAIN in steps:
                 one_pass = backbone_flops(steps[PLAIN].one_pass)
             del policy, steps
             gc.collect()
             torch.cuda.empty_cache()
-    difference = check_same_gradients(gradients, TOLERANCE[options.dtype])
 
     results, lines = {}, []
     for name in names:

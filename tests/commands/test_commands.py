@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -129,11 +130,10 @@ def test_help_of_the_installed_script_lists_all_commands(installed, tmp_path):
     assert all(f"{name} {summary}" in text for name, summary in COMMANDS.items())
 
 
-@pytest.mark.parametrize("command", ["sft", *sorted(COMMANDS.keys() - LOADING)])
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - LOADING))
 @pytest.mark.slow
 def test_help_of_an_installed_command(installed, tmp_path, command):
-    """Loads torch only where options are those of transformers' TrainingArguments or choices the library's."""
-    code = SCRIPT.format(arguments=[command, "--help"], loads=command in LOADING)
+    code = SCRIPT.format(arguments=[command, "--help"], loads=False)
     done = run_installed(installed, tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: nora15 {command} ")
@@ -174,9 +174,18 @@ def test_the_installed_package_trains_in_two_processes(installed, tmp_path):
     }
     # The same batch of a step from one process, in which the run has ended.
     flags += ["--gradient_accumulation_steps", "2"]
-    done = run_installed(installed, tmp_path, "-m", "nora15_hf.commands", "sft", "--config", "sft_tiny", *flags)
+    script = SCRIPT.format(arguments=["sft", "--config", "sft_tiny", *flags], loads=True)
+    done = run_installed(installed, tmp_path, "-c", script)
     assert done.returncode == 0, done.stderr
     assert "This run is finished, see run." in done.stdout
+
+
+def test_python_runs_the_package_of_commands(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["nora15", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("nora15_hf.commands", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: nora15 ")
 
 
 def test_the_examples_are_the_commands():

@@ -12,7 +12,8 @@ from transformers import AutoModel
 
 from helpers.blobs import blob_model, write_blobs
 from helpers.paths import EXAMPLES
-from helpers.two_processes import accelerate_launch
+from helpers.warm_processes import run_processes
+from nora15_hf.commands import world_model
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +112,7 @@ def test_two_processes_learn_as_one_does(example, blobs, tmp_path):
     one = command(blobs, tmp_path / "one", **options, per_device_train_batch_size=8, encoder_batch_size=8)
     example.main(one)
     two = command(blobs, tmp_path / "two", **options, per_device_train_batch_size=4, encoder_batch_size=4)
-    accelerate_launch(EXAMPLES / "world_model.py", *two)
+    run_processes(world_model.main, two)
     runs = []
     for output in (tmp_path / "one", tmp_path / "two"):
         history = json.loads((output / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]

@@ -1,12 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""
-Four steps of encoder pre-training; the main process writes what was logged to `log_history.json`.
-
-    accelerate launch encoder_pretraining_run.py demonstrations folder accumulated_batches
-"""
+"""Four steps of encoder pre-training; the main process writes what was logged to `log_history.json`."""
 
 import json
-import sys
 from pathlib import Path
 
 from helpers.blobs import blob_clips, blob_model
@@ -35,8 +30,3 @@ def pretrain(demonstrations: Path, folder: Path, accumulated_batches: int) -> No
     trainer.train()
     if trainer.is_world_process_zero():
         (folder / "log_history.json").write_text(json.dumps(trainer.state.log_history))
-
-
-if __name__ == "__main__":
-    demonstrations, folder, accumulated_batches = sys.argv[1:]
-    pretrain(Path(demonstrations), Path(folder), int(accumulated_batches))

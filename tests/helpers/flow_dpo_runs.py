@@ -1,9 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Small flow-DPO runs for the tests; as a script one run, in as many processes as it is launched in."""
+"""Small flow-DPO runs for the tests, in as many processes as there are."""
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from nora15_hf.preferences import preference_features
 from nora15_hf.trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
 from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
 
-__all__ = ["bit_equal", "gradients", "main", "make_rows", "make_trainer", "snapshot", "train"]
+__all__ = ["bit_equal", "gradients", "make_rows", "make_trainer", "snapshot", "train", "train_all"]
 
 
 def make_rows(num_rows: int = 4, **changes) -> Dataset:
@@ -101,14 +100,10 @@ def gradients(output: str | Path, options: dict, *, sharded: bool = False) -> di
     return {name: grad.full_tensor() if sharded else grad for name, grad in found.items()}
 
 
-def main(output: str, runs: str, sharded: str) -> None:
-    """Trains each of `runs`, JSON of name to options, and writes the gradients under the options `sharded`."""
-    for name, options in json.loads(runs).items():
+def train_all(output: Path, runs: dict[str, dict], sharded: dict) -> None:
+    """Trains each of `runs`, name to options, and writes the gradients under the options `sharded`."""
+    for name, options in runs.items():
         train(Path(output, name), options)
-    found = gradients(Path(output, "sharded"), json.loads(sharded), sharded=True)
+    found = gradients(Path(output, "sharded"), sharded, sharded=True)
     if int(os.environ["RANK"]) == 0:
         save_file(found, Path(output, "gradients.safetensors"))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

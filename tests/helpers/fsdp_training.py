@@ -2,15 +2,11 @@
 """
 Three steps of training a tiny policy, sharded over the processes with FSDP2, or whole in one process.
 
-    torchrun --nproc_per_node 2 fsdp_training.py folder
-
 accelerate does not shard on the CPU; this does what it does on GPUs with `fsdp_version: 2`: `fully_shard` on every
 module that `_no_split_modules` names and on the root.
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +20,7 @@ from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.trainers.ema import EmaCallback
 from nora15_hf.trainers.supervised.loss_totals import add_parts, count_targets, weigh_parts
 
-__all__ = ["train"]
+__all__ = ["train", "train_both"]
 
 TEXTS = ["open the faucet", "close the faucet, please", "press the button", "press the handle down"]
 
@@ -81,11 +77,12 @@ def train(objective: str, rank: int = 0, world_size: int = 1) -> tuple[torch.nn.
     return model, {"losses": losses, "actions": actions.tolist(), "average": average}
 
 
-def main() -> None:
+def train_both(output: Path) -> None:
+    """Trains for both objectives, in as many processes as there are, and leaves what was seen and a repo of each."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     for objective in ("joint", "flow"):
-        folder = Path(sys.argv[1]) / objective
+        folder = output / objective
         model, seen = train(objective, rank, dist.get_world_size())
         seen["sharded"] = sum(isinstance(module, FSDPModule) for module in model.modules())
         seen.pop("average").save(folder, rank == 0)
@@ -94,8 +91,3 @@ def main() -> None:
         if rank == 0:
             (folder / "seen.json").write_text(json.dumps(seen))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    main()

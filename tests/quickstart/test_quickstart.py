@@ -6,17 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.warm_processes import run_process
 from nora15_hf import commands
 from nora15_hf.evaluation.environment_fit import differing_conventions
 from nora15_hf.evaluation.evaluate import swapped_instructions
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
 from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
+from nora15_hf.trainers import Nora15SFTTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -24,16 +26,12 @@ TOKEN = "hf_" + "q" * 34
 ARTEFACTS = ("policy-sft", "policy-dpo", "world-model", "preferences", "demonstrations")
 
 
-def start_smoke(output: Path, *options: str, start: Sequence[str] = ("-m", "nora15_hf.commands")) -> subprocess.Popen:
-    command = [sys.executable, *start, "quickstart", "--smoke", "--output", str(output), *options]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"HF_TOKEN": TOKEN},
-    )
+def run_smoke(output: Path, *options: str, run: Callable = commands.main) -> tuple[int, str]:
+    """Exit code of the command in a process of its own, and what it printed."""
+    printed = output.with_suffix(".log")
+    command = ["quickstart", "--smoke", "--output", str(output), *options]
+    code = run_process(run, command, output=printed, HF_TOKEN=TOKEN)
+    return code, printed.read_text()
 
 
 def successes(output: Path) -> dict:
@@ -44,9 +42,8 @@ def successes(output: Path) -> dict:
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("quickstart") / "run"
-    process = start_smoke(output)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    code, printed = run_smoke(output)
+    assert code == 0, printed
     assert "continued SFT" in printed
     assert TOKEN not in printed
     return output
@@ -94,35 +91,28 @@ print(sorted(row), frame.size)
     assert "rejected" in lines[3]
 
 
-# The command, killed with its simulators in the fourth of six steps of supervised training.
-KILLED = """
-import os, signal, sys
-from nora15_hf.commands import main
-from nora15_hf.trainers import Nora15SFTTrainer
+def kill_in_training(command: list[str]) -> int:
+    """The command, killed with its simulators in the fourth of six steps of supervised training."""
+    training_step = Nora15SFTTrainer.training_step
 
-training_step = Nora15SFTTrainer.training_step
+    def kill_at_step(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        return training_step(self, *args, **kwargs)
 
-def kill_at_step(self, *args, **kwargs):
-    if self.state.global_step == 3:
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    return training_step(self, *args, **kwargs)
-
-Nora15SFTTrainer.training_step = kill_at_step
-main(sys.argv[1:])
-"""
+    Nora15SFTTrainer.training_step = kill_at_step
+    return commands.main(command)
 
 
 def test_resumes_after_a_kill_with_the_same_result(finished_run, tmp_path):
     output = tmp_path / "run"
-    process = start_smoke(output, start=("-c", KILLED))
-    printed, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, printed
+    code, printed = run_smoke(output, run=kill_in_training)
+    assert code == -signal.SIGKILL, printed
     assert (output / STATE_FOLDER / "demonstrations.json").exists()
     assert not (output / STATE_FOLDER / "policy-sft.json").exists()
 
-    process = start_smoke(output, "--resume")
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    code, printed = run_smoke(output, "--resume")
+    assert code == 0, printed
     assert "Record demonstrations: done before" in printed
     assert successes(output) == successes(finished_run)
     first, second = ((folder / "policy-dpo" / "model.safetensors").read_bytes() for folder in (finished_run, output))
@@ -163,14 +153,15 @@ def test_refuses_to_resume_with_other_settings(finished_run, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
+def run_without_simulator(command: list[str]) -> int:
+    sys.modules["metaworld"] = None
+    return commands.main(command)
+
+
 def test_missing_simulator_names_the_pip_command(tmp_path):
-    code = (
-        "import sys; sys.modules['metaworld'] = None; from nora15_hf.commands import main; "
-        f"sys.exit(main(['quickstart', '--output', {str(tmp_path / 'run')!r}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert 'pip install "nora15_hf[sim]"' in done.stderr
+    code, printed = run_smoke(tmp_path / "run", run=run_without_simulator)
+    assert code == 2
+    assert 'pip install "nora15_hf[sim]"' in printed
 
 
 def test_a_simulator_that_differs_from_the_recording():

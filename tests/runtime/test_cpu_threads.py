@@ -5,12 +5,11 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from helpers.warm_processes import run_process
 from nora15_hf.runtime import cpu_threads
 from nora15_hf.runtime.cpu_threads import (
     RAISE_AFTER,
@@ -266,35 +265,30 @@ def test_nothing_is_kept_where_nothing_was_chosen(monkeypatch, tmp_path):
     assert not (tmp_path / "run.json").exists()
 
 
-# The number belongs to the thread that computes: the watch's own thread changes it there while that one computes.
-REACHED = """
-import torch
-from nora15_hf.runtime import cpu_threads
-
-class Load:
-    def sample(self): return 9.0
-    def find_children(self): return False
-
-cpu_threads.OtherPrograms = Load
-cpu_threads.SECONDS_BEFORE_START = cpu_threads.LOWER_AFTER = 0.0
-cpu_threads.SECONDS_BETWEEN_SAMPLES = 0.01
-torch.set_num_threads(3)
-fitting = cpu_threads.ThreadController.fitting
-began = []
-cpu_threads.ThreadController.fitting = lambda self, others: fitting(self, others) if began else 3
-run = cpu_threads.choose_threads()
-began.append(True)
-matrix = torch.ones(64, 64)
-while torch.get_num_threads() != 1:
-    matrix @ matrix
-run.watch.stop()
-print(run.describe())
-"""
+def compute_until_one_thread_is_left() -> None:
+    cpu_threads.OtherPrograms = lambda: GivenLoad(9.0)
+    cpu_threads.SECONDS_BEFORE_START = cpu_threads.LOWER_AFTER = 0.0
+    cpu_threads.SECONDS_BETWEEN_SAMPLES = 0.01
+    torch.set_num_threads(3)
+    fitting = cpu_threads.ThreadController.fitting
+    began = []
+    cpu_threads.ThreadController.fitting = lambda self, others: fitting(self, others) if began else 3
+    for name in cpu_threads.VARIABLES:
+        os.environ.pop(name, None)
+    run = cpu_threads.choose_threads()
+    began.append(True)
+    matrix = torch.ones(64, 64)
+    while torch.get_num_threads() != 1:
+        matrix @ matrix
+    run.watch.stop()
+    print(run.describe())
 
 
-def test_the_computing_thread_is_reached():
-    environment = {name: value for name, value in os.environ.items() if name not in cpu_threads.VARIABLES}
-    done = subprocess.run([sys.executable, "-c", REACHED], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("3, then 1 after ")
-    assert "PyTorch now uses 1 thread" in done.stderr
+@pytest.mark.slow
+def test_the_computing_thread_is_reached(tmp_path):
+    """The number belongs to the thread that computes: the watch's own thread changes it there while that one computes."""
+    output = tmp_path / "printed"
+    assert run_process(compute_until_one_thread_is_left, output=output) == 0, output.read_text()
+    printed = output.read_text()
+    assert any(line.startswith("3, then 1 after ") for line in printed.splitlines())
+    assert "PyTorch now uses 1 thread" in printed

@@ -11,11 +11,10 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer
 
-from helpers import encoder_pretraining_run
 from helpers.blobs import write_blobs
+from helpers.encoder_pretraining_run import pretrain
 from helpers.every_trainer import encoder_pretraining, preference, supervised, world_model
-from helpers.paths import TESTS
-from helpers.two_processes import accelerate_launch
+from helpers.warm_processes import run_processes
 from nora15_hf import trainers
 from nora15_hf.trainers.argument_checks import check_training
 
@@ -211,17 +210,14 @@ def test_no_upload_holds_pickled_arguments(make, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_encoder_pretraining_logs_means_over_processes(tmp_path, monkeypatch):
+def test_encoder_pretraining_logs_means_over_processes(tmp_path):
     """Two processes see the batches that one accumulates, and log the same, each metric over both of them."""
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     write_blobs(tmp_path / "blobs", 4)
     runs = {}
+    pretrain(tmp_path / "blobs", tmp_path / "1", accumulated_batches=2)
+    run_processes(pretrain, tmp_path / "blobs", tmp_path / "2", 1)
     for processes in (1, 2):
         folder = tmp_path / f"{processes}"
-        folder.mkdir()
-        accelerate_launch(
-            encoder_pretraining_run.__file__, tmp_path / "blobs", folder, 2 // processes, num_processes=processes
-        )
         runs[processes] = [log for log in json.loads((folder / "log_history.json").read_text()) if "loss" in log]
     names = ("loss", "grad_norm", "prediction_loss", "reconstruction_loss", "latent_std", "latent_rank")
     assert len(runs[1]) == len(runs[2]) == 2

@@ -2,6 +2,7 @@
 """Flow DPO of adapters on a full and on a quantised backbone, 8-bit optimizers, and what a step costs."""
 
 import copy
+import json
 import math
 from importlib.util import find_spec
 
@@ -146,8 +147,10 @@ def requested_memory(monkeypatch):
     monkeypatch.setattr(dpo_step, "peak_memory", largest_memory)
 
 
-def test_a_step_costs_one_backbone_pass(capsys, requested_memory):
-    results = dpo_step.main(["--size", "tiny", "--pairs", "2", "--rounds", "1", "--draws", "2"])["results"]
+def test_a_step_costs_one_backbone_pass(tmp_path, capsys, requested_memory):
+    output = tmp_path / "dpo_step.json"
+    arguments = ["--size", "tiny", "--pairs", "2", "--rounds", "1", "--draws", "2", "--output", str(output)]
+    results = dpo_step.main(arguments)["results"]
     passes = {name: row["backbone_passes"] for name, row in results.items()}
     assert passes == {
         "plain": pytest.approx(8, rel=1e-6),
@@ -158,11 +161,20 @@ def test_a_step_costs_one_backbone_pass(capsys, requested_memory):
     }
     memory = {name: row["memory_bytes"] for name, row in results.items()}
     assert max(memory.values()) == memory["plain"]
+    assert all(0 < row["fastest"] <= row["median"] <= row["slowest"] for row in results.values())
+    assert json.loads(output.read_text())["conditions"]["torch_threads"] >= 1
     assert "| ours, prefixes on disk" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("train", ["full", "lora", pytest.param("qlora", marks=needs_bitsandbytes)])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("train", "dtype"),
+    [
+        ("full", "float32"),
+        ("lora", "float32"),
+        pytest.param("qlora", "float32", marks=needs_bitsandbytes),
+        pytest.param("qlora", "bfloat16", marks=needs_bitsandbytes),
+    ],
+)
 def test_a_step_of_everything_and_of_adapters(train, dtype, capsys, requested_memory):
     """What a GPU is asked to measure runs on the CPU: gradients agree, or `main` raises, and ours takes less of all."""
     arguments = ["--size", "tiny", "--pairs", "2", "--rounds", "1", "--train", train, "--dtype", dtype]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import flow_dpo_runs
-from helpers.two_processes import accelerate_launch
+from helpers.warm_processes import run_processes
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def options_of(name: str, folder: Path) -> dict:
 def two_processes(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("two")
     runs = {name: options_of(name, output) | {"per_device_train_batch_size": 2} for name in RUNS}
-    accelerate_launch(flow_dpo_runs.__file__, output, json.dumps(runs), json.dumps(SHARDED))
+    run_processes(flow_dpo_runs.train_all, output, runs, SHARDED)
     return output
 
 

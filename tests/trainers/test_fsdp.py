@@ -8,9 +8,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from helpers.fsdp_training import train
-from helpers.paths import EXAMPLES, TESTS
-from helpers.two_processes import accelerate_launch
+from helpers import fsdp_training
+from helpers.paths import EXAMPLES
+from helpers.warm_processes import run_processes
 from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.trainers.ema import EMA_FILE
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def sharded(tmp_path_factory):
     """The folder that two processes left."""
     folder = tmp_path_factory.mktemp("sharded")
-    accelerate_launch(TESTS / "helpers" / "fsdp_training.py", folder, num_processes=2)
+    run_processes(fsdp_training.train_both, folder)
     return folder
 
 
@@ -30,7 +30,7 @@ def test_sharded_training_equals_whole(objective, sharded):
     """With gradient checkpointing; flow matching alone reaches the last layer through its keys and values only."""
     folder = sharded / objective
     seen = json.loads((folder / "seen.json").read_text())
-    model, expected = train(objective)
+    model, expected = fsdp_training.train(objective)
     assert seen["sharded"] == 1 + 4 + 4 + 3
     assert seen["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     assert expected["losses"][-1] < 0.95 * expected["losses"][0]

@@ -1,23 +1,24 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The training example as a user starts it: in one process, in two, killed and started again."""
+"""The training command in processes of its own: in one, in two, killed and started again."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from transformers import TrainerState
 
 from helpers.paths import ROOT
 from helpers.small_demonstrations import write_demonstrations
-from helpers.two_processes import accelerate_launch
+from helpers.warm_processes import run_process, run_processes
+from nora15_hf.commands import sft
+from nora15_hf.trainers import Nora15SFTTrainer
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = ROOT / "examples" / "sft.py"
 CURVES = ("loss", "lm_loss", "flow_loss", "grad_norm")
 OPTIONS = {
     "image_size": 56,
@@ -67,19 +68,9 @@ def evaluated(run: Path) -> dict[str, float]:
     return next(entry for entry in log_history(run) if "eval_loss" in entry)
 
 
-def start(config: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--config", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def finish(config: Path) -> None:
-    process = start(config)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output[-4000:]
+    output = config.with_suffix(".log")
+    assert run_process(sft.main, ["--config", str(config)], output=output) == 0, output.read_text()[-4000:]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)
@@ -100,7 +91,7 @@ def whole(demonstrations, tmp_path_factory):
 def test_two_processes_see_the_losses_of_one(demonstrations, whole, tmp_path):
     """2 x 2 rows, with unequal numbers of tokens and of valid actions in the two processes."""
     config = write_config(tmp_path, demonstrations, per_device_train_batch_size=2, **STEPS)
-    accelerate_launch(SCRIPT, "--config", config, num_processes=2)
+    run_processes(sft.main, ["--config", str(config)])
     one, two = logged(whole), logged(tmp_path / "run")
     assert len(one) == len(two) == 20
     for step in range(20):
@@ -111,32 +102,25 @@ def test_two_processes_see_the_losses_of_one(demonstrations, whole, tmp_path):
     assert len(list((tmp_path / "run" / "open_loop").glob("*/*.png"))) == 1
 
 
-# Runs a script that kills itself where nothing can be tidied up any more.
-KILLED = """
-import os, runpy, signal, sys
-from transformers import TrainerState
-from nora15_hf.trainers import Nora15SFTTrainer
+def run_until(owner: type, method: str, step: int, config: Path) -> None:
+    """Runs the command until it kills itself, where nothing can be tidied up any more."""
+    original = getattr(owner, method)
 
-owner, method, step, script = {"saving": TrainerState, "training": Nora15SFTTrainer}[sys.argv[1]], *sys.argv[2:5]
-original = getattr(owner, method)
+    def kill_at_step(self, *args, **kwargs):
+        state = self if owner is TrainerState else self.state
+        if state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args, **kwargs)
 
-def kill_at_step(self, *args, **kwargs):
-    state = self if owner is TrainerState else self.state
-    if state.global_step == int(step):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, *args, **kwargs)
-
-setattr(owner, method, kill_at_step)
-sys.argv = sys.argv[4:]
-runpy.run_path(script, run_name="__main__")
-"""
+    setattr(owner, method, kill_at_step)
+    sft.main(["--config", str(config)])
 
 
-def kill(config: Path, moment: str, method: str, step: int) -> set[str]:
-    """Runs the script until it is killed; the complete checkpoints that it leaves."""
-    command = [sys.executable, "-c", KILLED, moment, method, str(step), str(SCRIPT), "--config", str(config)]
-    killed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout[-4000:]
+def kill(config: Path, owner: type, method: str, step: int) -> set[str]:
+    """Runs the command until it is killed; the complete checkpoints that it leaves."""
+    output = config.with_suffix(".log")
+    code = run_process(run_until, owner, method, step, config, output=output)
+    assert code == -signal.SIGKILL, output.read_text()[-4000:]
     return {state.parent.name for state in (config.parent / "run").glob("checkpoint-*/trainer_state.json")}
 
 
@@ -145,9 +129,9 @@ def test_a_run_that_is_killed_twice_continues_bit_for_bit(demonstrations, whole,
     config = write_config(tmp_path, demonstrations, per_device_train_batch_size=4, **STEPS)
     run = tmp_path / "run"
     # The state is written last, so that the interrupted checkpoint has none.
-    assert "checkpoint-6" not in kill(config, "saving", "save_to_json", 6)
+    assert "checkpoint-6" not in kill(config, TrainerState, "save_to_json", 6)
     assert (run / "checkpoint-6").is_dir()
-    assert "checkpoint-10" in kill(config, "training", "training_step", 11)
+    assert "checkpoint-10" in kill(config, Nora15SFTTrainer, "training_step", 11)
     finish(config)
     assert logged(run) == logged(whole)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
