@@ -23,6 +23,7 @@ def test_dataset_index(tmp_path, capsys):
     assert "| camera | frames" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dataloader(tmp_path, capsys):
     pytest.importorskip("av", reason="PyAV is not installed: pip install 'nora15_hf[video]'")
     output = tmp_path / "loader.json"

@@ -74,6 +74,7 @@ def test_peak_memory_counts_what_is_held_at_one_time(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_solvers(tmp_path, capsys):
     output = tmp_path / "results" / "solvers.json"
     solvers.main(["--observations", "1", "--evaluations", "1", "3", "100", "--output", str(output)])
@@ -89,6 +90,7 @@ def test_solvers(tmp_path, capsys):
     assert "| evaluations | Euler" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_solvers_of_a_saved_policy(tmp_path):
     model, processor = tiny_policy(seed=0)
     model.save_pretrained(tmp_path / "policy")
@@ -142,6 +144,7 @@ def test_quantization():
     assert 0 < results["8 bits"]["mean_abs_error"] < results["4 bits, nf4"]["mean_abs_error"]
 
 
+@pytest.mark.slow
 def test_rollout(tmp_path, capsys):
     sizes = {"states": 3, "candidates": 2, "steps": 3, "image-size": 64, "width": 48, "depth": 2, "repeats": 1}
     arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]

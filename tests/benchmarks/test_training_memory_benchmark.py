@@ -96,6 +96,7 @@ def test_optimizer_state(bits):
     assert training_memory.optimizer_bytes(model, bits) == found
 
 
+@pytest.mark.slow
 def test_table(tmp_path, capsys, monkeypatch):
     config = tiny_policy(seed=0)[0].config
     monkeypatch.setattr(training_memory, "Nora15Config", lambda: config)

@@ -125,6 +125,7 @@ def test_the_doctor_reports_it(artefacts, command, message, monkeypatch, capsys,
     assert message in json.loads((tmp_path / "a" / "b.json").read_text())["findings"][0]["message"]
 
 
+@pytest.mark.slow
 def test_datasets_with_other_names_are_read(artefacts, monkeypatch, capsys, tmp_path):
     """openpi's conversions call the columns `actions`, `state` and `image`."""
     monkeypatch.chdir(artefacts)

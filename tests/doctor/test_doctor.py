@@ -105,6 +105,7 @@ def test_dataset_with_other_statistics_is_reported_per_dimension(policy, tmp_pat
     assert any(message.startswith("dimension 1") and "dataset's" in message for message in messages(report, "actions"))
 
 
+@pytest.mark.slow
 def test_actions_in_and_out_of_range(tmp_path):
     def still(model):
         model.action_out_proj.weight.zero_()

@@ -79,6 +79,7 @@ def test_demonstrations_hold_both_cameras_and_the_state(demonstrations):
     assert dataset.conventions["simulator"] == "arm"
 
 
+@pytest.mark.slow
 def test_a_policy_with_state_and_two_cameras_acts_as_by_hand(pool, policy):
     """The rollout equals stepping the environment with the processor and the model, episode by episode."""
     model, processor = policy

@@ -77,6 +77,7 @@ def moved(root, action_key="executed_action"):
     return np.abs(LeRobotDataset(root, action_key=action_key, image_keys=[]).all_actions()).sum(0)
 
 
+@pytest.mark.slow
 def test_rollout(policy, pool):
     tasks = ("handle-press", "coffee-button", "drawer-close")
     results = rollout(

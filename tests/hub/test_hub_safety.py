@@ -132,6 +132,7 @@ def test_weights_in_a_pickle_are_not_loaded(hub, tmp_path, monkeypatch, make):
             AutoModel.from_pretrained(source)
 
 
+@pytest.mark.slow
 def test_the_token_is_written_nowhere(hub, tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     policy, processor = tiny_policy()

@@ -21,6 +21,7 @@ PUSH = {
 
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model])
+@pytest.mark.slow
 def test_every_save_and_the_end_are_pushed(hub, tmp_path, make):
     trainer = make(tmp_path, **PUSH)
     # The first upload has looked at the files but not yet read them when the second step is saved.
@@ -66,6 +67,7 @@ class SecondSave(TrainerCallback):
 
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model])
+@pytest.mark.slow
 def test_an_upload_that_still_reads_the_folder_gets_no_files_of_the_next_save(hub, tmp_path, make):
     trainer = make(tmp_path, **PUSH | {"hub_always_push": False})
     second_save = SecondSave()

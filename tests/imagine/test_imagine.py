@@ -91,6 +91,7 @@ def test_strips_show_what_is_imagined(artefacts, who):
                 assert strip.energies[step - 1] > 0.05
 
 
+@pytest.mark.slow
 def test_command_writes_page_pictures_and_figures(artefacts, tmp_path, capsys):
     model, dataset = artefacts
     command = [

@@ -304,6 +304,7 @@ class TestConversion:
         assert str(output.parent) not in card
         assert "a local folder" in card
 
+    @pytest.mark.slow
     def test_backbone_with_a_new_expert(self, nora, codec, weights, tmp_path, inputs):
         report = convert(nora, tmp_path / "out", init_expert=3, chunk_size=1, action_codec_source=codec)
         model = AutoModel.from_pretrained(tmp_path / "out")

@@ -67,6 +67,7 @@ def peak(model, batch):
     return largest_memory({"forward": forward})["forward"]
 
 
+@pytest.mark.slow
 def test_activations_of_both_parts_shrink(policy, batch):
     """Backbone alone, expert alone, both: each saves memory of its own."""
     # As many action tokens as prompt tokens, so that the expert has as much to save as the backbone.

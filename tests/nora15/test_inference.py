@@ -194,6 +194,7 @@ class TestSwitch:
         model.sample_actions(**inputs, num_steps=1)
         assert calls.count == len(model.vlm.model.language_model.layers) - 1 + len(model.action_expert.layers)
 
+    @pytest.mark.slow
     def test_without_the_folder(self):
         """Also a fresh import: nothing else in the package leans on it."""
         code = """

@@ -236,6 +236,7 @@ def test_random_rejection_takes_another_candidate_that_is_no_better(reward, seed
 # The dataset
 
 
+@pytest.mark.slow
 def test_rows_hold_what_they_promise(tiny, dataset, world_model, tmp_path):
     reward = preset_reward("paper", *world_model)
     rows = build(tmp_path / "p", tiny, dataset, reward=reward, provenance={"demonstrations": "owner/demonstrations"})
@@ -262,6 +263,7 @@ def test_rows_hold_what_they_promise(tiny, dataset, world_model, tmp_path):
     assert preference_info(rows).sampled_by_policy is None
 
 
+@pytest.mark.slow
 def test_a_fresh_process_reads_it_without_this_package(tiny, dataset, tmp_path):
     build(tmp_path / "p", tiny, dataset)
     program = (

@@ -123,6 +123,7 @@ def test_the_policy_can_go_on_and_meets_the_same_luck_with_every_candidate(demon
         SimulatorSuccessReward(pool, tiny[1], dataset, discount=0)
 
 
+@pytest.mark.slow
 def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path):
     policy = Nora15ChunkPolicy(*tiny, sampler=FlowSampler(1))
     root = record_reached_states(

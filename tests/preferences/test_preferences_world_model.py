@@ -142,6 +142,7 @@ def test_states_of_another_dataset_are_refused(arm, policy, world_model, tmp_pat
         reward.score(batch_of(other, [2], torch.zeros(1, 2, 5, 7)))
 
 
+@pytest.mark.slow
 def test_the_example_script_takes_a_metric_world_model(arm, policy, poses, world_model, tmp_path, monkeypatch, capsys):
     for part in policy:
         part.save_pretrained(tmp_path / "policy")

@@ -378,6 +378,7 @@ def image_policy(observations, noise_keys):
 EPISODES = [Episode(task, 10000 + seed) for task in ("faucet-open", "handle-press") for seed in range(3)]
 
 
+@pytest.mark.slow
 def test_rollout_does_not_depend_on_workers(pool):
     recorded = [replace(episode, record_every=10) for episode in EPISODES]
     results = rollout(image_policy, recorded, pool, progress=False)
@@ -572,6 +573,7 @@ def test_paired_comparison():
 # -- demonstrations ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_demonstrations_do_not_depend_on_workers(tmp_path):
     settings = {"num_slots": 2, "renderer": "raycast", "max_steps": 52, "image_size": 32}  # short: some experts fail
     for workers in (1, 2):

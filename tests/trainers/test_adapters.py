@@ -121,6 +121,7 @@ def other_base(dataset, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_adapters_are_put_on_the_base_that_they_were_trained_on(trained, base, other_base, dataset, tmp_path):
     _, _, folder = trained
     assert (
@@ -168,6 +169,7 @@ def test_trainable_parameters_get_gradients(base, dataset, objective, tmp_path):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+@pytest.mark.slow
 def test_quantised_backbone_with_float32_adapters(base, dataset, tmp_path):
     pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     trainer = train(base, dataset, tmp_path, quantized=True)
@@ -193,6 +195,7 @@ def test_quantised_backbone_with_float32_adapters(base, dataset, tmp_path):
     assert apart < 0.3 * learnt
 
 
+@pytest.mark.slow
 def test_optimizer_state_in_8_bits(base, dataset, tmp_path):
     pytest.importorskip("bitsandbytes", reason="8-bit AdamW is bitsandbytes'")
     trainer = train(base, dataset, tmp_path, optim="adamw_8bit", save_strategy="steps", save_steps=2)

@@ -168,6 +168,7 @@ def test_no_saved_folder_holds_pickled_arguments(make, tmp_path):
 
 
 @every_trainer
+@pytest.mark.slow
 def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp_path, monkeypatch):
     """Also where the rows of a step are accumulated, and without a complaint about weights that are tied."""
     average = {"ema_decay": 0.5} if make is supervised else {}
@@ -192,6 +193,7 @@ def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp
 
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model], ids=lambda make: make.__name__)
+@pytest.mark.slow
 def test_no_upload_holds_pickled_arguments(make, hub, tmp_path):
     """Uploads at every save, with the state for continuing elsewhere, then the end of the training."""
     trainer = make(

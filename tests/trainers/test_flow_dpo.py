@@ -284,6 +284,7 @@ def test_saved_policy_samples_the_same_actions(policy, processor, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted_training(tiny, processor, tmp_path):
     options = {"freeze_backbone": True, "save_strategy": "steps", "save_steps": 1, "dataset": make_rows(8)}
     whole = make_trainer(copy.deepcopy(tiny[0]), processor, tmp_path / "whole", **options)

@@ -95,6 +95,7 @@ def test_the_proximal_penalty_is_nothing_inside_its_bound_and_pulls_back_outside
     torch.testing.assert_close(rewards.grad, torch.tensor([[0.0, 0.0], [2.0, -1.0], [-2.0, 0.0]]))
 
 
+@pytest.mark.slow
 def test_the_proximal_term_keeps_rewards_near_its_bound(tiny, processor, tmp_path):
     def largest_reward(name, **options):
         options |= {"learning_rate": 1e-3, "max_steps": 12, "freeze_backbone": True, "num_draws": 4}

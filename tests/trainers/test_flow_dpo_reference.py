@@ -222,6 +222,7 @@ def test_adapters_keep_their_reference(policy, processor, tmp_path, added_by_tra
 
 
 @pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted_training(tiny, processor, tmp_path, lora):
     def run(name: str) -> FlowDPOTrainer:
         return make_trainer(
@@ -263,6 +264,7 @@ def test_no_gradient_reaches_the_stored_values(policy, processor, tmp_path):
     assert not values.requires_grad
 
 
+@pytest.mark.slow
 def test_a_push_carries_policy_processor_card_and_curves_but_not_the_values(policy, processor, tmp_path, hub):
     options = OPTIONS | {"push_to_hub": True, "hub_model_id": "robots/policy-dpo", "save_strategy": "steps"}
     trainer = make_trainer(policy, processor, tmp_path / "run", save_steps=2, **options)

@@ -59,6 +59,7 @@ def curve(trainer, *names):
 
 
 class TestTraining:
+    @pytest.mark.slow
     def test_accumulated_batches_equal_one(self, policy, split, tmp_path):
         """4 rows at once, or 2 x 2 with unequal numbers of tokens and valid steps."""
         names = ("loss", "lm_loss", "flow_loss", "grad_norm")
@@ -100,6 +101,7 @@ class TestTraining:
                 torch.testing.assert_close(parameter, tokens[name], atol=1e-6, rtol=1e-5)
         assert not torch.equal(insulated["action_in_proj.weight"], tokens["action_in_proj.weight"])
 
+    @pytest.mark.slow
     def test_no_value_is_read_from_the_device_between_logs(self, policy, split, tmp_path, monkeypatch):
         """`Tensor.item` waits for the device: training calls it for the log alone, whatever the trainer collects."""
         calls = []
@@ -169,6 +171,7 @@ class TestEvaluation:
         with pytest.raises(TypeError, match="evaluation dataset is a Subset"):
             trainer.evaluate(subset)
 
+    @pytest.mark.slow
     def test_the_moving_average_is_evaluated(self, policy, split, tmp_path):
         trainer = make_trainer(policy, split, tmp_path, ema_decay=0.9, eval_strategy="steps", eval_steps=3)
         trainer.train()
@@ -181,6 +184,7 @@ class TestEvaluation:
 
 
 class TestCheckpoints:
+    @pytest.mark.slow
     def test_the_best_and_the_last_are_kept(self, policy, split, tmp_path):
         trainer = make_trainer(
             policy,
@@ -210,6 +214,7 @@ class TestCheckpoints:
         assert processor.norm_stats.keys() == policy[1].norm_stats.keys()
         assert all(torch.equal(v, trainer.model.state_dict()[k]) for k, v in model.state_dict().items())
 
+    @pytest.mark.slow
     def test_pushed_at_every_save_with_processor_scheduler_and_card(self, policy, split, tmp_path, hub):
         trainer = make_trainer(
             policy,
@@ -313,6 +318,7 @@ class IterableSamples(torch.utils.data.IterableDataset):
 
 
 class TestMixturesAndStreams:
+    @pytest.mark.slow
     def test_a_mixture_trains_and_is_replayed_member_by_member(self, mixture, tmp_path):
         policy = tiny_policy_for(mixture, INSTRUCTIONS, image_size=56, state_input=True)
         assert set(policy[1].norm_stats) == set(policy[1].state_stats) == {"arm", "hand"}
@@ -322,6 +328,7 @@ class TestMixturesAndStreams:
         names = {picture.name.split("-")[0] for picture in (tmp_path / "open_loop").glob("*/*.png")}
         assert names == {"arm", "hand"}
 
+    @pytest.mark.slow
     def test_a_resumed_stream_goes_on_where_it_was(self, policy, dataset, split, tmp_path):
         stream = LeRobotStream(dataset.root, dataset_key="arm", shuffle_buffer_size=5, seed=1, repeat=True)
         options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4, "image_augmentation": {}}
@@ -331,6 +338,7 @@ class TestMixturesAndStreams:
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
         assert curve(resumed, "loss", "grad_norm") == curve(whole, "loss", "grad_norm")
 
+    @pytest.mark.slow
     def test_a_resumed_mixture_sees_the_rest_of_its_epochs_draw(self, mixture, policy, tmp_path):
         """Five steps make an epoch, which draws 16 of the 20 frames of one member anew."""
         pair = (mixture, None)

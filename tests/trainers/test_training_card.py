@@ -134,6 +134,7 @@ def test_a_builder_that_fails_leaves_no_card(training, policy, processor, tmp_pa
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_be_told_is_left_out(policy, processor, tmp_path, caplog):
     record = make_record()
     record.settings = dataclasses.replace(SETTINGS, reward={})
@@ -147,6 +148,7 @@ def test_a_record_that_cannot_be_told_is_left_out(policy, processor, tmp_path, c
     assert 'text="open the faucet"' in card.text
 
 
+@pytest.mark.slow
 def test_a_record_that_can_be_told_is_told(policy, processor, tmp_path, caplog):
     rows = with_preference_info(make_rows(2), make_record(), sampled_by_policy=True)
     card = card_of(dpo(policy, processor, tmp_path / "run", rows), tmp_path / "run")
@@ -165,6 +167,7 @@ def test_foreign_samples_and_names_are_left_out(policy, processor, tmp_path, cap
     assert "| steps | 1 |" in card.text
 
 
+@pytest.mark.slow
 def test_weights_come_before_the_card(policy, processor, tmp_path, monkeypatch):
     trainer = dpo(policy, processor, tmp_path / "run")
     monkeypatch.setattr(trainer, "create_model_card", lambda: 1 / 0)

@@ -149,6 +149,7 @@ def predictor_weights(trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.predictor.parameters()])
 
 
+@pytest.mark.slow
 def test_precomputed_latents_change_nothing(blobs, tmp_path):
     runs = {}
     for name, changes in {
@@ -171,6 +172,7 @@ def test_precomputed_latents_change_nothing(blobs, tmp_path):
     assert sizes["halved"] < 0.55 * sizes["disk"]
 
 
+@pytest.mark.slow
 def test_schedules(blobs, tmp_path):
     def rates(**changes) -> list[float]:
         trainer = make_trainer(blobs, tmp_path, max_steps=8, warmup_steps=2, logging_steps=1, **changes)
@@ -183,6 +185,7 @@ def test_schedules(blobs, tmp_path):
     assert wsd == pytest.approx([0, 0.5, 1, 1, 1, 1, 1, 0.5], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_bf16_keeps_float32_masters_and_the_same_loss(blobs, tmp_path):
     losses = {}
     for bf16 in (False, True):
@@ -209,6 +212,7 @@ def test_gradient_checkpointing_changes_no_gradient(blobs, tmp_path):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_resumed_training_ends_with_the_same_bits(blobs, tmp_path):
     whole = make_trainer(blobs, tmp_path / "whole", max_steps=6)
     whole.train()
