@@ -11,6 +11,8 @@ from helpers.paths import ROOT
 from nora15_hf.commands.dispatcher import parse
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Their blocks train.
+SLOW = ("preferences.md", "training.md", "world_model.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -18,7 +20,14 @@ def blocks(page: Path, language: str) -> list[str]:
     return [code for found, code in BLOCK.findall(page.read_text()) if found == language]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else [])
+        for page in PAGES
+        if blocks(page, "python")
+    ],
+)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     # All blocks of a page in one namespace and one empty folder, in order, as a reader would type them. A block that begins
     # with the name of a file is that file, too.

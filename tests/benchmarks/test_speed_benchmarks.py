@@ -10,7 +10,9 @@ import torch
 
 import evaluation
 import fast_codec
+import generate
 import harness
+import label
 import latency
 import matched_pi0
 import plain_policy
@@ -19,6 +21,7 @@ import random_policy
 import rollout
 import run_all
 import sample
+import sft_step
 import solvers
 from nora15_hf import Nora15ForActionPrediction
 from nora15_hf.nora15.presets import tiny_policy
@@ -182,21 +185,36 @@ def test_help(benchmark, capsys):
     assert "--output" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["sample", "generate", "label", "sft_step", "load"])
+# That of flow DPO runs in tests/trainers/test_flow_dpo_adapters.py.
+@pytest.mark.parametrize(
+    ("benchmark", "fewer"),
+    [
+        (sample, ["--steps", "2"]),
+        (generate, ["--batch", "2", "--tokens", "4"]),
+        (label, ["--states", "2", "--steps", "2"]),
+        (sft_step, []),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 @pytest.mark.slow
-def test_speed_benchmarks(name, tmp_path, capsys):
-    """
-    At the tiny size: contestants agree, or `main` raises; all are timed. The one of flow DPO runs in
-    tests/trainers/test_flow_dpo_adapters.py.
-    """
-    outcome = run_all.main(["--only", name, "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)])[name]
-    saved = json.loads((tmp_path / f"{name}.json").read_text())
-    assert saved["conditions"]["torch_threads"] >= 1
+def test_speed_benchmarks(benchmark, fewer, tmp_path, capsys):
+    """At the tiny size: contestants agree, or `main` raises; all are timed."""
+    output = tmp_path / "found.json"
+    outcome = benchmark.main(["--size", "tiny", "--rounds", "1", "--output", str(output), *fewer])
+    assert json.loads(output.read_text())["conditions"]["torch_threads"] >= 1
     figures = list(outcome["results"].values())
-    if name in ("generate", "sample"):
+    if benchmark in (generate, sample):
         figures = [timing for batch in figures for timing in batch.values()]
     assert all(0 < timing["fastest"] <= timing["median"] <= timing["slowest"] for timing in figures)
     assert "ours" in capsys.readouterr().out
+
+
+def test_all_write_their_figures_into_one_folder(tmp_path, capsys):
+    outcome = run_all.main(["--only", "load", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)])
+    figures = json.loads((tmp_path / "load.json").read_text())["results"]
+    assert figures == outcome["load"]["results"]
+    assert all(0 < timing["fastest"] <= timing["median"] <= timing["slowest"] for timing in figures.values())
+    assert "## load" in capsys.readouterr().out
 
 
 def test_latency_tells_how_far_the_floor_is(tmp_path, capsys):

@@ -116,28 +116,43 @@ def codec(repo: str, author: Author) -> str:
     return digest(loaded.encode(np.linspace(-1, 1, 40).reshape(2, 5, 4)))
 
 
+OWN_POLICY = of_model(Nora15ForActionPrediction.from_pretrained)
+OWN_WORLD_MODEL = of_model(VJEPA2ACModel.from_pretrained)
+ANY_MODEL = of_model(AutoModel.from_pretrained)
+OWN_PROCESSOR = processor(Nora15Processor.from_pretrained)
+ANY_PROCESSOR = processor(AutoProcessor.from_pretrained)
+
+
+def demonstrations(repo: str, author: Author) -> str:
+    return demonstrations_digest(LeRobotDataset(repo))
+
+
+def preferences(repo: str, author: Author) -> str:
+    return dataset_digest(load_preferences(repo))
+
+
 LOADS = {
-    "policy": ("policy", r"model\.safetensors", of_model(Nora15ForActionPrediction.from_pretrained)),
-    "policy, configuration": ("policy", r"config\.json", of_model(Nora15ForActionPrediction.from_pretrained)),
-    "policy, scheduler": ("policy", r"scheduler/.*", of_model(Nora15ForActionPrediction.from_pretrained)),
-    "policy, AutoModel": ("policy", r"model\.safetensors", of_model(AutoModel.from_pretrained)),
-    "policy, shard": ("policy-sharded", "model-00002-of-.*", of_model(Nora15ForActionPrediction.from_pretrained)),
-    "policy, index": ("policy-sharded", r".*\.index\.json", of_model(Nora15ForActionPrediction.from_pretrained)),
-    "policy, shard, AutoModel": ("policy-sharded", "model-00001-of-.*", of_model(AutoModel.from_pretrained)),
+    "policy": ("policy", r"model\.safetensors", OWN_POLICY),
+    "policy, configuration": ("policy", r"config\.json", OWN_POLICY),
+    "policy, scheduler": ("policy", r"scheduler/.*", OWN_POLICY),
+    "policy, AutoModel": ("policy", r"model\.safetensors", ANY_MODEL),
+    "policy, shard": ("policy-sharded", "model-00002-of-.*", OWN_POLICY),
+    "policy, index": ("policy-sharded", r".*\.index\.json", OWN_POLICY),
+    "policy, shard, AutoModel": ("policy-sharded", "model-00001-of-.*", ANY_MODEL),
     "policy, released": ("released", r"model\.safetensors", released),
     "policy, released shard": ("released-sharded", "model-2-of-2.*", released),
     "tensors for the converter": ("released", r"model\.safetensors", tensors),
     "tensors of a shard for the converter": ("released-sharded", "model-1-of-2.*", tensors),
     "merged adapters": ("adapter", r"adapter_model\.safetensors", merged),
-    "processor": ("policy", r"processor_config\.json", processor(Nora15Processor.from_pretrained)),
-    "processor, statistics": ("policy", r"norm_stats\.json", processor(Nora15Processor.from_pretrained)),
-    "processor, AutoProcessor": ("policy", r"tokenizer\.json", processor(AutoProcessor.from_pretrained)),
-    "processor, codec": ("policy", r"action_codec/.*tokenizer\.json", processor(AutoProcessor.from_pretrained)),
+    "processor": ("policy", r"processor_config\.json", OWN_PROCESSOR),
+    "processor, statistics": ("policy", r"norm_stats\.json", OWN_PROCESSOR),
+    "processor, AutoProcessor": ("policy", r"tokenizer\.json", ANY_PROCESSOR),
+    "processor, codec": ("policy", r"action_codec/.*tokenizer\.json", ANY_PROCESSOR),
     "codec alone": ("policy", r"action_codec/processor_config\.json", codec),
-    "world model": ("world-model", r"model\.safetensors", of_model(VJEPA2ACModel.from_pretrained)),
-    "world model, configuration": ("world-model", r"config\.json", of_model(VJEPA2ACModel.from_pretrained)),
-    "world model, AutoModel": ("world-model", r"model\.safetensors", of_model(AutoModel.from_pretrained)),
-    "world model, shard": ("world-model-sharded", "model-00002-of-.*", of_model(AutoModel.from_pretrained)),
+    "world model": ("world-model", r"model\.safetensors", OWN_WORLD_MODEL),
+    "world model, configuration": ("world-model", r"config\.json", OWN_WORLD_MODEL),
+    "world model, AutoModel": ("world-model", r"model\.safetensors", ANY_MODEL),
+    "world model, shard": ("world-model-sharded", "model-00002-of-.*", ANY_MODEL),
     "world model, processor": (
         "world-model",
         r"processor_config\.json",
@@ -148,26 +163,10 @@ LOADS = {
         r"clips\.json",
         lambda repo, author: digest(vars(ClipConventions.from_pretrained(repo))),
     ),
-    "demonstrations": (
-        "demonstrations",
-        r"data/.*file-001\.parquet",
-        lambda repo, author: demonstrations_digest(LeRobotDataset(repo)),
-    ),
-    "demonstrations, metadata": (
-        "demonstrations",
-        r"meta/info\.json",
-        lambda repo, author: demonstrations_digest(LeRobotDataset(repo)),
-    ),
-    "preferences": (
-        "preferences",
-        r"data/train-00001.*",
-        lambda repo, author: dataset_digest(load_preferences(repo)),
-    ),
-    "preferences, provenance": (
-        "preferences",
-        r"preferences\.json",
-        lambda repo, author: dataset_digest(load_preferences(repo)),
-    ),
+    "demonstrations": ("demonstrations", r"data/.*file-001\.parquet", demonstrations),
+    "demonstrations, metadata": ("demonstrations", r"meta/info\.json", demonstrations),
+    "preferences": ("preferences", r"data/train-00001.*", preferences),
+    "preferences, provenance": ("preferences", r"preferences\.json", preferences),
 }
 
 
@@ -229,13 +228,14 @@ def test_what_always_arrives_damaged_is_one_error_and_not_kept(author, cache, ca
 
 @pytest.mark.slow
 def test_files_of_the_cache_are_not_read_again(author, cache, monkeypatch):
-    for repo, _, load in LOADS.values():
+    loads = list(dict.fromkeys((repo, load) for repo, _, load in LOADS.values()))
+    for repo, load in loads:
         load(f"robots/{repo}", author)
     verified_download._intact.clear()
     monkeypatch.setattr(verified_download, "_is_damaged", lambda *arguments: pytest.fail("a file was compared again"))
     for offline in (False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        for repo, _, load in LOADS.values():
+        for repo, load in loads:
             load(f"robots/{repo}", author)
 
 
