@@ -153,15 +153,12 @@ def test_refuses_to_resume_with_other_settings(finished_run, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
-def run_without_simulator(command: list[str]) -> int:
-    sys.modules["metaworld"] = None
-    return commands.main(command)
-
-
-def test_missing_simulator_names_the_pip_command(tmp_path):
-    code, printed = run_smoke(tmp_path / "run", run=run_without_simulator)
-    assert code == 2
-    assert 'pip install "nora15_hf[sim]"' in printed
+def test_missing_simulator_names_the_pip_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    for module in ("metaworld.env_dict", "nora15_hf.simulation.metaworld.metaworld_env"):
+        monkeypatch.delitem(sys.modules, module)
+    assert commands.main(["quickstart", "--smoke", "--output", str(tmp_path / "run")]) == 2
+    assert 'pip install "nora15_hf[sim]"' in capsys.readouterr().err
 
 
 def test_a_simulator_that_differs_from_the_recording():
