@@ -35,6 +35,7 @@ from helpers.numbered_dataset import (
     write_v30,
     write_v30_by_hand,
 )
+from helpers.warm_processes import FORKSERVER
 from nora15_hf.data import LeRobotDataset, LeRobotStream, LeRobotWriter, lerobot_download
 from nora15_hf.data.video_decoder import VideoDecoder, VideoDecoders
 
@@ -139,7 +140,9 @@ def test_pictures_survive_compression(written):
     assert np.abs(frames - numbered_frames(2, 0)).mean() < 8
 
 
-@pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("spawn", 1)])
+@pytest.mark.parametrize(
+    ("context", "workers"), [(multiprocessing.get_context("fork"), 2), (FORKSERVER, 1)], ids=["forked", "pickled"]
+)
 @pytest.mark.slow
 def test_workers_open_their_own_decoders(written, context, workers):
     dataset = LeRobotDataset(written, cache_images=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch.distributed import TCPStore
 from torch.multiprocessing import start_processes
 
-__all__ = ["run_process", "run_processes"]
+__all__ = ["FORKSERVER", "run_process", "run_processes"]
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(

@@ -213,6 +213,7 @@ def test_what_arrives_damaged_is_fetched_once_more(author, cache, case):
 
 
 @pytest.mark.parametrize("case", LOADS)
+@pytest.mark.slow
 def test_what_always_arrives_damaged_is_one_error_and_not_kept(author, cache, case):
     repo, file, load = LOADS[case]
     fault = author.damage(repo, file, times=99)
@@ -289,6 +290,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("case", ["policy, shard", "processor", "demonstrations", "preferences"])
+@pytest.mark.slow
 def test_every_fault_ends_in_success_or_one_error(author, cache, monkeypatch, case, fault):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 2)
