@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Settings of the whole test run; the environment must be set before the libraries are imported."""
 
+import gc
 import os
 import tempfile
 
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with one of them at the end."""
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collection of all garbage that every training begins with need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
