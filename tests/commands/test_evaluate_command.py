@@ -205,3 +205,15 @@ def test_a_killed_command_is_resumed(policy, finished, tmp_path):
     assert evaluate(policy, output, "--resume") == 0
     for name in ("results.json", "episodes.parquet"):
         assert (output / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_served_policy_is_evaluated_as_one_in_this_process(policy, finished, tmp_path, capsys):
+    pytest.importorskip("websockets", reason="pip install 'nora15_hf[serve]'")
+    from nora15_hf.serving.served_policy import ModelPolicy
+    from nora15_hf.serving.server import PolicyServer
+
+    with PolicyServer(ModelPolicy.from_pretrained(policy, dataset_key="arm"), port=0) as server:
+        assert evaluate(server.url, tmp_path / "run", "--compare", str(finished)) == 0
+        assert "Differs in: nothing." in capsys.readouterr().out
+        for name in ("results.json", "episodes.parquet"):
+            assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()

@@ -37,9 +37,16 @@ _POLICY_OPTIONS = ("decoder", "num_steps", "dataset_key", "base_model", "device"
 def evaluate(options: EvaluateArguments) -> int:
     """Runs the evaluation and prints what came of it; returns the exit code."""
     other = None if options.compare is None else EvaluationResults.load(options.compare)
+    if not option_types.is_server(options.policy):
+        return _evaluate(options, *_loaded(options), other)
+    # Imported here: what it needs is an extra.
+    from ..serving import PolicyServerError
+
     with ExitStack() as stack:
-        policy, environment = _served(options, stack) if option_types.is_server(options.policy) else _loaded(options)
-        return _evaluate(options, policy, environment, other)
+        try:
+            return _evaluate(options, *_served(options, stack), other)
+        except PolicyServerError as error:
+            raise ValueError(f"{error} Finished episodes are kept, --resume continues.") from error
 
 
 def _evaluate(
@@ -118,7 +125,6 @@ def _served(options: EvaluateArguments, stack: ExitStack) -> tuple[EvaluatedPoli
     given = [f"--{name.replace('_', '-')}" for name in _POLICY_OPTIONS if vars(options)[name] is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: the server of {options.policy} decides this, start it with the option.")
-    # Imported here: what it needs is an extra.
     from ..serving import PolicyClient
 
     key = None if options.api_key_file is None else options.api_key_file.read_text(encoding="utf-8").strip()
