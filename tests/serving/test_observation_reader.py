@@ -163,7 +163,7 @@ def test_robots_that_the_policy_does_not_fit():
         ({"state": np.zeros(3)}, "'state' hold 3 number(s), expected 2: x, y"),
         ({"prompt": None}, "'prompt' is missing: the policy needs an instruction. Send it, or start the server with"),
         ({"prompt": " "}, "'prompt' is ' ', expected a text"),
-        ({"prompt": 3}, "'prompt' is '3', expected a text"),
+        ({"prompt": 3}, "'prompt' is 3, expected a text"),
         ({"prompt": "a" * 5000}, "'prompt' has 5000 characters"),
     ],
 )

@@ -110,17 +110,17 @@ def test_options_and_batches(server, policy):
         ({}, "The observation lacks 'images/top', 'images/wrist'"),
         ({"endpoint": "kill"}, "'endpoint' is 'kill', expected 'infer', 'reset', 'metadata'"),
         ({"endpoint": np.zeros(2)}, "'endpoint' is"),
-        ({"endpoint": "reset", "seed": -1}, "'seed' is '-1', expected a whole number from 0 to 2**64 - 1"),
-        (observation() | {"seed": 1.5}, "'seed' is '1.5'"),
-        (observation() | {"seed": True}, "'seed' is 'True'"),
+        ({"endpoint": "reset", "seed": -1}, "'seed' is -1, expected a whole number from 0 to 2**64 - 1"),
+        (observation() | {"seed": 1.5}, "'seed' is 1.5"),
+        (observation() | {"seed": True}, "'seed' is True"),
         (observation() | {"session_id": 5}, "'session_id' must be a text"),
         (observation() | {"session_id": "x" * 300}, "'session_id' must be a text of 1 to 256"),
-        (observation() | {"noise_key": []}, "'noise_key' is '[]', expected a list of 1 to 8 whole numbers"),
-        (observation() | {"noise_key": [-1]}, "'noise_key' is '[-1]'"),
+        (observation() | {"noise_key": []}, "'noise_key' is a list, expected a list of 1 to 8 whole numbers"),
+        (observation() | {"noise_key": [-1]}, "'noise_key' is a list"),
         (observation() | {"dataset_key": "x"}, "'dataset_key' is 'x'; the policy knows arm, other"),
         (observation() | {"dataset_key": np.zeros(2)}, "'dataset_key' is"),
         (observation() | {"sampling_params": 3}, "'sampling_params' is a int, expected a map"),
-        (observation() | {"sampling_params": {"num_inference_steps": 0}}, "'num_inference_steps' in 'sampling_params' is '0'"),
+        (observation() | {"sampling_params": {"num_inference_steps": 0}}, "'num_inference_steps' in 'sampling_params' is 0"),
         (observation() | {"request_id": [1]}, "'request_id' must be a number or a text"),
         ({"batch": []}, "'batch' must be a list of 1 to 256 maps"),
         ({"batch": [observation(), 3]}, "'batch' must be a list of 1 to 256 maps"),
@@ -136,6 +136,7 @@ def test_bad_requests_are_told_and_the_next_good_one_is_answered(server, policy,
         assert noise_key(asked(connection, observation())) == (900, 0)
 
 
+@pytest.mark.slow
 def test_random_and_mutated_frames(server, policy, caplog):
     """5,000 of them on one connection: each is answered, and the server lives."""
     caplog.set_level(logging.CRITICAL)

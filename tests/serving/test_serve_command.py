@@ -125,7 +125,8 @@ def test_the_command_serves_a_replay_until_it_is_told_to_stop(tmp_path):
     ]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
         try:
-            url = re.search(r"ws://\S+(?=\. Ctrl-C)", serving.stdout.readline())[0]
+            lines = (re.search(r"ws://\S+(?=\. Ctrl-C)", line) for line in serving.stdout)
+            url = next(found[0] for found in lines if found)
             picture = {"image": np.zeros((8, 8, 3), dtype=np.uint8), "instruction": "push"}
             with PolicyClient(url, seed=0) as client:
                 assert [client.predict_chunk(picture)[:, 0].tolist() for _ in range(3)] == [[0, 1], [2, 3], [3, 3]]

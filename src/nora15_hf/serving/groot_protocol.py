@@ -16,7 +16,7 @@ from .message_codec import MAX_MESSAGE_BYTES, ArrayDialect, decode_message, enco
 from .policy_service import PolicyService
 from .robots import RobotKeys
 from .served_policy import ServedPolicy
-from .serving_error import ServingError
+from .serving_error import ServingError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class GrootProtocol:
             case "get_action":
                 return await self._get_action(client, data.get("observation"), options)
         raise ServingError(
-            f"'endpoint' is {str(endpoint)[:40]!r}, expected 'ping', 'get_action', 'reset' or 'get_modality_config'."
+            f"'endpoint' is {shown(endpoint)}, expected 'ping', 'get_action', 'reset' or 'get_modality_config'."
         )
 
     def _modality_config(self) -> dict[str, Any]:

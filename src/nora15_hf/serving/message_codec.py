@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .serving_error import ServingError
+from .serving_error import ServingError, shown
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """Of a message in either direction: sixteen observations with two pictures of 640 x 480."""
@@ -28,6 +28,7 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 MAX_MEMBERS = 4_096
 MAX_ITEMS = 20_000
 MAX_TEXT_BYTES = 2**20
+MAX_KEY_BYTES = 256
 MAX_DEPTH = 16
 MAX_DIMENSIONS = 8
 
@@ -103,7 +104,7 @@ def _pack(dialect: ArrayDialect, value: Any) -> Any:
         return value.item()
     if not isinstance(value, np.ndarray) or value.dtype.str not in _DTYPES:
         kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise TypeError(f"A message cannot hold the {kind} {str(value)[:80]}.")
+        raise TypeError(f"A message cannot hold a value of the type {kind}.")
     if dialect is ArrayDialect.NPY:
         file = io.BytesIO()
         np.save(file, value, allow_pickle=False)
@@ -146,10 +147,14 @@ def _restore(value: Any, path: str, depth: int, on_dialect: Callable[[ArrayDiale
 
 
 def _text(value: str | bytes, path: str) -> str:
+    if len(value) > MAX_KEY_BYTES:
+        raise ServingError(
+            f"{path or 'The message'} has a key of {len(value)} characters; at most {MAX_KEY_BYTES} are taken."
+        )
     try:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
-        raise ServingError(f"{path or 'The message'} has the key {value[:40]!r}, which is not UTF-8.") from None
+        raise ServingError(f"{path or 'The message'} has a key that is not UTF-8.") from None
 
 
 def _number(path: str, value: Any) -> Any:
@@ -175,7 +180,7 @@ def _array(path: str, dtype: Any, shape: Any, data: Any, order: str = "C") -> np
     name = _text(dtype, path) if isinstance(dtype, str | bytes) else None
     if name not in _DTYPES:
         raise ServingError(
-            f"{path} is an array of dtype {str(dtype)[:40]!r}, expected booleans, integers or floats of 1 to 8 bytes, for "
+            f"{path} is an array of dtype {shown(name or dtype)}, expected booleans, integers or floats of 1 to 8 bytes, for "
             "example '|u1' or '<f4'."
         )
     if (
@@ -185,7 +190,7 @@ def _array(path: str, dtype: Any, shape: Any, data: Any, order: str = "C") -> np
         or math.prod(max(size, 1) for size in shape) > MAX_MESSAGE_BYTES
     ):
         raise ServingError(
-            f"{path} is an array of shape {str(shape)[:80]}, expected a list of at most {MAX_DIMENSIONS} sizes from 0 on."
+            f"{path} is an array of shape {shape if isinstance(shape, list) and len(shape) < 20 else shown(shape)}, expected a list of at most {MAX_DIMENSIONS} sizes from 0 on."
         )
     if not isinstance(data, bytes | memoryview):
         raise ServingError(f"{path} is an array whose data are a {type(data).__name__}, expected bytes.")

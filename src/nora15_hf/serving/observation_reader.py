@@ -10,7 +10,7 @@ import numpy as np
 from ..embodiment.embodiment import Camera, Embodiment
 from ..simulation.environment import Observation
 from .robots import RobotKeys
-from .serving_error import ServingError
+from .serving_error import ServingError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class ObservationReader:
                 "--default-prompt."
             )
         if not isinstance(instruction, str) or not instruction.strip():
-            raise ServingError(f"{keys.instruction!r} is {str(instruction)[:40]!r}, expected a text.")
+            raise ServingError(f"{keys.instruction!r} is {shown(instruction)}, expected a text.")
         if len(instruction) > MAX_INSTRUCTION_LENGTH:
             raise ServingError(
                 f"{keys.instruction!r} has {len(instruction)} characters, at most {MAX_INSTRUCTION_LENGTH} are taken."

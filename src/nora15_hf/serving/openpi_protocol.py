@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 
 from .message_codec import MAX_MESSAGE_BYTES, decode_message, encode_message
 from .policy_service import PolicyService
-from .serving_error import ServingError, ShuttingDownError
+from .serving_error import ServingError, ShuttingDownError, shown
 
 logger = logging.getLogger(__name__)
 # Tracebacks of every connection that ends before its handshake tell nothing that the client is not told.
@@ -158,7 +158,7 @@ class OpenPIProtocol:
         echo = {"request_id": _read_request_id(request)} if "request_id" in request else {}
         endpoint = request.get("endpoint", "infer")
         if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
-            raise ServingError(f"'endpoint' is {str(endpoint)[:40]!r}, expected {', '.join(map(repr, ENDPOINTS))}.")
+            raise ServingError(f"'endpoint' is {shown(endpoint)}, expected {', '.join(map(repr, ENDPOINTS))}.")
         if endpoint == "reset":
             self._service.begin_episode(client, request)
             return {"status": "reset successful", **echo}

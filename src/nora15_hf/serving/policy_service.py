@@ -11,7 +11,7 @@ from .observation_reader import ObservationReader
 from .request_queue import RequestQueue
 from .robots import RobotKeys
 from .served_policy import ChunkRequest, ServedPolicy
-from .serving_error import ServingError
+from .serving_error import ServingError, shown
 from .sessions import Session, SessionTable
 
 SERVER_NAME = "nora15_hf"
@@ -114,7 +114,7 @@ class PolicyService:
         key = message.get("dataset_key")
         if key is not None and (not isinstance(key, str) or key not in self.policy.dataset_keys):
             raise ServingError(
-                f"'dataset_key' is {str(key)[:80]!r}; the policy knows {', '.join(self.policy.dataset_keys)}."
+                f"'dataset_key' is {shown(key)}; the policy knows {', '.join(self.policy.dataset_keys)}."
             )
         try:
             reader = self.reader(key or self.policy.dataset_key)
@@ -168,7 +168,7 @@ def _read_seed(message: Mapping[str, Any]) -> int | None:
     """The `seed` of a message, if it has one."""
     seed = message.get("seed")
     if seed is not None and not _is_whole(seed, 0, MAX_SEED):
-        raise ServingError(f"'seed' is {str(seed)[:40]!r}, expected a whole number from 0 to 2**64 - 1.")
+        raise ServingError(f"'seed' is {shown(seed)}, expected a whole number from 0 to 2**64 - 1.")
     return seed
 
 
@@ -189,7 +189,7 @@ def _read_noise_key(message: Mapping[str, Any]) -> NoiseKey:
         or not all(_is_whole(each, 0, MAX_SEED) for each in key)
     ):
         raise ServingError(
-            f"'noise_key' is {str(key)[:40]!r}, expected a list of 1 to {MAX_KEY_LENGTH} whole numbers from 0 on, for example "
+            f"'noise_key' is {shown(key)}, expected a list of 1 to {MAX_KEY_LENGTH} whole numbers from 0 on, for example "
             "[seed, number of the prediction]."
         )
     return tuple(key)
@@ -202,7 +202,7 @@ def _read_num_steps(message: Mapping[str, Any]) -> int | None:
     steps = (parameters or {}).get("num_inference_steps")
     if steps is not None and not _is_whole(steps, 1, MAX_SOLVER_STEPS):
         raise ServingError(
-            f"'num_inference_steps' in 'sampling_params' is {str(steps)[:40]!r}, expected a whole number from 1 to "
+            f"'num_inference_steps' in 'sampling_params' is {shown(steps)}, expected a whole number from 1 to "
             f"{MAX_SOLVER_STEPS}."
         )
     return steps
