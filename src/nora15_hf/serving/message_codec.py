@@ -107,7 +107,7 @@ def _pack(dialect: ArrayDialect, value: Any) -> Any:
         raise TypeError(f"A message cannot hold a value of the type {kind}.")
     if dialect is ArrayDialect.NPY:
         file = io.BytesIO()
-        np.save(file, value, allow_pickle=False)
+        np.save(file, value)
         return {"__ndarray_class__": True, "as_npy": file.getvalue()}
     content = {b"data": value.tobytes(), b"shape": value.shape}
     if dialect is ArrayDialect.MSGPACK_NUMPY:
