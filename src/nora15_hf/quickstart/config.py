@@ -85,9 +85,10 @@ class QuickstartConfig:
         tiny = {
             "tasks": ("faucet-open", "faucet-close"),
             "episodes": 2,
-            "evaluation_episodes": 2,
-            "control_episodes": 2,
+            "evaluation_episodes": 1,
+            "control_episodes": 1,
             "image_size": 56,
+            "max_steps": 100,
             "sft_steps": 6,
             "sft_batch_size": 8,
             "encoder_steps": 4,
