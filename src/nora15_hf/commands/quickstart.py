@@ -27,7 +27,7 @@ class QuickstartArguments:
     environment: str | None = field(
         default=None,
         metadata={
-            "choices": sorted(ENVIRONMENTS),
+            "choices": sorted(name for name, entry in ENVIRONMENTS.items() if entry.tasks),
             "help": f"a simulator with scripted experts (default: {DEFAULTS.environment})",
         },
     )
@@ -35,8 +35,7 @@ class QuickstartArguments:
         default=None,
         metadata={
             "parse": option_types.comma_separated,
-            "help": f"comma-separated tasks of the environment (default: {','.join(DEFAULTS.tasks)}); known: "
-            + "; ".join(f"{name}: {', '.join(sorted(entry.tasks))}" for name, entry in ENVIRONMENTS.items()),
+            "help": f"comma-separated tasks of the environment (default: {','.join(DEFAULTS.tasks)})",
         },
     )
     episodes: int | None = field(

@@ -65,7 +65,8 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
             f"The dataset's conventions ({sorted(conventions)}) do not tell the seeds of its episodes: it was not recorded "
             "by record_demonstrations or record_reached_states, and its states cannot be reached again."
         )
-    known_tasks = find_environment(conventions["simulator"]).tasks
+    environment = find_environment(conventions["simulator"])
+    known_tasks = environment.tasks or environment.describe(environment.settings_in(conventions)).tasks
     task_of = {task.instruction: name for name, task in known_tasks.items()}
     tasks = [task_of[instructions[0]] for instructions in dataset.episodes["tasks"]]
     if EPISODE_SEEDS in conventions:

@@ -80,11 +80,12 @@ class EnvironmentSpec:
         action_units (`tuple[str, ...]`, *optional*): one per dimension.
         delta_actions (`tuple[bool, ...]`, *optional*): per dimension whether it is a change in one step, not a target.
         gripper (`str`, *optional*): what the gripper's number means.
-        action_limits (`tuple[float, float]`): every number of an action is clipped to these.
+        action_limits (`tuple`): low and high; every number of an action is clipped to these. Numbers, or tuples with one per
+            dimension.
         state_dim (`int` or `None`): width of the state, `None` without one.
         state_names (`tuple[str, ...]`, *optional*), state_units (`tuple[str, ...]`, *optional*): one per dimension.
         camera_roles (`Mapping[str, str]`, *optional*): camera name to where it is mounted, as `"external"` or `"wrist"`.
-        control_rate (`int`): steps per second of simulated time.
+        control_rate (`float`): steps per second of simulated time.
         max_steps (`int`): steps of an episode at most.
         initial_states (`int`, *optional*): official initial states of a task, where the benchmark has a fixed number. The
             episode of seed `FIRST_EVALUATION_SEED + k` then begins in the k-th; evaluation runs so many episodes of a task
@@ -107,7 +108,7 @@ class EnvironmentSpec:
     cameras: Mapping[str, tuple[int, int]]
     action_names: tuple[str, ...]
     state_dim: int | None
-    control_rate: int
+    control_rate: float
     max_steps: int
     conventions: Mapping[str, Any]
     binding_conventions: tuple[str, ...]
@@ -117,7 +118,7 @@ class EnvironmentSpec:
     state_names: tuple[str, ...] | None = None
     state_units: tuple[str, ...] | None = None
     camera_roles: Mapping[str, str] = field(default_factory=dict)
-    action_limits: tuple[float, float] = (-1.0, 1.0)
+    action_limits: tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]] = (-1.0, 1.0)
     initial_states: int | None = None
     n_action_steps: int | None = None
     has_expert: bool = False

@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any
 
 from .environment import Environment, EnvironmentSpec, Task, find_task, unknown_name
-from .metaworld.metaworld_tasks import METAWORLD_TASKS
+from .metaworld.metaworld_tasks import METAWORLD_SUITES, METAWORLD_TASKS
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class TableEntry:
     Attributes:
         environment (`str`): `"module:Class"`, an [`Environment`]; a module that begins with a dot is in this folder. Worker
             processes import it, so it has to be on the search path.
-        tasks (`Mapping[str, Task]`): its tasks by name, which can be listed without the simulator.
+        tasks (`Mapping[str, Task]`): its tasks by name, which can be listed without the simulator; empty
+            where only the spec knows them, since they depend on the settings.
         suites (`Mapping[str, tuple[str, ...]]`, *optional*): groups of tasks that are evaluated together, by name.
         protocols (`tuple[str, ...]`, *optional*): named sets of rules, values of the environment's setting `protocol`; the
             first is its default.
@@ -73,7 +74,8 @@ class TableEntry:
 
 
 ENVIRONMENTS: dict[str, TableEntry] = {
-    "metaworld": TableEntry(".metaworld.metaworld_env:MetaWorldEnv", METAWORLD_TASKS),
+    "metaworld": TableEntry(".metaworld.metaworld_env:MetaWorldEnv", METAWORLD_TASKS, METAWORLD_SUITES),
+    "gymnasium": TableEntry(".gymnasium_env:GymnasiumEnv", {}),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..environment import EnvironmentSpec, Observation, find_task
 from .camera import CAMERA, Crop, hand_projection
-from .metaworld_tasks import METAWORLD_TASKS, SIM_EXTRA_MESSAGE
+from .metaworld_tasks import METAWORLD_STEP_LIMIT, METAWORLD_TASKS, SIM_EXTRA_MESSAGE
 
 try:
     import mujoco
@@ -22,7 +22,6 @@ from .renderers import available_renderer, make_renderer
 ACTION_NAMES = ("hand dx", "hand dy", "hand dz", "gripper")
 STATE_NAMES = ("hand x", "hand y", "hand z", "gripper opening")
 CONTROL_RATE = 80  # steps per second: 5 physics steps of 2.5 ms
-METAWORLD_STEP_LIMIT = 500
 
 
 class MetaWorldEnv:
