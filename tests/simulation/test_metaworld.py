@@ -265,7 +265,7 @@ def test_renderer_names():
 
 
 def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr("nora15_hf.simulation.metaworld.renderers._opengl_works", lambda platform: False)
+    monkeypatch.setattr("nora15_hf.simulation.metaworld.renderers.opengl_works", lambda platform: False)
     available_renderer.cache_clear()
     try:
         assert available_renderer("auto") == available_renderer("auto") == "raycast"

@@ -8,6 +8,8 @@ from inspect import signature
 from typing import Any
 
 from .environment import Environment, EnvironmentSpec, Task, find_task, unknown_name
+from .libero.libero_tasks import LIBERO_SUITES, LIBERO_TASKS
+from .libero.protocols import PROTOCOLS
 from .metaworld.metaworld_tasks import METAWORLD_SUITES, METAWORLD_TASKS
 
 
@@ -76,6 +78,9 @@ class TableEntry:
 ENVIRONMENTS: dict[str, TableEntry] = {
     "metaworld": TableEntry(".metaworld.metaworld_env:MetaWorldEnv", METAWORLD_TASKS, METAWORLD_SUITES),
     "gymnasium": TableEntry(".gymnasium_env:GymnasiumEnv", {}),
+    "libero": TableEntry(
+        ".libero.libero_env:LiberoEnv", LIBERO_TASKS, suites=LIBERO_SUITES, protocols=tuple(PROTOCOLS)
+    ),
 }
 
 
