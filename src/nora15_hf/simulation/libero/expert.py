@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""A scripted expert for LIBERO: it picks and places, opens and closes drawers, and turns knobs.
+"""A scripted expert for LIBERO: it picks and places, and turns knobs.
 
 Inside, actions are the simulator's: 6 changes of the pose in [-1, 1], gripper -1 to open and 1 to close.
 """
@@ -21,8 +21,8 @@ GAIN = 1.5
 WIDEST_GRIP = 0.07  # metres between the open fingers
 FINGER_LENGTH = 0.04  # metres from the palm to the place between the finger tips
 YAWS = np.deg2rad([0, 30, -30, 60, -60, 90])
-# In the order in which goals of a task are pursued: a drawer is closed when everything is in it.
-PREDICATES = ("open", "turnon", "turnoff", "on", "in", "close")
+# A knob first: what stands on a stove is in the way.
+PREDICATES = ("turnon", "turnoff", "on", "in")
 
 Plan = Iterator[np.ndarray]
 
@@ -76,24 +76,22 @@ class LiberoExpert:
         return self._action.copy()
 
     def _pursue_goals(self) -> Plan:
-        plans = {"open": self._open, "close": self._close, "turnon": self._turn, "turnoff": self._turn}
-        for predicate, name, *_ in self._scene.goals:
-            if predicate in ("open", "close") and not self._scene.is_drawer(name):
+        for predicate, *names in self._scene.goals:
+            if predicate not in PREDICATES or (predicate == "in" and self._scene.is_closed(names[1])):
                 raise ValueError(
-                    f"The scripted expert has no plan for the goal {predicate} {name}: it moves drawers only."
+                    f"The scripted expert has no plan for the goal {' '.join([predicate, *names])}: it picks, places and turns "
+                    "knobs, but opens and closes nothing."
                 )
         while True:
             for predicate, *names in sorted(self._scene.goals, key=lambda goal: PREDICATES.index(goal[0])):
                 if not self._scene.holds(predicate, *names):
-                    yield from plans.get(predicate, self._bring)(*names)
+                    yield from (self._bring(*names) if predicate in ("on", "in") else self._turn(*names))
             yield from self._rest(1)
 
     # -- picking and placing ------------------------------------------------------------------------------------------
 
     def _bring(self, thing: str, place: str) -> Plan:
         """Take an object to a place, with another grip when one fails."""
-        if self._scene.is_drawer(place) and not self._scene.holds("open", place):
-            yield from self._open(place)
         for grip in self._grips(thing):
             axes = about_vertical(grip.yaw) @ self._upright
             if (yield from self._pick(thing, grip, axes)):
@@ -114,25 +112,27 @@ class LiberoExpert:
         for yaw in YAWS:
             for across in (_across(yaw), -_across(yaw)):
                 grips.append(Grip(centre + ((rim @ across).max() - 0.004) * across, yaw, at_rim=True))
-        boxes = self._scene.boxes_without(thing)
-        return sorted(grips, key=lambda grip: self._room(thing, grip, boxes) - abs(grip.yaw) / 100, reverse=True)
+        return sorted(grips, key=lambda grip: self._room(thing, grip) - abs(grip.yaw) / 50, reverse=True)
 
-    def _room(self, thing: str, grip: Grip, boxes: np.ndarray) -> float:
-        """How much room two open fingers have between other objects of their height, at most 3 cm."""
-        low, high = boxes[boxes[:, 1, 2] > self._grip_height(thing, grip) - 0.012, :, :2].transpose(1, 0, 2)
-        fingers = self._scene.place(thing)[:2] + grip.offset + np.outer((-0.045, 0.045), _across(grip.yaw))
-        gaps = np.maximum(low - fingers[:, None], fingers[:, None] - high)
-        return np.linalg.norm(np.maximum(gaps, 0), axis=2).min(initial=0.03)
-
-    def _grip_height(self, thing: str, grip: Grip) -> float:
-        heights = self._scene.corners(thing)[:, 2]
-        bottom, top = heights.min(), heights.max()
-        return max(top - 0.02, bottom + 0.008) if grip.at_rim else max((bottom + top) / 2, top - FINGER_LENGTH)
+    def _room(self, thing: str, grip: Grip) -> float:
+        """Distance in the plane from the outer finger to the nearest other object that reaches as high, at most 5 cm."""
+        finger = self._scene.place(thing)[:2] + grip.offset + 0.02 * grip.offset / np.linalg.norm(grip.offset)
+        bottom = self._scene.corners(thing)[:, 2].min()
+        rooms = [0.05]
+        for other in self._scene.objects:
+            corners = self._scene.corners(other)
+            corners = corners[corners[:, 2] > bottom + 0.03, :2]
+            if other != thing and len(corners):
+                gaps = np.maximum(corners.min(0) - finger, finger - corners.max(0))
+                rooms.append(np.linalg.norm(np.maximum(gaps, 0)))
+        return min(rooms)
 
     def _pick(self, thing: str, grip: Grip, axes: np.ndarray) -> Iterator[np.ndarray]:
         """Grasp and lift an object; returns whether it came along."""
         start = self._scene.place(thing)
-        top, height = self._scene.corners(thing)[:, 2].max(), self._grip_height(thing, grip)
+        heights = self._scene.corners(thing)[:, 2]
+        bottom, top = heights.min(), heights.max()
+        height = max(top - 0.02, bottom + 0.008) if grip.at_rim else max((bottom + top) / 2, top - FINGER_LENGTH)
         column = start[:2] + grip.offset
         yield from self._move([*column, max(self._scene.hand[2], top + 0.08)], axes, OPEN, near=0.03)
         yield from self._move([*column, top + 0.06], axes, OPEN, near=0.012)
@@ -164,35 +164,7 @@ class LiberoExpert:
         yield from self._rest(10)
         yield from self._move(self._scene.hand + _up(0.1), axes, OPEN, near=0.03, most=20)
 
-    # -- furniture ----------------------------------------------------------------------------------------------------
-
-    def _open(self, region: str) -> Plan:
-        """Pull a drawer by its handle, which the hand takes from the front."""
-        outwards = self._scene.opening_direction(region)
-        axes, handle = self._before_drawer(region)
-        yield from self._move(handle + 0.12 * outwards, axes, OPEN, near=0.02)
-        yield from self._move(handle, axes, OPEN, near=0.01, most=25)
-        yield from self._rest(8, CLOSE)
-        yield from self._move(self._scene.hand + 0.2 * outwards, axes, CLOSE, near=0.01, most=50)
-        yield from self._rest(4)
-        yield from self._move(self._scene.hand + 0.08 * outwards, axes, OPEN, near=0.02, most=20)
-        yield from self._move(self._scene.hand + _up(0.15), axes, OPEN, near=0.03, most=20)
-
-    def _close(self, region: str) -> Plan:
-        """Push a drawer in."""
-        outwards = self._scene.opening_direction(region)
-        axes, handle = self._before_drawer(region)
-        yield from self._move(handle + 0.12 * outwards, axes, CLOSE, near=0.02)
-        yield from self._move(handle - 0.25 * outwards, axes, CLOSE, near=0.02, most=60)
-
-    def _before_drawer(self, region: str) -> tuple[np.ndarray, np.ndarray]:
-        """How the hand has to point, with fingers that close vertically, and the middle of the handle."""
-        outwards = self._scene.opening_direction(region)
-        corners = self._scene.joint(region).corners
-        foremost = corners[corners @ outwards > (corners @ outwards).max() - 0.02]
-        fingers = _up(1.0)
-        axes = np.stack([np.cross(fingers, -outwards), fingers, -outwards], axis=1)
-        return axes, (foremost.min(0) + foremost.max(0)) / 2
+    # -- knobs --------------------------------------------------------------------------------------------------------
 
     def _turn(self, name: str) -> Plan:
         """Hold a knob from above and turn it, the positive way to switch on."""

@@ -252,6 +252,8 @@ class LiberoEnv:
         # What is freed are numbers in the context that is current.
         self._env.sim._render_context_offscreen.gl_ctx.make_current()
         self._env.close()
+        # It holds the whole scene in cycles of references, hundreds of megabytes.
+        self._env = self._wrapper = self._expert = None
 
     def _require_reset(self) -> None:
         if self._observation is None:

@@ -14,16 +14,15 @@ _HAND = "gripper0_grip_site"
 
 @dataclass(frozen=True)
 class Joint:
-    """A movable part of furniture: a drawer, or a knob.
+    """A part of an object that turns.
 
     Attributes:
         corners (`np.ndarray` of shape `(N, 3)`): of the boxes around its shapes.
-        anchor, axis (`np.ndarray` of shape `(3,)`): of the joint.
+        anchor (`np.ndarray` of shape `(3,)`): a point on the axis.
     """
 
     corners: np.ndarray
     anchor: np.ndarray
-    axis: np.ndarray
 
 
 class LiberoScene:
@@ -64,11 +63,6 @@ class LiberoScene:
         model = self._env.sim.model
         return self._box_corners([model.geom_name2id(geom) for geom in self._env.get_object(name).contact_geoms])
 
-    def boxes_without(self, name: str) -> np.ndarray:
-        """Least and greatest coordinates of the shapes of all objects but one, `(N, 2, 3)`."""
-        corners = np.concatenate([self.corners(other) for other in self.objects if other != name]).reshape(-1, 8, 3)
-        return np.stack([corners.min(1), corners.max(1)], axis=1)
-
     def top(self, place: str) -> float:
         """Height of an object, or of the one to which a region belongs."""
         owner = self._owner(place)
@@ -79,21 +73,17 @@ class LiberoScene:
         """Names of all objects, those included that stand fixed."""
         return [*self._env.objects_dict, *self._env.fixtures_dict]
 
-    def is_drawer(self, region: str) -> bool:
-        """Whether a region is inside something that slides."""
-        return region in self._env.object_sites_dict and bool(self._env.object_sites_dict[region].joints)
+    def is_closed(self, region: str) -> bool:
+        """Whether a region is in a drawer that is not open."""
+        sites = self._env.object_sites_dict
+        return bool(region in sites and sites[region].joints) and not self.holds("open", region)
 
     def joint(self, name: str) -> Joint:
-        """The movable part of an object, or the drawer that a region is in."""
+        """The movable part of an object."""
         model, data = self._env.sim.model, self._env.sim.data
         joint = model.joint_name2id(self._env.get_object(name).joints[0])
         geoms = np.flatnonzero((model.geom_bodyid == model.jnt_bodyid[joint]) & (model.geom_group == 0))
-        return Joint(self._box_corners(geoms), np.array(data.xanchor[joint]), np.array(data.xaxis[joint]))
-
-    def opening_direction(self, region: str) -> np.ndarray:
-        """The way in which a drawer opens, a unit vector."""
-        owner = self._env.get_object(self._owner(region))
-        return self.joint(region).axis * np.sign(sum(owner.object_properties["articulation"]["default_open_ranges"]))
+        return Joint(self._box_corners(geoms), np.array(data.xanchor[joint]))
 
     def _owner(self, place: str) -> str:
         state = self._env.object_states_dict[place]
