@@ -60,7 +60,8 @@ def test_shown_commands_parse(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("demonstrations", "policy-sft", "policy-dpo", "world-model", "preferences"):
         (tmp_path / "outputs" / "quickstart" / name).mkdir(parents=True)
-    (tmp_path / "outputs" / "evaluation" / "sft").mkdir(parents=True)
+    for name in ("evaluation/sft", "libero-soup"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
     commands = shown_commands()
     assert commands
     assert {"sft", "dpo", "push"} <= {command[0] for command in commands}

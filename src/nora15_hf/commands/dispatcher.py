@@ -12,6 +12,7 @@ from .parser import CommandParser, PlainParser
 
 COMMANDS = {
     "quickstart": "from demonstrations to a preference-tuned policy on a simulator, in one command",
+    "demonstrations": "record the scripted experts of a simulator as a LeRobot dataset",
     "sft": "train a policy on LeRobot datasets",
     "world-model": "train a world model on a LeRobot dataset",
     "preferences": "sample a policy's candidates at states of a dataset, score and pair them",

@@ -7,6 +7,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,28 @@ class LiberoEnv:
         wrapper = ControlEnv(bddl_file_name=str(description), use_camera_obs=False, hard_reset=False, horizon=HORIZON)
         self._wrapper, self._env = wrapper, wrapper.env
         self._placements = self._env.object_property_initializers[:]
+        self._follow_what_is_observed()
+
+    def _follow_what_is_observed(self) -> None:
+        """
+        Draw the state that was observed last.
+
+        robosuite looks at the scene while a step is under way, not at its end, and draws then; here pictures are drawn later,
+        and only if somebody asks.
+        """
+        import mujoco
+        from robosuite.utils.observables import Observable, sensor
+
+        simulator = self._env.sim
+        shown = mujoco.MjData(simulator.model._model)
+
+        @sensor(modality="moment")
+        def moment(obs_cache: dict) -> np.ndarray:
+            mujoco.mj_copyData(shown, simulator.model._model, simulator.data._data)
+            return np.zeros(1)
+
+        self._env.add_observable(Observable("moment", moment, sampling_rate=CONTROL_RATE, active=False))
+        simulator._render_context_offscreen.data = SimpleNamespace(_data=shown)
 
     @classmethod
     def describe(

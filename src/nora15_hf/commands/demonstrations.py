@@ -1,0 +1,88 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Records the scripted experts of a simulator as a LeRobot v3.0 dataset, with all cameras and the state of the simulator. What
+the expert wanted is the action; what it did is disturbed, so that the data show how to come back.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import option_types
+from .environment_arguments import EnvironmentArguments
+from .library_defaults import library_defaults
+
+DEFAULTS = library_defaults("evaluation/demonstrations.py", "record_demonstrations")
+
+
+@dataclass(kw_only=True)
+class DemonstrationsArguments(EnvironmentArguments):
+    """What [`~nora15_hf.evaluation.demonstrations.record_demonstrations`] needs, and where it happens."""
+
+    output: Path = field(
+        metadata={"positional": True, "parse": option_types.new_folder, "help": "folder for the dataset"}
+    )
+    environment: str = field(
+        metadata={"parse": option_types.environment, "help": "a simulator with scripted experts: metaworld, libero"}
+    )
+    episodes: int = field(
+        default=25, metadata={"parse": option_types.positive, "help": "successful episodes of each task"}
+    )
+    first_seed: int = field(
+        default=DEFAULTS["first_seed"],
+        metadata={
+            "parse": option_types.seed,
+            "help": "seed of the first episode of each task; those from 10000 on are for evaluation",
+        },
+    )
+    noise_std: float = field(
+        default=DEFAULTS["noise_std"],
+        metadata={
+            "parse": option_types.non_negative_number,
+            "help": "standard deviation of the disturbance of the hand's actions, action units",
+        },
+    )
+    burst_probability: float = field(
+        default=DEFAULTS["burst_probability"],
+        metadata={
+            "parse": option_types.non_negative_number,
+            "help": "chance per step that a push in one direction begins",
+        },
+    )
+    workers: int | None = field(
+        default=None,
+        metadata={"parse": option_types.positive, "help": "simulator processes (default: one per CPU)"},
+    )
+
+
+ARGUMENTS = (DemonstrationsArguments,)
+
+
+def run(options: DemonstrationsArguments) -> None:
+    from ..data.lerobot_dataset import LeRobotDataset
+    from ..evaluation.demonstrations import RECORDING, record_demonstrations
+    from ..simulation.simulation_pool import SimulationPool
+
+    tasks = options.selected_tasks(options.environment)
+    # Recording uses no slots: with one for each process, a worker keeps no more than one unused environment.
+    num_workers = options.workers or os.cpu_count()
+    with SimulationPool(
+        options.environment, num_workers=num_workers, num_slots=num_workers, **options.settings()
+    ) as pool:
+        record_demonstrations(
+            options.output,
+            tasks,
+            options.episodes,
+            pool=pool,
+            first_seed=options.first_seed,
+            noise_std=options.noise_std,
+            burst_probability=options.burst_probability,
+        )
+    dataset = LeRobotDataset(options.output, chunk_size=1)
+    print(f"{dataset.num_episodes} episodes, {len(dataset)} frames in {options.output}")
+    for task, seeds in dataset.conventions[RECORDING]["failed_seeds"].items():
+        if seeds:
+            print(f"{task}: the expert failed {len(seeds)} times (seeds {', '.join(map(str, seeds))}), left out")
+
+
+__all__ = ["ARGUMENTS", "DemonstrationsArguments", "run"]
