@@ -25,6 +25,7 @@ MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-',
 # A command line that parses, in a folder with `there/`, which holds a file, and `file`.
 VALID = {
     "quickstart": ["--output=new"],
+    "demonstrations": ["--output=new", "--environment=metaworld"],
     "sft": ["--datasets=me/data", "--use-cpu=true"],
     "world-model": ["--dataset=me/data", "--use-cpu=true"],
     "preferences": ["--policy=me/x", "--demonstrations=me/x", "--output=new", "--world-model=me/x"],

@@ -23,12 +23,12 @@ def test_it_records_all_cameras_and_the_state_of_the_tasks_that_are_asked_for(tm
         "2",
         "--first-seed",
         "7",
-        "--num-workers",
+        "--workers",
         "1",
         "--set",
         "gripper=1 opens",
     ]
-    assert main(["demonstrations", str(output), "--environment", "arm", *options]) == 0
+    assert main(["demonstrations", "--output", str(output), "--environment", "arm", *options]) == 0
     dataset = LeRobotDataset(output, chunk_size=5)
     assert dataset.image_keys == ["observation.images.front", "observation.images.wrist"]
     assert dataset.conventions["gripper"] == "1 opens"
@@ -48,7 +48,7 @@ def test_it_records_all_cameras_and_the_state_of_the_tasks_that_are_asked_for(tm
 )
 def test_wrong_options_end_it_in_a_line(options, message, tmp_path, capsys):
     try:
-        code = main(["demonstrations", str(tmp_path / "out"), *options])
+        code = main(["demonstrations", "--output", str(tmp_path / "out"), *options])
     except SystemExit as exit:
         code = exit.code
     assert code == 2

@@ -20,7 +20,7 @@ class DemonstrationsArguments(EnvironmentArguments):
     """What [`~nora15_hf.evaluation.demonstrations.record_demonstrations`] needs, and where it happens."""
 
     output: Path = field(
-        metadata={"positional": True, "parse": option_types.new_folder, "help": "folder for the dataset"}
+        metadata={"parse": option_types.new_folder, "help": "folder for the dataset, absent or empty"}
     )
     environment: str = field(
         metadata={"parse": option_types.environment, "help": "a simulator with scripted experts: metaworld, libero"}

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """One LIBERO task as an environment, under the rules of a published evaluation."""
 
+import copy
 import importlib
 import logging
 import os
@@ -86,19 +87,17 @@ class LiberoEnv:
         robosuite looks at the scene while a step is under way, not at its end, and draws then; here pictures are drawn later,
         and only if somebody asks.
         """
-        import mujoco
         from robosuite.utils.observables import Observable, sensor
 
-        simulator = self._env.sim
-        shown = mujoco.MjData(simulator.model._model)
+        simulator, shown = self._env.sim, SimpleNamespace()
 
         @sensor(modality="moment")
         def moment(obs_cache: dict) -> np.ndarray:
-            mujoco.mj_copyData(shown, simulator.model._model, simulator.data._data)
+            shown._data = copy.copy(simulator.data._data)
             return np.zeros(1)
 
         self._env.add_observable(Observable("moment", moment, sampling_rate=CONTROL_RATE, active=False))
-        simulator._render_context_offscreen.data = SimpleNamespace(_data=shown)
+        simulator._render_context_offscreen.data = shown
 
     @classmethod
     def describe(
