@@ -85,15 +85,17 @@ def published_script(task: str, episodes: int, actions: np.ndarray):
 
 @pytest.mark.parametrize("task", [SOUP, DRAWER])
 def test_episodes_are_those_of_the_published_script(task):
-    """To the last bit, although the script compiles the scene anew before every episode and this does not."""
+    """Up to rounding, although the script compiles the scene anew before every episode and this does not."""
     # Numbers that float32 holds exactly, and no gripper at rest.
     actions = (np.random.default_rng(0).integers(-32, 32, (8, 7)) + 0.5) / 32
+    # First all of it: robosuite frees what it drew with in whatever OpenGL context is current.
+    published = list(published_script(task, 2, actions))
     env = LiberoEnv(task)
     # Out of order, and after an episode of something else: an episode depends on its seed alone.
     env.reset(FIRST_EVALUATION_SEED + 2)
     for action in actions:
         env.step(action)
-    for number, (language, seen, state) in enumerate(published_script(task, 2, actions)):
+    for number, (language, seen, state) in enumerate(published):
         env.reset(FIRST_EVALUATION_SEED + number)
         observation = env.observation()
         assert observation.instruction == language
@@ -108,7 +110,7 @@ def test_episodes_are_those_of_the_published_script(task):
         for action in actions:
             # The simulator's gripper command as the policy would have asked for it.
             env.step(np.append(action[:6], float(action[6] < 0)))
-        np.testing.assert_array_equal(env._env.sim.get_state().flatten(), state)
+        np.testing.assert_allclose(env._env.sim.get_state().flatten(), state, rtol=0, atol=1e-9)
     env.close()
 
 
