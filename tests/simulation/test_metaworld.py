@@ -265,7 +265,8 @@ def test_renderer_names():
 
 
 def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr("nora15_hf.simulation.metaworld.renderers.opengl_works", lambda platform: False)
+    for module in ("opengl", "metaworld.renderers"):
+        monkeypatch.setattr(f"nora15_hf.simulation.{module}.opengl_works", lambda platform: False)
     available_renderer.cache_clear()
     try:
         assert available_renderer("auto") == available_renderer("auto") == "raycast"
