@@ -16,7 +16,7 @@ from ..evaluation.environment_fit import check_policy_fits
 from ..evaluation.lockstep import DrivenEpisode, drive_in_lockstep
 from ..simulation.simulation_pool import SimulationPool
 from ..simulation.simulation_worker import RecordedSteps
-from .simulator_states import EPISODE_SEEDS
+from .simulator_states import EPISODE_SEEDS, EPISODE_TASKS
 
 REACHED_STATES = "reached_states"
 
@@ -93,11 +93,12 @@ def record_reached_states(
         )
     require_expert(spec)
     check_policy_fits(policy.processor, spec, policy.dataset_key)
-    seeds, policy_steps, failed = [], [], []
+    tasks_of_episodes, seeds, policy_steps, failed = [], [], [], []
     writer = open_recording(
         root,
         spec,
         {
+            EPISODE_TASKS: tasks_of_episodes,
             EPISODE_SEEDS: seeds,
             REACHED_STATES: {"policy_steps": policy_steps, "failed": failed, "max_policy_steps": max_policy_steps},
         },
@@ -113,6 +114,7 @@ def record_reached_states(
                     continue
                 frames = {key: np.concatenate([part[key] for part in drive.parts]) for key in drive.parts[0]}
                 writer.add_episode(spec.task(drive.task).instruction, frames)
+                tasks_of_episodes.append(drive.task)
                 seeds.append(drive.seed)
                 policy_steps.append(drive.policy_steps)
     if not seeds:

@@ -11,6 +11,7 @@ from ..simulation.environment_table import find_environment
 from ..simulation.expert_episodes import EXECUTED_ACTION
 
 EPISODE_SEEDS = "episode_seeds"
+EPISODE_TASKS = "episode_tasks"
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,20 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
             f"The dataset's conventions ({sorted(conventions)}) do not tell the seeds of its episodes: it was not recorded "
             "by record_demonstrations or record_reached_states, and its states cannot be reached again."
         )
+    if EPISODE_SEEDS in conventions:
+        return list(zip(conventions[EPISODE_TASKS], conventions[EPISODE_SEEDS], strict=True))
+    recording = conventions[RECORDING]
     environment = find_environment(conventions["simulator"])
     known_tasks = environment.tasks or environment.describe(environment.settings_in(conventions)).tasks
-    task_of = {task.instruction: name for name, task in known_tasks.items()}
-    tasks = [task_of[instructions[0]] for instructions in dataset.episodes["tasks"]]
-    if EPISODE_SEEDS in conventions:
-        return list(zip(tasks, conventions[EPISODE_SEEDS], strict=True))
-    recording = conventions[RECORDING]
+    task_of: dict[str, str] = {}
+    for name in recording["failed_seeds"]:
+        other = task_of.setdefault(known_tasks[name].instruction, name)
+        if other != name:
+            raise ValueError(
+                f"The dataset holds {other!r} and {name!r}, which have the same instruction, so that it does not tell which of "
+                "them an episode shows. Record them into datasets of their own."
+            )
+    tasks = [task_of[instruction] for instruction, *_ in dataset.episodes["tasks"]]
     # A task's episodes stand in the order of its seeds, those left out that failed.
     next_seed = dict.fromkeys(tasks, recording["first_seed"])
     starts = []
@@ -83,4 +91,4 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
     return starts
 
 
-__all__ = ["EPISODE_SEEDS", "SimulatorState", "SimulatorStates"]
+__all__ = ["EPISODE_SEEDS", "EPISODE_TASKS", "SimulatorState", "SimulatorStates"]

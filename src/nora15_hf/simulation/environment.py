@@ -41,7 +41,7 @@ class Task:
 
     Attributes:
         name (`str`): unique in the environment.
-        instruction (`str`): unique in the environment: datasets know a task by it.
+        instruction (`str`): unique among the tasks that are recorded together: datasets know a task by it.
         scene (`str`): tasks with the same value start from the same kind of scene, so that only the instruction tells them
             apart. They are the pairs of the control "swapped instructions must cost success".
     """
