@@ -7,10 +7,13 @@ INSTALLED := $(VENV)/.installed
 # Processes that tests run in, a file in one of them.
 WORKERS ?= 2
 
+# The real clients of the server, which the tests of tests/serving/clients drive it with.
+CLIENTS := .cache/clients
+
 # transformers' common test suites, which its source distribution ships and its wheel does not, and what they import.
 SUITES := .cache/transformers-suites
 
-.PHONY: quickstart test test-fast test-isas test-transformers bench lint format docs audit clean
+.PHONY: quickstart test test-fast test-isas test-transformers test-clients bench lint format docs audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -37,6 +40,9 @@ test-isas: $(INSTALLED)
 test-transformers: $(INSTALLED) $(SUITES)/.downloaded
 	TRANSFORMERS_SUITES=$(SUITES) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/common_suites $(ARGS)
 
+test-clients: $(INSTALLED) $(CLIENTS)/.installed
+	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/serving/clients plugins $(ARGS)
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
@@ -62,7 +68,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs $(SUITES) site build src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs $(SUITES) $(CLIENTS) site build src/*.egg-info
 
 # An empty __init__.py is what a module of the suites looks for beside itself.
 $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
@@ -72,6 +78,11 @@ $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(SUITES)/site parameterized==0.9.0
 	tar --extract --gzip --file $(SUITES)/transformers-*.tar.gz --directory $(SUITES)
 	touch "$$(echo $(SUITES)/transformers-*/tests)/__init__.py" $@
+
+$(CLIENTS)/.installed: requirements/clients.txt | $(INSTALLED)
+	rm -rf $(CLIENTS)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(CLIENTS) --requirement requirements/clients.txt
+	touch $@
 
 # torch first: a bare requirement would resolve to the build with CUDA libraries.
 $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt

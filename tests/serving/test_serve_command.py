@@ -69,10 +69,16 @@ def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
         for arguments, said in cases.items():
             assert main(["serve", *arguments]) == 2
             assert said in capsys.readouterr().err
-    for arguments in ([], ["policy", "--replay", "policy"]):
+    cases = {
+        (): "Name either a policy or --replay DATASET.",
+        ("policy", "--replay", "policy"): "Name either a policy or --replay DATASET.",
+        ("policy", "--protocol=vla-eval", "--api-key-file=key"): "--api-key-file is not part of vla-eval's protocol",
+        ("policy", "--protocol=vla-eval", "--robot=droid"): "--robot is not part of vla-eval's protocol",
+    }
+    for arguments, said in cases.items():
         with pytest.raises(SystemExit):
             main(["serve", *arguments])
-        assert "Name either a policy or --replay DATASET." in capsys.readouterr().err
+        assert said in capsys.readouterr().err
 
 
 def test_options_reach_the_server(folder, monkeypatch, capsys):

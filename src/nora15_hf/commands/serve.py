@@ -1,8 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Serves a policy to robots and benchmarks: openpi's protocol over WebSockets, or GR00T's over ZeroMQ. With --replay it serves
-a dataset's own actions instead, to find out whether the robot's side is right. Ctrl-C and SIGTERM finish the request that is
-being answered.
+Serves a policy to robots and benchmarks: openpi's protocol over WebSockets, GR00T's over ZeroMQ, or vla-eval's. With --replay
+it serves a dataset's own actions instead, to find out whether the robot's side is right. Ctrl-C and SIGTERM finish the request
+that is being answered.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ from . import option_types
 from .library_defaults import library_choices, library_defaults
 
 DEFAULTS = library_defaults("serving/server.py", "PolicyServer")
-PROTOCOLS = library_choices("serving/server.py", "DEFAULT_PORTS")
+VLA_EVAL = "vla-eval"
+PROTOCOLS = [*library_choices("serving/server.py", "DEFAULT_PORTS"), VLA_EVAL]
 
 
 @dataclass
@@ -75,13 +76,23 @@ class ServeArguments:
         default=None,
         metadata={
             "parse": option_types.positive,
-            "help": "with --replay: actions of a chunk that the client executes (default: all)",
+            "help": "with --replay and with vla-eval: actions of a chunk that are executed (default: all)",
         },
     )
 
     def __post_init__(self):
         if (self.policy is None) == (self.replay is None):
             raise ValueError("Name either a policy or --replay DATASET.")
+        if self.protocol == VLA_EVAL:
+            self._check_vla_eval()
+
+    def _check_vla_eval(self) -> None:
+        for name in ("api_key_file", "default_prompt", "robot"):
+            if getattr(self, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(
+                    f"--{option} is not part of vla-eval's protocol: leave it out, or choose another --protocol."
+                )
 
 
 ARGUMENTS = (ServeArguments, ThreadArguments)
@@ -91,6 +102,9 @@ def run(options: ServeArguments) -> None:
     from ..serving.robots import load_robot
     from ..serving.server import DEFAULT_PORTS, PolicyServer, listen
 
+    if options.protocol == VLA_EVAL:
+        _run_vla_eval(options)
+        return
     port = DEFAULT_PORTS[options.protocol] if options.port is None else options.port
     # What is wrong with these shows before a policy is loaded, which may take minutes.
     listen(options.host, port).close()
@@ -101,7 +115,7 @@ def run(options: ServeArguments) -> None:
         if not api_key:
             raise ValueError(f"{options.api_key_file} is empty: write the key into it that clients have to send.")
     server = PolicyServer(
-        _policy(options) if options.replay is None else _replay(options),
+        _policy(options),
         protocol=options.protocol,
         host=options.host,
         port=port,
@@ -121,7 +135,23 @@ def run(options: ServeArguments) -> None:
     server.run(say_where)
 
 
+def _run_vla_eval(options: ServeArguments) -> None:
+    from ..serving.server import listen
+    from ..serving.vla_eval_server import DEFAULT_PORT, VlaEvalServer
+
+    port = DEFAULT_PORT if options.port is None else options.port
+    listen(options.host, port).close()
+    server = VlaEvalServer(_policy(options), n_action_steps=options.n_action_steps)
+
+    def say_where(port: int) -> None:
+        print(f"Serving {server.policy.metadata['policy']} at ws://{options.host}:{port}. Ctrl-C ends it.", flush=True)
+
+    server.run(options.host, port, say_where)
+
+
 def _policy(options: ServeArguments):
+    if options.replay is not None:
+        return _replay(options)
     from ..runtime.device import usable_device
     from ..serving.served_policy import ModelPolicy
 
