@@ -73,7 +73,7 @@ def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
         (): "Name either a policy or --replay DATASET.",
         ("policy", "--replay", "policy"): "Name either a policy or --replay DATASET.",
         ("policy", "--protocol=vla-eval", "--api-key-file=key"): "--api-key-file is not part of vla-eval's protocol",
-        ("policy", "--protocol=vla-eval", "--robot=droid"): "--robot is not part of vla-eval's protocol",
+        ("policy", "--protocol=vla-eval", "--robot=droid"): "--robot droid is no benchmark of vla-eval that is known",
     }
     for arguments, said in cases.items():
         with pytest.raises(SystemExit):

@@ -52,7 +52,7 @@ class ServeArguments:
         default=None,
         metadata={
             "help": "how the robot calls what it sends: libero, droid, aloha, bridge, so101, or a YAML file (default: as the "
-            "policy does)"
+            "policy does); with vla-eval libero or nothing"
         },
     )
     default_prompt: str | None = field(default=None, metadata={"help": "instruction of observations without one"})
@@ -87,12 +87,16 @@ class ServeArguments:
             self._check_vla_eval()
 
     def _check_vla_eval(self) -> None:
-        for name in ("api_key_file", "default_prompt", "robot"):
+        for name in ("api_key_file", "default_prompt"):
             if getattr(self, name) is not None:
                 option = name.replace("_", "-")
                 raise ValueError(
                     f"--{option} is not part of vla-eval's protocol: leave it out, or choose another --protocol."
                 )
+        if self.robot not in (None, "libero"):
+            raise ValueError(
+                f"--robot {self.robot} is no benchmark of vla-eval that is known: it is libero, or left out."
+            )
 
 
 ARGUMENTS = (ServeArguments, ThreadArguments)
@@ -137,11 +141,13 @@ def run(options: ServeArguments) -> None:
 
 def _run_vla_eval(options: ServeArguments) -> None:
     from ..serving.server import listen
+    from ..serving.vla_eval_libero import LiberoServer
     from ..serving.vla_eval_server import DEFAULT_PORT, VlaEvalServer
 
     port = DEFAULT_PORT if options.port is None else options.port
     listen(options.host, port).close()
-    server = VlaEvalServer(_policy(options), n_action_steps=options.n_action_steps)
+    kind = LiberoServer if options.robot == "libero" else VlaEvalServer
+    server = kind(_policy(options), n_action_steps=options.n_action_steps)
 
     def say_where(port: int) -> None:
         print(f"Serving {server.policy.metadata['policy']} at ws://{options.host}:{port}. Ctrl-C ends it.", flush=True)
