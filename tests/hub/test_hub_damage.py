@@ -202,6 +202,7 @@ def cached(cache: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("case", LOADS)
+@pytest.mark.slow
 def test_what_arrives_damaged_is_fetched_once_more(author, cache, case):
     repo, file, load = LOADS[case]
     fault = author.damage(repo, file, times=1)

@@ -72,6 +72,7 @@ def test_coefficients_give_what_the_scheduler_gives(name, num_steps):
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.slow
 def test_every_scheduler_of_diffusers_is_refused_or_converges(kind, options, tmp_path):
     """And what converges is saved and loaded. The exact flow from N(0, 1) to N(0.4, 0.3) has a known answer."""
     try:
