@@ -12,7 +12,7 @@ try:
 except PackageNotFoundError:
     pytest.skip(
         "needs lerobot, which shares no environment with nora15_hf: python3.12 -m venv lerobot-venv && lerobot-venv/bin/pip "
-        "install 'lerobot[evaluation]==0.6.1' pytest plugins/lerobot_policy_nora15 && "
+        "install 'lerobot[evaluation,hardware]==0.6.1' pytest plugins/lerobot_policy_nora15 && "
         "lerobot-venv/bin/python -m pytest plugins/lerobot_policy_nora15",
         allow_module_level=True,
     )
