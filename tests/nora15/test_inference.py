@@ -56,6 +56,13 @@ def by_modules(model, inputs, noise, num_steps=4, **extra):
     return sample
 
 
+def transposed_in_one_storage(*layers):
+    """As weights come that another library keeps with the input's axis first."""
+    storage = torch.stack([2 * layer.weight.data.t() for layer in layers])
+    for layer, weight in zip(layers, storage, strict=True):
+        layer.weight = nn.Parameter(weight.t())
+
+
 class TestSameNumbers:
     @pytest.mark.parametrize("num_samples", [1, 3])
     def test_actions(self, policy, inputs, num_samples, monkeypatch):
@@ -104,13 +111,49 @@ class TestSameNumbers:
 
     def test_windows_in_one_batch_equal_windows_one_by_one(self):
         query, key, value = (draw(32, 2, 8, seed=seed) for seed in range(3))
-        together = attend_windows(query, key, value, (16, 16))
-        alone = torch.cat([attend_windows(query[:16], key[:16], value[:16], (16,))] * 1)
+        together = attend_windows(query, key, value, (16, 16), 0.3)
+        alone = torch.cat([attend_windows(query[:16], key[:16], value[:16], (16,), 0.3)] * 1)
         torch.testing.assert_close(together[:16], alone)
         # Another split of the first half is another result: the lengths matter.
-        unequal = attend_windows(query, key, value, (10, 6, 16))
+        unequal = attend_windows(query, key, value, (10, 6, 16), 0.3)
         torch.testing.assert_close(unequal[16:], together[16:])
         assert (unequal[:16] - together[:16]).abs().max() > 1e-2
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda text, expert, vision: setattr(text.self_attn, "is_causal", False),
+            lambda text, expert, vision: setattr(text.self_attn, "scaling", 0.05),
+            lambda text, expert, vision: setattr(expert.self_attn, "scaling", 0.05),
+            lambda text, expert, vision: setattr(vision.attn, "scaling", 0.05),
+            lambda text, expert, vision: setattr(text.self_attn.k_proj, "weight", text.self_attn.v_proj.weight),
+            lambda text, expert, vision: setattr(expert.mlp.gate_proj, "weight", expert.mlp.up_proj.weight),
+            lambda text, expert, vision: setattr(
+                vision.mlp.gate_proj, "weight", nn.Parameter(vision.mlp.up_proj.weight.data)
+            ),
+            lambda text, expert, vision: transposed_in_one_storage(text.mlp.gate_proj, text.mlp.up_proj),
+        ],
+        ids=[
+            "not causal",
+            "text scaling",
+            "expert scaling",
+            "vision scaling",
+            "tied",
+            "tied in the expert",
+            "tied memory",
+            "transposed",
+        ],
+    )
+    def test_modules_that_were_changed_by_hand(self, policy, inputs, change):
+        model, noise = policy[0], draw(3, 5, 4)
+        before = model.sample_actions(**inputs, noise=noise, num_steps=2)
+        vlm = model.vlm.model
+        change(vlm.language_model.layers[1], model.action_expert.layers[1], vlm.visual.blocks[1])
+        expected = by_modules(model, inputs, noise, num_steps=2)
+        for _ in range(2):
+            found = model.sample_actions(**inputs, noise=noise, num_steps=2)
+            torch.testing.assert_close(found, expected, **CLOSE)
+        assert (expected - before).abs().max() > 1e-3
 
     def test_bfloat16(self, policy, inputs):
         model, _ = policy

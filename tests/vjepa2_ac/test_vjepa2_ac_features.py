@@ -53,6 +53,12 @@ def test_layers_are_read_without_gradients_and_called_with_them(monkeypatch, opt
         read = model.rollout(latents, actions, states, context), model.encode(images)
         for found, expected in zip(read, called, strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        sharper = copy.deepcopy(model)
+        sharper.encoder.layer[0].attention.scaling *= 3
+        with torch.enable_grad():
+            expected = sharper.encode(images).detach()
+        torch.testing.assert_close(sharper.encode(images), expected, rtol=0, atol=1e-6)
+        assert (expected - called[1]).abs().max() > 1e-3
         # Proof that these are two ways: broken layers are only noticed where they are called.
         monkeypatch.setattr(type(model.encoder.layer[0]), "__call__", None)
         monkeypatch.setattr(type(model.predictor), "__call__", None)

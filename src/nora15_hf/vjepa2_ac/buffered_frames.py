@@ -89,9 +89,10 @@ class FrameLayer:
     norm2: nn.LayerNorm
     fc1: tuple[torch.Tensor, torch.Tensor]
     fc2: tuple[torch.Tensor, torch.Tensor]
+    scaling: float
 
 
-def read_layer(layer: nn.Module, projections: Sequence[nn.Linear], proj: nn.Linear) -> FrameLayer:
+def read_layer(layer: nn.Module, projections: Sequence[nn.Linear], proj: nn.Linear, scaling: float) -> FrameLayer:
     """
     The weights of a layer as they are now.
 
@@ -99,13 +100,14 @@ def read_layer(layer: nn.Module, projections: Sequence[nn.Linear], proj: nn.Line
         layer (`nn.Module`): With `norm1`, `norm2` and a feed-forward layer `mlp` of `fc1`, GELU and `fc2`.
         projections (`list[nn.Linear]`): One for queries, keys and values together, or one for each.
         proj (`nn.Linear`): Output projection of the attention.
+        scaling (`float`): Of the products of queries and keys.
     """
     proj, fc1, fc2 = ((_bias(linear), linear.weight.t()) for linear in (proj, layer.mlp.fc1, layer.mlp.fc2))
     if len(projections) == 1:
         qkv = _bias(projections[0]), projections[0].weight.t()
     else:
         qkv = torch.cat(list(map(_bias, projections))), torch.cat([each.weight for each in projections]).t()
-    return FrameLayer(layer.norm1, qkv, proj, layer.norm2, fc1, fc2)
+    return FrameLayer(layer.norm1, qkv, proj, layer.norm2, fc1, fc2, scaling)
 
 
 def _bias(linear: nn.Linear) -> torch.Tensor:
@@ -213,9 +215,8 @@ class FrameTransformer:
                 torch.mul(heads[:, :, :2], cos, out=query_key).add_(turned.mul_(sin))
             keys[:, first:end] = query_key[:, :, 1]
             values[:, first:end] = heads[:, :, 2]
-            attended = F.scaled_dot_product_attention(
-                query_key[:, :, 0].transpose(1, 2), keys[:, :end].transpose(1, 2), values[:, :end].transpose(1, 2)
-            )
+            heads_first = (x.transpose(1, 2) for x in (query_key[:, :, 0], keys[:, :end], values[:, :end]))
+            attended = F.scaled_dot_product_attention(*heads_first, scale=layer.scaling)
             attended = attended.transpose(1, 2).reshape(stream.shape)
             _linear(layer.proj, attended, update)
             stream.add_(update)
@@ -243,6 +244,7 @@ def encode_frames(encoder: VJEPA2Encoder, images: torch.Tensor) -> torch.Tensor:
             layer,
             [layer.attention.query, layer.attention.key, layer.attention.value],
             layer.attention.proj,
+            layer.attention.scaling,
         )
         for layer in encoder.layer
     ]
@@ -270,7 +272,10 @@ class BufferedFramePredictor:
     def __init__(self, predictor: VJEPA2ACPredictor, rows: int, frames: int):
         self.predictor, self.config = predictor, predictor.config
         config, device = predictor.config, predictor.predictor_embed.weight.device
-        layers = [read_layer(block, [block.attn.qkv], block.attn.proj) for block in predictor.predictor_blocks]
+        layers = [
+            read_layer(block, [block.attn.qkv], block.attn.proj, block.attn.head_dim**-0.5)
+            for block in predictor.predictor_blocks
+        ]
         tables = rotary_tables(config, 0, frames, device) if config.predictor_use_rope else None
         tokens = config.tokens_per_frame
         self.transformer = FrameTransformer(layers, config.predictor_head_dim, tables, rows, frames, tokens)

@@ -104,7 +104,8 @@ class Denoiser:
         for weights, buffer in zip(self.layers, self.buffers, strict=True):
             queries, key_value = project_heads(weights, hidden_states, tables)
             buffer.write(column, key_value)
-            attended = grouped_attention(queries, buffer.keys[:, :, :end], buffer.values[:, :, :end], mask)
+            keys, values = buffer.keys[:, :, :end], buffer.values[:, :, :end]
+            attended = grouped_attention(queries, keys, values, mask, weights.scaling)
             hidden_states = finish_layer(weights, hidden_states, attended)
         return hidden_states
 

@@ -93,7 +93,7 @@ def decode_token(
     for layer, buffer in zip(layers, buffers, strict=True):
         queries, key_value = project_heads(layer, hidden_states, tables)
         buffer.write_at(column, key_value)
-        attended = grouped_attention(queries, buffer.keys, buffer.values, mask)
+        attended = grouped_attention(queries, buffer.keys, buffer.values, mask, layer.scaling)
         hidden_states = finish_layer(layer, hidden_states, attended)
     return hidden_states
 

@@ -77,7 +77,9 @@ class JoinedLinear:
 
 
 def _are_adjacent(parameters: Sequence[torch.Tensor]) -> bool:
-    """Whether contiguous parameters lie end to end in one storage."""
+    """Whether parameters lie end to end in one storage, each contiguous unless it is the only one."""
+    if len(parameters) > 1 and not all(parameter.is_contiguous() for parameter in parameters):
+        return False
     first = parameters[0]
     address, storage = first.data_ptr(), first.untyped_storage().data_ptr()
     for parameter in parameters:
@@ -94,7 +96,11 @@ def _can_be_joined(parameters: Sequence[nn.Parameter]) -> bool:
     """
     if len({(parameter.dtype, parameter.device) for parameter in parameters}) > 1:
         return False
-    return _are_adjacent(parameters) or not any(
+    if _are_adjacent(parameters):
+        return True
+    # Tied to one another, they cannot lie side by side.
+    storages = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    return len(storages) == len(parameters) and not any(
         parameter.untyped_storage().nbytes() != parameter.numel() * parameter.element_size()
         # On a GPU PyTorch takes all memory for shared.
         or (parameter.device.type == "cpu" and parameter.is_shared())

@@ -93,6 +93,9 @@ def is_known_backbone(policy: Nora15ForActionPrediction) -> bool:
         # Which modules apply in training mode, also without gradients.
         and not language_model.config.attention_dropout
         and not language_model.has_sliding_layers
+        # Attributes of the known modules that change what they compute, and that are not read.
+        and language_model.embed_tokens.max_norm is None
+        and all(layer.self_attn.is_causal for layer in language_model.layers)
     )
 
 

@@ -28,12 +28,13 @@ class LayerWeights:
     num_heads: int
     num_key_value_heads: int
     head_dim: int
+    scaling: float
 
     @property
     def form(self) -> tuple[Hashable, ...]:
         """All of it that compiled code takes for granted."""
         norms = self.input_norm.variance_epsilon, self.post_attention_norm.variance_epsilon
-        return *norms, self.head_dim, self.qkv.form, self.output.form, self.gate_up.form, self.down.form
+        return *norms, self.head_dim, self.scaling, self.qkv.form, self.output.form, self.gate_up.form, self.down.form
 
 
 def read_layer(layer: nn.Module) -> LayerWeights:
@@ -50,6 +51,7 @@ def read_layer(layer: nn.Module) -> LayerWeights:
         num_heads=attention.q_proj.out_features // head_dim,
         num_key_value_heads=attention.k_proj.out_features // head_dim,
         head_dim=head_dim,
+        scaling=attention.scaling,
     )
 
 
@@ -122,7 +124,7 @@ class KeyValueBuffer:
 
 
 def grouped_attention(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
 ) -> torch.Tensor:
     """
     Grouped-query attention without repeating keys and values: the query heads that share a key head stand below one
@@ -133,6 +135,7 @@ def grouped_attention(
             `j // (heads / key_heads)`.
         keys, values (`torch.Tensor` of shape `(batch, key_heads, columns, head_dim)`).
         mask (`torch.Tensor` of shape `(batch, 1, group * length, columns)`): Additive, of [`grouped_mask`].
+        scaling (`float`): Of the products of queries and keys.
 
     Returns:
         `torch.Tensor` of shape `(batch, length, heads * head_dim)`.
@@ -142,7 +145,7 @@ def grouped_attention(
     group = num_heads // num_key_heads
     queries = queries.view(batch, length, num_key_heads, group, head_dim).permute(0, 2, 3, 1, 4)
     queries = queries.reshape(batch, num_key_heads, group * length, head_dim).to(keys.dtype)
-    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
     attended = attended.view(batch, num_key_heads, group, length, head_dim).permute(0, 3, 1, 2, 4)
     return attended.reshape(batch, length, num_heads * head_dim)
 

@@ -58,7 +58,7 @@ def vision_layout(
 
 
 def attend_windows(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, lengths: tuple[int, ...]
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, lengths: tuple[int, ...], scaling: float
 ) -> torch.Tensor:
     """
     Attention inside each of the windows that lie end to end in `(patches, heads, head_dim)`.
@@ -67,9 +67,9 @@ def attend_windows(
     """
     if len(set(lengths)) == 1:
         batched = (x.view(len(lengths), lengths[0], *x.shape[1:]).transpose(1, 2) for x in (queries, keys, values))
-        return F.scaled_dot_product_attention(*batched).transpose(1, 2).reshape(len(queries), -1)
+        return F.scaled_dot_product_attention(*batched, scale=scaling).transpose(1, 2).reshape(len(queries), -1)
     windows = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (queries, keys, values)), strict=True)
-    attended = [F.scaled_dot_product_attention(*(x[None] for x in window))[0] for window in windows]
+    attended = [F.scaled_dot_product_attention(*(x[None] for x in window), scale=scaling)[0] for window in windows]
     return torch.cat(attended, dim=1).transpose(0, 1).reshape(len(queries), -1)
 
 
@@ -85,6 +85,7 @@ class VisionBlockWeights:
     down: JoinedLinear
     activation: nn.Module
     num_heads: int
+    scaling: float
     sees_whole_frame: bool
 
     @property
@@ -106,7 +107,12 @@ class VisionWeights:
     def form(self) -> tuple[Hashable, ...]:
         """All of it that compiled code takes for granted."""
         of_blocks = (
-            (block.norm1.variance_epsilon, block.norm2.variance_epsilon, *(p.form for p in block.projections))
+            (
+                block.norm1.variance_epsilon,
+                block.norm2.variance_epsilon,
+                block.scaling,
+                *(p.form for p in block.projections),
+            )
             for block in self.blocks
         )
         ends = self.kernel.form, self.merge.form, self.project.form, self.tower.merger.ln_q.variance_epsilon
@@ -130,6 +136,7 @@ def read_vision(visual: nn.Module) -> VisionWeights:
                 down=joined_linear([block.mlp.down_proj]),
                 activation=block.mlp.act_fn,
                 num_heads=block.attn.num_heads,
+                scaling=block.attn.scaling,
                 sees_whole_frame=number in visual.fullatt_block_indexes,
             )
             for number, block in enumerate(visual.blocks)
@@ -161,7 +168,7 @@ def encode_patches(weights: VisionWeights, pixel_values: torch.Tensor, layout: V
         qkv = block.qkv(rms_norm(block.norm1, hidden_states))
         queries, keys, values = qkv.view(len(qkv), 3, block.num_heads, -1).unbind(1)
         queries, keys = apply_rotary_pos_emb_vision(queries, keys, *position_embeddings)
-        attended = attend_windows(queries, keys, values, lengths)
+        attended = attend_windows(queries, keys, values, lengths, block.scaling)
         # The largest tensors of the block are not needed any more.
         del qkv, queries, keys, values
         hidden_states = hidden_states + block.output(attended)
@@ -215,7 +222,7 @@ def encode_tokens(
                 return None, tuple(all_keys), tuple(all_values)
             queries, hidden_states = queries[:, -1:], hidden_states[:, -1:]
             mask = grouped_mask(visible[:, -1:], num_heads // num_key_heads, hidden_states.dtype)
-        attended = grouped_attention(queries, keys, values, mask)
+        attended = grouped_attention(queries, keys, values, mask, layer.scaling)
         del queries, key_value
         hidden_states = finish_layer(layer, hidden_states, attended)
     return hidden_states, tuple(all_keys), tuple(all_values)
