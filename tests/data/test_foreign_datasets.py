@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.numbered_dataset import TASKS, TOP, write_v21_by_hand, write_v30_by_hand
+from nora15_hf.actions import ActionStatistics
+from nora15_hf.actions.float32_precision import check_held
 from nora15_hf.data import LeRobotDataset, LeRobotStream, LeRobotWriter, compute_statistics
-from nora15_hf.data.float32_precision import check_held
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -281,6 +282,26 @@ def test_outliers_do_not_hide_lost_differences():
     values[3] = 0
     with pytest.raises(ValueError, match=r"here, dimension 0, holds values from 0 to .* usual range .* of 19"):
         check_held(values, values.astype(np.float32), "here")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        1.7e9 + np.random.default_rng(0).normal(size=(50, 2)),
+        1_700_000_000_000_000_000 + 33_333_333 * np.arange(100).reshape(50, 2),
+    ],
+    ids=["doubles", "nanoseconds"],
+)
+def test_statistics_are_no_constant_of_what_float32_cannot_hold(values):
+    with pytest.raises(ValueError, match=r"`actions`, dimension 0, holds values .* Rounded to float32"):
+        ActionStatistics.from_actions(values)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "uint64"])
+def test_unsigned_counts_are_compared_as_numbers(dtype):
+    counts = np.random.default_rng(0).integers(0, 10**8, (200, 2)).astype(dtype)
+    check_held(counts, counts.astype(np.float32), "here")
+    assert ActionStatistics.from_actions(counts).max.max() <= 10**8
 
 
 SMALL = {

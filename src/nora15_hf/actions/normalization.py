@@ -14,6 +14,7 @@ import torch
 from ..repo_files.fingerprint import digest
 from ..repo_files.written_whole import written_whole
 from .exact_statistics import exact_statistics
+from .float32_precision import check_held
 
 NormalizationMode = Literal["q01_q99", "min_max", "mean_std"]
 Feature = Literal["action", "proprio"]
@@ -114,11 +115,16 @@ class ActionStatistics:
             mask (`np.ndarray` of bool of shape `(A,)`, *optional*): see [`ActionStatistics`].
 
         Raises:
-            `ValueError`: not two-dimensional, no rows, NaN or infinity (the first row is named).
+            `ValueError`: not two-dimensional, no rows, NaN or infinity (the first row is named), or differences that float32
+                cannot hold.
         """
         values = actions.detach().cpu().numpy() if isinstance(actions, torch.Tensor) else np.asarray(actions)
         if values.ndim != 2 or values.shape[0] == 0:
             raise ValueError(f"`actions` has shape {values.shape}; expected (N, A) with at least one row.")
+        with np.errstate(over="ignore"):  # what float32 cannot hold at all is refused as infinite
+            rounded = values.astype(np.float32)
+        if np.isfinite(rounded).all():
+            check_held(values, rounded, "`actions`")
         return cls.from_blocks(lambda: [values], mask)
 
     @classmethod

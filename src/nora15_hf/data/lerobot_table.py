@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .float32_precision import check_held
+from ..actions.float32_precision import check_held
 from .lerobot_files import read_parquet
 from .lerobot_layout import INDEX_FEATURES
 from .lerobot_metadata import LeRobotMetadata

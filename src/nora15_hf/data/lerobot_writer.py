@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 from PIL import Image
 
+from ..actions.float32_precision import check_held
 from ..cards.dataset_configs import dataset_configs
 from .feature_statistics import channel_histogram, image_statistics, vector_statistics
-from .float32_precision import check_held
 from .lerobot_layout import (
     CHUNKS_SIZE,
     CONVENTIONS_KEY,
