@@ -18,6 +18,7 @@ from nora15_hf.cards.cards import save_card
 from nora15_hf.clips import ClipConventions
 from nora15_hf.commands import main
 from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.embodiment import Camera, Embodiment
 from nora15_hf.hub import AuthorFacts, push_folder, read_evaluation, write_card
 from nora15_hf.hub.card_address import addressed_card
 from nora15_hf.nora15.presets import tiny_policy
@@ -314,11 +315,21 @@ def test_what_somebody_wrote_into_a_card_is_pushed_as_it_is(tmp_path, caplog):
     assert "call `nora15 card` with --repo-id robots/tuned" in caplog.text
 
 
-def test_the_card_of_a_pushed_policy_runs_as_it_reads(hub, saved, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("cameras", [1, 2], ids=["one camera", "two cameras, state and actions relative to it"])
+def test_the_card_of_a_pushed_policy_runs_as_it_reads(hub, cameras, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    write_card(saved / "policy")
-    push_folder(saved / "policy", "arm")
+    # With a state, it has the actions' four dimensions.
+    model, processor = tiny_policy(
+        embodiments={"default": Embodiment(cameras={name: Camera() for name in ("wrist", "top")[:cameras]})},
+        **({"state_dim": 4, "state_stats": tiny_policy()[1].norm_stats} if cameras == 2 else {}),
+    )
+    if cameras == 2:
+        processor.delta_action_mask = [True, True, True, False]
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "policy")
+    write_card(tmp_path / "policy")
+    push_folder(tmp_path / "policy", "arm")
     card = hub.files("robots/arm")["README.md"].decode()
     (snippet,) = [part.split("```")[0] for part in card.split("```python\n")[1:]]
     exec(compile(snippet, "README.md", "exec"), {})

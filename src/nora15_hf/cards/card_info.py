@@ -165,6 +165,8 @@ class PolicyCardInfo(ModelCardInfo):
         gripper (`str`): meaning of the gripper's sign.
         normalization (`str`): which statistics map which dimensions to which range.
         state_dim (`int`, *optional*): width of the robot state that the policy reads; `None` when it reads none.
+        relative_actions (`bool`): whether actions are differences from the state.
+        cameras (`tuple[str, ...]`): those that it is shown under the first dataset key, in their order; empty when not known.
         statistics_keys (`tuple[str, ...]`): dataset keys with statistics in the checkpoint.
         decoder (`str`): how actions are sampled, with the number of steps.
         example_instruction (`str`): an instruction of the training data, used in the usage snippet.
@@ -193,6 +195,8 @@ class PolicyCardInfo(ModelCardInfo):
     decoder: str
     example_instruction: str
     state_dim: int | None = None
+    relative_actions: bool = False
+    cameras: tuple[str, ...] = ()
     started_from: str = "random weights"
     rewards: Mapping[str, float] = field(default_factory=dict)
     curves: str | None = None
@@ -220,6 +224,8 @@ class AdapterCardInfo(ModelCardInfo):
         rank (`int`), alpha (`float`): of the low-rank matrices.
         target_modules (`str` or `tuple[str, ...]`): layers that are adapted: a pattern, or names.
         modules_to_save (`tuple[str, ...]`): modules that were trained as a whole.
+        has_processor (`bool`): whether the processor of the adapter's training is in the repo, whose statistics may be others
+            than the base model's.
         others: as in [`ModelCardInfo`].
     """
 
@@ -233,6 +239,7 @@ class AdapterCardInfo(ModelCardInfo):
     alpha: float
     target_modules: str | tuple[str, ...]
     modules_to_save: tuple[str, ...]
+    has_processor: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,8 @@ def policy_card_info(
         "gripper": gripper or stated(processor.norm_stats, contracts, ("gripper",)),
         "normalization": normalization_text(processor.normalization_mode, processor.norm_stats),
         "state_dim": config.state_dim,
+        "relative_actions": processor.delta_action_mask is not None,
+        "cameras": processor.camera_names(next(iter(processor.norm_stats), None)) or (),
         "statistics_keys": tuple(processor.norm_stats),
         "decoder": f"flow matching, {scheduler}, {config.num_inference_steps} steps",
         "example_instruction": example_instruction or EXAMPLE_INSTRUCTION,

@@ -167,6 +167,7 @@ def _adapter(folder: Path, facts: AuthorFacts) -> AdapterCardInfo:
             alpha=config["lora_alpha"],
             target_modules=targets if isinstance(targets, str) else tuple(sorted(targets)),
             modules_to_save=tuple(config["modules_to_save"] or ()),
+            has_processor=(folder / "processor_config.json").is_file(),
             training=_run(folder),
         )
     except ValueError as error:
