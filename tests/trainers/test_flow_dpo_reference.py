@@ -251,7 +251,7 @@ def test_a_truncated_file_is_an_error(policy, processor, tmp_path):
     make_trainer(copy.deepcopy(policy), processor, tmp_path, **OPTIONS)
     path = tmp_path / "_reference" / "train.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(Exception, match=r"[Ii]ncomplete"):
+    with pytest.raises(ValueError, match=r"train.safetensors is damaged .*[Ii]ncomplete"):
         make_trainer(policy, processor, tmp_path, **OPTIONS)
 
 

@@ -76,6 +76,14 @@ def test_checkpoint_of_an_unknown_run_is_refused(tmp_path):
         find_checkpoint(arguments(tmp_path), {})
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"arguments": '])
+def test_a_damaged_record_of_a_run_is_refused(tmp_path, content):
+    checkpoint(tmp_path, 2)
+    (tmp_path / RUN_FILE).write_text(content)
+    with pytest.raises(ValueError, match=RUN_FILE):
+        find_checkpoint(arguments(tmp_path), {})
+
+
 def test_every_argument_of_transformers_is_known_to_define_a_run_or_not():
     """A new one is a decision to make: into `_FREE`, into the list above, or a factor of the batch of a step."""
     known = {field.name for field in dataclasses.fields(TrainingArguments)}

@@ -2,7 +2,7 @@
 """Which policy adapters belong to: kept beside them, and compared wherever adapters and a policy meet."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -61,7 +61,10 @@ class AdapterBase:
         """
         if not (adapters / ADAPTER_BASE_FILE).is_file():
             return
-        trained_on = type(self)(**read_json(adapters / ADAPTER_BASE_FILE))
+        content = read_json(adapters / ADAPTER_BASE_FILE)
+        if content.keys() != {each.name for each in fields(self)}:
+            raise ValueError(f"{adapters / ADAPTER_BASE_FILE} does not describe the base of adapters. Fetch it again.")
+        trained_on = type(self)(**content)
         differing = [
             name
             for name in ("vectors", "matrices")

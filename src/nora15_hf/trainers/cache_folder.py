@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..repo_files.json_files import write_json
+from ..repo_files.json_files import read_json, write_json
 
 SETTINGS_FILE = "cache.json"
 # What of a configuration only says how a model is called, made or asked for its outputs.
@@ -51,7 +51,7 @@ def open_cache_folder(folder: str | Path, settings: Mapping[str, str], *, conten
     folder = Path(folder)
     record = folder / SETTINGS_FILE
     if record.is_file():
-        found = json.loads(record.read_text())
+        found = read_json(record)
         differences = [
             f"{name} was {found.get(name)!r}, is {settings.get(name)!r}"
             for name in sorted(found | settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -54,7 +55,16 @@ class EmaCallback(TrainerCallback):
                 f"Training resumes at step {state.global_step} with ema_decay={self.decay}, but {file} is missing: the "
                 "checkpoint was written without a moving average. Resume without ema_decay or start anew."
             )
-        saved = load_file(file)
+        try:
+            saved = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged ({error}). Resume from another checkpoint.") from error
+        if saved.keys() != parameters.keys():
+            odd = sorted(saved.keys() ^ parameters.keys())
+            raise ValueError(
+                f"{file} averages other parameters than those that learn now: {len(odd)} differ, for example {odd[0]!r}. Resume "
+                "with the freeze, objective and adapters of the run that wrote it, or start a new run from its weights."
+            )
         self.average = {name: _placed_as(parameter, saved[name]) for name, parameter in parameters.items()}
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..repo_files.json_files import write_json
+from ..repo_files.json_files import read_json, write_json
 from ..runtime.cpu_threads import keep_threads
 from .continued_run import how_to_make, step_batch
 
@@ -73,8 +73,8 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
             f"`output_dir` {str(output_dir)!r} holds {Path(checkpoint).name}, but no {RUN_FILE} that tells which run "
             "wrote it. Choose another output_dir, or name the checkpoint through resume_from_checkpoint."
         )
-    earlier = json.loads(record.read_text())
-    if {group: earlier.get(group) for group in run} != run:
+    earlier = {group: {} for group in run} | read_json(record)
+    if {group: earlier[group] for group in run} != run:
         differences = [
             f"{name} was {earlier[group].get(name)!r}, is {run[group].get(name)!r}"
             for group in ("options", "arguments")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import ProcessorMixin
 
@@ -61,8 +61,11 @@ def load_reference_values(path: Path, fingerprints: Mapping[str, str]) -> dict[s
     Raises:
         ValueError: the values belong to something else; names what differs.
     """
-    with safe_open(path, framework="pt") as file:
-        found = json.loads(file.metadata()["fingerprints"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {})["fingerprints"])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}). Remove it; the values are then computed again.") from error
     differing = [name for name in fingerprints if found.get(name) != fingerprints[name]]
     if differing:
         details = "; ".join(f"{name}: stored {found.get(name)}, now {fingerprints[name]}" for name in differing)
