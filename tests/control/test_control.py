@@ -340,5 +340,6 @@ def test_bad_arguments(tiny, options, message):
 
 
 def test_a_processor_of_another_policy_is_refused(tiny):
-    with pytest.raises(ValueError, match="chunks of 3 x 2, the model predicts 5 x 4"):
+    differences = "chunk size: the model has 5, the processor 3; action dimension: the model has 4, the processor 2"
+    with pytest.raises(ValueError, match=differences):
         Nora15ControlPolicy(tiny[0], tiny_policy(chunk_size=3, action_dim=2)[1])

@@ -174,6 +174,16 @@ def test_written_down_and_read_back(cameras, actions, order, rate):
         ({"cameras": ["top"]}, "it does not describe an embodiment"),
         ({"action_names": ["x", "x"]}, "names a dimension twice"),
         ({"action_dim": 3, "action_names": ["x"]}, "action_names has 1 entries for actions of 3 dimensions"),
+        ({"action_units": "rad"}, "action_units is 'rad', expected a list with a str for each dimension"),
+        ({"action_names": ["x", 1]}, r"action_names is \['x', 1\], expected a list with a str"),
+        ({"delta_actions": True}, "delta_actions is True, expected a list with a bool for each dimension"),
+        ({"delta_actions": ["yes", "no"]}, "expected a list with a bool"),
+        ({"control_rate": "10"}, "control_rate is '10', expected a number above 0"),
+        ({"control_rate": 0}, "control_rate is 0, expected a number above 0"),
+        ({"action_dim": 2.5}, "action_dim is 2.5, expected a whole number"),
+        ({"gripper": 1}, "gripper is 1, expected a text"),
+        ({"cameras": {"top": {"width": "84"}}}, "width is '84', expected a whole number"),
+        ({"cameras": {"top": {"role": 3}}}, "role is 3, expected a text"),
     ],
 )
 def test_what_is_no_embodiment(content, message):

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Two real artefacts that meet: what is arranged, what is refused, what is said."""
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, Subset
 
 from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.control import Nora15ControlPolicy
@@ -17,7 +19,9 @@ from nora15_hf.data import (
     LeRobotMixture,
     LeRobotStream,
     LeRobotWriter,
+    PolicyCollator,
     check_dataset_fits,
+    compute_statistics,
     fit_dataset,
 )
 from nora15_hf.data.lerobot_stream import LeRobotStreamMixture
@@ -28,7 +32,8 @@ from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.nora15.released_processor import released_embodiments
 from nora15_hf.preferences import GroundTruthActionReward, WeightedReward, build_preferences, load_preferences
 from nora15_hf.preferences.rewards import WorldModelGoalReward
-from nora15_hf.trainers import load_policy_for, tiny_policy_for
+from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer, load_policy_for, tiny_policy_for
+from nora15_hf.trainers.supervised.open_loop import replay_episodes
 from nora15_hf.vjepa2_ac import tiny_world_model
 
 COLOURS = {"top": 10, "wrist": 200, "side": 90}
@@ -53,12 +58,15 @@ def record(
     scale=1.0,
     told=None,
     episodes=2,
+    named=("action", "observation.state"),
 ) -> Path:
     """Episodes whose pictures have one colour per camera, and whose numbers vary a little around those of their names."""
     random = np.random.default_rng(0)
     features = {f"observation.images.{name}": {"dtype": "image", "shape": (56, 56, 3)} for name in cameras}
     features["observation.state"] = {"dtype": "float32", "shape": (len(states),), "names": list(states)}
     features["action"] = {"dtype": "float32", "shape": (len(actions),), "names": list(actions)}
+    for key in features.keys() - {*named}:
+        features[key].pop("names", None)
     conventions = {} if told is None else {"embodiment": told}
     writer = LeRobotWriter(root, fps=fps, robot_type="arm", features=features, conventions=conventions)
     for _ in range(episodes):
@@ -83,6 +91,10 @@ def recordings(tmp_path_factory) -> Path:
     record(root / "fast", fps=20)
     record(root / "told", told={"gripper": "1 = closed", "action_units": ["m", "m", "1"]})
     record(root / "told_otherwise", told={"gripper": "1 = open", "action_units": ["cm", "cm", "1"]})
+    record(root / "unnamed", named=())
+    record(root / "same_names", states=("x", "y", "gripper"))
+    record(root / "turned_states", states=("gripper", "x", "y"))
+    record(root / "unnamed_states", actions=("gripper", "x", "y"), states=("px", "py", "pz"), named=("action",))
     return root
 
 
@@ -134,9 +146,20 @@ def test_columns_follow_the_order_of_the_names(recordings):
         assert close_to(part[0])
 
 
+def test_what_the_first_member_does_not_tell_the_others_are_compared_in(recordings):
+    members = LeRobotMixture([LeRobotDataset(recordings / name) for name in ("unnamed", "arm", "turned")]).members
+    assert [member.action_names for member in members] == [None, ("x", "y", "gripper"), ("x", "y", "gripper")]
+    assert all(close_to(member[0]) for member in members)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
+        (
+            ("unnamed", "told", "told_otherwise"),
+            r"gripper: member 'told' '1 = closed', member 'told_otherwise' '1 = open'",
+        ),
+        (("unnamed", "arm", "other_actions"), r"action names: member 'arm' .*'y'.*'z'"),
         (("arm", "other"), r"cameras: member 'arm' \['top', 'wrist'\], member 'other' \['top', 'side'\]"),
         (("arm", "other_actions"), r"action names: .*'y'.*'z'"),
         (("told", "told_otherwise"), r"action units: .*'cm'.*gripper: member 'told' '1 = closed'"),
@@ -164,6 +187,10 @@ def test_the_caller_maps_names(recordings):
         LeRobotDataset(recordings / "other", action_names=["x", "y"])
     with pytest.raises(TypeError, match=r"expected a list of cameras, \['observation.images.top'\]"):
         LeRobotDataset(recordings / "other", image_keys="observation.images.top")
+    top = "observation.images.top"
+    for keys in ([top, top], {"top": top, "wrist": top}):
+        with pytest.raises(ValueError, match=r"`image_keys` names .observation\.images\.top. twice"):
+            LeRobotDataset(recordings / "other", image_keys=keys)
 
 
 def test_features_with_one_short_name_are_two_cameras(tmp_path):
@@ -225,6 +252,97 @@ def test_a_dataset_of_the_same_key_with_other_ranges(recordings, policy, tmp_pat
     check_dataset_fits(LeRobotDataset(recordings / "arm"), policy[1], strict=True)
 
 
+@pytest.mark.parametrize("given", ["processing_class", "data_collator"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda dataset: dataset, lambda dataset: Subset(dataset, [3, 1]), lambda dataset: ConcatDataset([dataset])],
+)
+def test_trainers_match_by_name_whatever_the_dataset_is_wrapped_in(recordings, policy, wrap, given, tmp_path):
+    def trainer(name: str) -> Nora15SFTTrainer:
+        dataset = LeRobotDataset(recordings / name, dataset_key="arm")
+        return Nora15SFTTrainer(
+            policy[0],
+            Nora15SFTConfig(str(tmp_path), max_steps=1, report_to="none", use_cpu=True),
+            train_dataset=wrap(dataset),
+            eval_dataset=wrap(dataset),
+            **{given: policy[1] if given == "processing_class" else PolicyCollator(policy[1])},
+        )
+
+    turned = trainer("turned")
+    assert close_to(turned.train_dataset[0])
+    assert close_to(turned.eval_dataset[0])
+    with pytest.raises(ValueError, match="do not agree: cameras"):
+        trainer("other")
+
+
+def test_what_a_subset_leaves_out_is_not_looked_at(recordings, policy):
+    metres = LeRobotDataset(recordings / "metres", dataset_key="arm")
+    fit_dataset(metres, policy[1], strict=True, check_values=False)
+
+
+def test_a_stream_cannot_be_compared_strictly(recordings, policy):
+    stream = LeRobotStream(recordings / "arm")
+    check_dataset_fits(stream, policy[1])
+    with pytest.raises(ValueError, match="dataset 'arm' is a stream, which is not read ahead"):
+        check_dataset_fits(stream, policy[1], strict=True)
+
+
+def test_an_error_is_measured_in_the_order_of_the_training(recordings, policy):
+    turned = LeRobotDataset(recordings / "turned", dataset_key="arm")
+    (replay,) = replay_episodes(policy[0].eval(), policy[1], turned, 1)
+    np.testing.assert_allclose(replay.demonstrated.mean(0), [0.1, 0.2, 0.9], atol=0.06)
+    with pytest.raises(ValueError, match="do not agree: cameras"):
+        replay_episodes(*policy, LeRobotDataset(recordings / "other", dataset_key="arm"), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("same_names", None),
+        ("turned_states", "in dimension 0 the action is 'x', but the state is 'gripper'"),
+        ("unnamed_states", "in dimension 0 the action is recorded dimension 1, but the state is recorded dimension 0"),
+    ],
+)
+def test_differences_are_of_the_same_dimension(recordings, policy, name, message):
+    """By name, or, without names of the state, by its place in the recording."""
+    mask = [True, True, False]
+    plain = LeRobotDataset(recordings / name, dataset_key="arm")
+    member = plain.arranged(LeRobotDataset(recordings / "arm").embodiment)
+    relative = copy.copy(policy[1])
+    relative.delta_action_mask, relative.state_dim, relative.embodiments = mask, None, {}
+    if message is None:
+        compute_statistics(member, delta_mask=mask)
+        fit_dataset(member, relative)
+        return
+    with pytest.raises(ValueError, match=message):
+        compute_statistics(member, delta_mask=mask)
+    for check in (fit_dataset, check_dataset_fits):
+        with pytest.raises(ValueError, match=message):
+            check(member, relative)
+
+
+def test_training_completes_a_contract(recordings, policy):
+    """A converted checkpoint, or whoever began to fill it in, does not tell everything."""
+    processor = tiny_policy_for(LeRobotDataset(recordings / "told"), ["pick"], image_size=56)[1]
+    complete = processor.embodiments["told"]
+    begun = Embodiment(gripper="1 = closed", cameras={"wrist": Camera(role="wrist"), "top": Camera()})
+    processor.embodiments["told"] = begun
+    fitted = fit_dataset(LeRobotDataset(recordings / "told"), processor)
+    assert [round(image.mean()) for image in fitted[0]["images"]] == [COLOURS["wrist"], COLOURS["top"]]
+    written = processor.embodiments["told"]
+    assert list(written.cameras) == ["wrist", "top"]
+    assert written.cameras["wrist"] == Camera(height=56, width=56, role="wrist")
+    assert replace(written, cameras=complete.cameras) == complete
+
+
+def test_a_contract_takes_nothing_of_another_width():
+    narrow, wide = (
+        Embodiment(action_dim=2, gripper="1 = open"),
+        Embodiment(action_names=("x", "y", "z"), control_rate=10),
+    )
+    assert narrow.completed(wide) == Embodiment(action_dim=2, gripper="1 = open", control_rate=10)
+
+
 def test_training_writes_the_contract_of_a_key_without_one(recordings):
     dataset = LeRobotDataset(recordings / "told")
     _, processor = tiny_policy_for(dataset, ["pick"], image_size=56)
@@ -243,6 +361,41 @@ def test_a_new_key_keeps_those_that_a_policy_has(recordings, policy, tmp_path, c
     assert processor.camera_names("one") == ("top",)
     assert processor.camera_names() is None
     assert "was trained on [2] camera(s) so far; dataset 'one' shows it 1: top" in caplog.text
+
+
+@pytest.mark.parametrize("with_code", [False, True])
+def test_files_keep_the_order_of_the_cameras(recordings, with_code, tmp_path):
+    """It is not that of the alphabet, in which JSON files are often written."""
+    cameras = {"wrist": "observation.images.wrist", "top": "observation.images.top"}
+    dataset = LeRobotDataset(recordings / "arm", image_keys=cameras)
+    processor = tiny_policy_for(dataset, ["pick"], image_size=56)[1]
+    processor.save_pretrained(tmp_path, with_code=with_code)
+    loaded = Nora15Processor.from_pretrained(tmp_path)
+    assert loaded.camera_names() == ("wrist", "top")
+    assert close_to(fit_dataset(LeRobotDataset(recordings / "arm"), loaded)[0], cameras=("wrist", "top"))
+
+
+@pytest.mark.parametrize("names", [("arm", "turned"), ("turned", "arm")])
+def test_a_new_key_is_shown_what_the_policy_knows_in_its_order(recordings, policy, names, tmp_path):
+    """The policy's order is that of neither the mixture nor the new dataset."""
+    processor = copy.copy(policy[1])
+    known = LeRobotDataset(
+        recordings / "turned", image_keys=[f"observation.images.{name}" for name in ("wrist", "top")]
+    )
+    statistics = compute_statistics(known)
+    processor.embodiments = {"turned": known.embodiment}
+    processor.set_norm_stats({"turned": statistics["action"]}, {"turned": statistics["state"]})
+    policy[0].save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    mixture = LeRobotMixture([LeRobotDataset(recordings / name) for name in names])
+    loaded = load_policy_for(tmp_path, mixture)[1]
+    turned = ("gripper", "x", "y"), ("py", "px"), ("wrist", "top")
+    assert all(close_to(member[0], *turned) for member in fit_dataset(mixture, loaded).members)
+    # Alone, the new robot takes its actions as it recorded them.
+    arm = LeRobotDataset(recordings / "arm")
+    loaded = load_policy_for(tmp_path, arm)[1]
+    assert close_to(fit_dataset(arm, loaded)[0], cameras=("wrist", "top"))
+    assert loaded.camera_names() == ("wrist", "top")
 
 
 # -- the processor ----------------------------------------------------------------------------------------------------
@@ -312,6 +465,39 @@ def test_other_cameras_than_those_of_the_training(policy, images):
         control.select_action({key: images, "instruction": "pick", "state": STATE})
 
 
+def test_pictures_without_a_dataset_key(policy):
+    """Of a policy that was shown several sets of cameras."""
+    processor, arm = copy.copy(policy[1]), policy[1].embodiments["arm"]
+    keys = {
+        "arm": arm,
+        "turned": replace(arm, cameras=dict(reversed(arm.cameras.items()))),
+        "front": replace(arm, cameras={"front": Camera()}),
+    }
+    processor.embodiments = keys
+    processor.set_norm_stats(
+        dict.fromkeys(keys, policy[1].norm_stats["arm"]), dict.fromkeys(keys, policy[1].state_stats["arm"])
+    )
+    processor.state_dim = None
+    both = {name: PICTURES[name] for name in ("wrist", "top")}
+
+    def pixels(images, **options):
+        return processor(images=images, text="pick", **options)["pixel_values"]
+
+    assert pixels(both, dataset_key="arm").equal(pixels([PICTURES["top"], PICTURES["wrist"]]))
+    assert pixels(both, dataset_key="turned").equal(pixels([PICTURES["wrist"], PICTURES["top"]]))
+    assert pixels({"front": PICTURES["side"]}).equal(pixels(PICTURES["side"]))
+    for images, options, message in (
+        (both, {}, "trained on in several orders: give the dataset_key, one of 'arm', 'turned', 'front'"),
+        ([PICTURES["top"]] * 3, {}, r"trained on 2 camera\(s\): top, wrist, or on .*, or on 1 camera\(s\): front"),
+        ({"side": PICTURES["side"]}, {}, r"trained on 2 camera\(s\)"),
+        ([PICTURES["top"]] * 2, {"dataset_key": "none"}, "`dataset_key` 'none' is unknown"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pixels(images, **options)
+    with pytest.raises(ValueError, match=r"images is one dictionary, of \['wrist', 'top'\], for 2 texts"):
+        processor(images={name: [picture] * 2 for name, picture in both.items()}, text=["pick"] * 2)
+
+
 # -- a policy and what it drives --------------------------------------------------------------------------------------
 
 
@@ -334,6 +520,10 @@ def test_the_doctor_compares_a_dataset(policy, recordings, tmp_path):
     )
     found = examine_policy(tmp_path, recordings / "three", device="cpu", samples=2, dataset_key="arm").findings
     assert not any("cameras: " in finding.message for finding in found if finding.level == "error")
+    report = examine_policy(tmp_path, recordings / "turned", device="cpu", samples=2, dataset_key="arm")
+    assert max(row["disagreement %"] for row in report.sections["statistics"].rows) < 1e-3
+    # Made-up pictures, too, are as many as the policy is shown.
+    assert "ablation" in examine_policy(tmp_path, device="cpu", samples=2).sections
 
 
 # -- a world model, preferences -------------------------------------------------------------------------------------
@@ -357,6 +547,10 @@ def test_a_world_model_of_other_units_or_rates(policy, recordings):
     fast = LeRobotDataset(recordings / "fast", image_keys=["observation.images.top"])
     with pytest.raises(ValueError, match="control rate: policy 10, world model 20"):
         world_model_reward(fast, ClipConventions.of_policy(fast, policy[1], "arm")).check_policy(contract)
+    # Its statistics would normalise other dimensions.
+    turned = LeRobotDataset(recordings / "turned", image_keys=["observation.images.top"])
+    with pytest.raises(ValueError, match="Policy and dataset 'turned' do not agree: action names in another order"):
+        ClipConventions.of_policy(turned, policy[1])
     with pytest.raises(ValueError, match="do not agree"):
         build_preferences(
             "unused",
@@ -401,6 +595,28 @@ def test_a_world_model_is_shown_its_own_camera(policy, recordings, tmp_path):
         assert [[round(np.mean(image)) for image in row["images"]] for row in rows] == [[10, 200]] * len(rows)
         scores.append(rows["reward"])
     assert scores[0] == scores[1]
+
+
+def test_a_preference_set_is_continued_with_the_same_cameras(policy, recordings, tmp_path):
+    def build(**cameras: str):
+        return build_preferences(
+            tmp_path,
+            policy=policy[0],
+            processor=policy[1],
+            dataset=LeRobotDataset(
+                recordings / "three",
+                dataset_key="arm",
+                image_keys={name: f"observation.images.{feature}" for name, feature in cameras.items()},
+            ),
+            indices=[0, 5],
+            reward=WeightedReward({"demonstration": (GroundTruthActionReward(), 1.0)}),
+            num_candidates=2,
+        )
+
+    build(top="top", wrist="wrist")
+    build(wrist="wrist", top="top")
+    with pytest.raises(FileExistsError, match=r"cameras=\{'top': 'observation.images.top'.*, now .*images.side"):
+        build(top="top", wrist="side")
 
 
 def test_a_preference_set_of_another_policy(policy, recordings, tmp_path):

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 import transformers.trainer
+from safetensors.torch import save
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer
@@ -190,6 +191,22 @@ def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp
         ValueError, match=r"takes 2 rows \(.*processes=1\), .* 1 rows .*gradient_accumulation_steps=2 to"
     ):
         smaller.train(resume_from_checkpoint=str(first))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (save({"head.weight": torch.zeros(1)}), "averages other parameters than those that learn now"),
+        (b"{", "is damaged"),
+    ],
+    ids=["other parameters", "damaged"],
+)
+def test_a_moving_average_that_does_not_fit_is_not_continued(content, message, tmp_path):
+    supervised(tmp_path, ema_decay=0.5).train()
+    checkpoint = tmp_path / "training" / "checkpoint-1"
+    (checkpoint / "ema.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        supervised(tmp_path, ema_decay=0.5, max_steps=3).train(resume_from_checkpoint=str(checkpoint))
 
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model], ids=lambda make: make.__name__)

@@ -2,6 +2,7 @@
 """Training the world model on clips of a blob that actions push around."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -303,6 +304,8 @@ def test_metric_convention_learns_from_poses(tmp_path):
             ),
             "is not used with precompute_latents=False",
         ),
+        (lambda d: WorldModelTrainingConfig(output_dir=d, use_cpu=True, label_smoothing_factor=0.1), "does not apply"),
+        (lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, neftune_noise_alpha=5.0), "does not apply"),
         (lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, reconstruction_weight=0), "must be positive"),
         (
             lambda d: EncoderPretrainingConfig(output_dir=d, use_cpu=True, push_to_hub=True),
@@ -313,6 +316,32 @@ def test_metric_convention_learns_from_poses(tmp_path):
 def test_configs_refuse(tmp_path, make, message):
     with pytest.raises(ValueError, match=message):
         make(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("mode", "camera", "message"),
+    [
+        ("q01_q99", "observation.image", "normalization: training 'min_max', evaluation 'q01_q99'"),
+        ("min_max", None, "action statistics: training "),
+        ("min_max", "blob", r"cameras: training clips \['image'\], evaluation clips \['blob'\]"),
+    ],
+)
+def test_evaluation_clips_mean_what_the_training_clips_mean(blobs, tmp_path, mode, camera, message):
+    """Statistics of the held-out episodes would be other units, in which every loss could be compared."""
+    training, held_out = LeRobotDataset(blobs).split_by_episode(0.4, seed=0)
+    clips = EpisodeClips(training, ClipConventions.of_dataset(training, "min_max"), 4)
+    own = ClipConventions.of_dataset(held_out if camera is None else training, mode)
+    if camera == "blob":
+        renamed = replace(own.embodiment, cameras={"blob": own.embodiment.cameras["image"]})
+        own = replace(own, embodiment=renamed)
+    others = EpisodeClips(held_out, own, 4)
+    model, processor = blob_model()
+    options = {"train_dataset": clips, "processing_class": processor}
+    args = WorldModelTrainingConfig(**arguments(tmp_path), precompute_latents=False)
+    with pytest.raises(ValueError, match=message):
+        WorldModelTrainer(model, args, eval_dataset=others, **options)
+    with pytest.raises(ValueError, match=message):
+        WorldModelTrainer(model, args, **options).evaluate(others)
 
 
 def test_trainers_refuse_what_does_not_fit(blobs, tmp_path):

@@ -18,6 +18,7 @@ from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_layout import stored_key
 from ..data.statistics import compute_statistics
 from ..embodiment.embodiment import Embodiment
+from ..embodiment.junctions import ACTION_ITEMS, IMAGINATION, NORMALIZATION_ITEMS, WORLD_MODEL, check_junction
 from ..nora15 import Nora15Processor
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.verified_download import verified
@@ -133,7 +134,8 @@ class ClipConventions:
             held_out_episodes (`Sequence[int]`, *optional*): To be written down.
 
         Raises:
-            ValueError: A policy of differences from the state at the start of a chunk; an unknown key.
+            ValueError: A policy of differences from the state at the start of a chunk; an unknown key; actions of other names,
+                units or order than the policy's, which its statistics do not belong to.
         """
         if processor.delta_action_mask is not None:
             raise ValueError(
@@ -141,10 +143,18 @@ class ClipConventions:
                 "motion has another value in every chunk, so a clip of frames has no actions in these units. Use a "
                 "policy of absolute or per-step actions, or ClipConventions.of_dataset."
             )
+        key = select_dataset_key(processor.norm_stats, dataset_key)
+        check_junction(
+            WORLD_MODEL,
+            processor.embodiment(key),
+            dataset.embodiment,
+            names=("policy", f"dataset {dataset.dataset_key!r}"),
+            leave_out=[item for item in WORLD_MODEL.items if item not in ACTION_ITEMS],
+        )
         return cls(
             **_identity(dataset),
             action_key=dataset.action_key,
-            statistics=processor.norm_stats[select_dataset_key(processor.norm_stats, dataset_key)],
+            statistics=processor.norm_stats[key],
             normalization_mode=processor.normalization_mode,
             clip_actions=processor.clip_actions,
             held_out_episodes=tuple(held_out_episodes),
@@ -175,6 +185,21 @@ class ClipConventions:
     def action_convention(self) -> str:
         """The `action_convention` that a model's configuration must have."""
         return "metric" if self.statistics is None else "normalized"
+
+    def check_same_clips(self, other: "ClipConventions") -> None:
+        """
+        Refuses clips to evaluate on whose conventions, `other`, give the same pictures or numbers another meaning.
+
+        Raises:
+            EmbodimentError: Lists what differs.
+        """
+        mine, theirs = self.contract, other.contract
+        differing = [
+            f"{name.replace('_', ' ')}: training {ours!r}, evaluation {found!r} (make both with one ClipConventions)"
+            for name in NORMALIZATION_ITEMS
+            if (ours := getattr(mine, name)) != (found := getattr(theirs, name))
+        ]
+        check_junction(IMAGINATION, mine, theirs, names=("training clips", "evaluation clips"), found=differing)
 
     def renamed(
         self,
@@ -228,6 +253,9 @@ class ClipConventions:
         expected = {"image_key": [self.image_key], "action_key": self.action_key, "state_key": self.state_key}
         if self.action_key is not None:
             expected["action_key"] = stored_key(dataset.info["features"], self.action_key)
+        names = dataset.action_names, None if self.embodiment is None else self.embodiment.action_names
+        if self.statistics is not None and None not in names:
+            opened["action_names"], expected["action_names"] = names
         for name, value in expected.items():
             # What a convention does not read may be anything.
             if value is not None and opened[name] != value:

@@ -54,6 +54,9 @@ def cameras(text: str) -> list[str] | dict[str, str]:
             f"{text!r} is not a list of comma-separated features, for example observation.images.top, nor one of pairs "
             "CAMERA=FEATURE"
         )
+    for side in zip(*parts, strict=True):
+        if len(set(side)) < len(side):
+            raise ArgumentTypeError(f"{text!r} names {max(side, key=side.count)!r} twice")
     return [feature for (feature,) in parts] if lengths == {1} else dict(parts)
 
 

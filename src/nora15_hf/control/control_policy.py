@@ -87,11 +87,7 @@ class Nora15ControlPolicy:
     ):
         config = model.config
         chunk_size = config.chunk_size
-        if (processor.chunk_size, processor.action_dim) != (chunk_size, config.action_dim):
-            raise ValueError(
-                f"processor makes chunks of {processor.chunk_size} x {processor.action_dim}, the model predicts "
-                f"{chunk_size} x {config.action_dim}: they belong to different policies. Load both from one repo."
-            )
+        processor.check_model(config)
         if n_action_steps is None:
             n_action_steps = chunk_size if temporal_ensemble_decay is None else 1
         if not 1 <= n_action_steps <= chunk_size:

@@ -188,14 +188,23 @@ def arranged_members(members: Sequence[LeRobotReader], allow_mixed_fps: bool) ->
                 f"second, so that a chunk of {first.chunk_size} actions lasts differently long. Pass "
                 "`allow_mixed_fps=True` when that is meant."
             )
-        check_junction(
-            MIXTURE,
-            first.embodiment,
-            member.embodiment,
-            names=(f"member {first.dataset_key!r}", f"member {member.dataset_key!r}"),
-            arranged=True,
-        )
-    return [first, *(member.arranged(first.embodiment) for member in members[1:])]
+    arranged: list[LeRobotReader] = []
+    for member in members:
+        # What the first one does not tell, a later one may.
+        compared: set[str] = set()
+        for earlier in arranged:
+            check_junction(
+                MIXTURE,
+                earlier.embodiment,
+                member.embodiment,
+                names=(f"member {earlier.dataset_key!r}", f"member {member.dataset_key!r}"),
+                leave_out=compared,
+                arranged=True,
+            )
+            member = member.arranged(earlier.embodiment)
+            compared |= earlier.embodiment.to_dict().keys() | {"picture_shapes"}
+        arranged.append(member)
+    return arranged
 
 
 def normalized_weights(weights: Sequence[float], members: int) -> np.ndarray:

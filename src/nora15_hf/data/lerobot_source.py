@@ -168,6 +168,11 @@ class LeRobotReader:
         return self._source.state_names
 
     @property
+    def recorded_order(self) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """Of actions and of states the place in the recording of each dimension that is given out; `None`: its own."""
+        return self._source.action_order, self._source.state_order
+
+    @property
     def embodiment(self) -> Embodiment:
         """
         The contract of the data: what features, frame rate and the recorder's conventions tell.
@@ -180,6 +185,7 @@ class LeRobotReader:
             self.conventions.get(EMBODIMENT, {}), f"{EMBODIMENT!r} in the conventions of {self.dataset_key!r}"
         )
         described = told.cameras or {}
+        gripper = told.gripper or self.conventions.get("gripper")
         actions, states = (self.action_dim, source.action_order), (self.state_dim, source.state_order)
         return Embodiment(
             cameras={
@@ -190,7 +196,7 @@ class LeRobotReader:
             action_names=self.action_names,
             action_units=_in_order(told.action_units, *actions),
             delta_actions=_in_order(told.delta_actions, *actions),
-            gripper=told.gripper or self.conventions.get("gripper"),
+            gripper=None if gripper is None else str(gripper),
             state_dim=self.state_dim,
             state_names=self.state_names,
             state_units=_in_order(told.state_units, *states),
@@ -261,9 +267,15 @@ def open_source(
         image_keys = _colour_cameras(metadata)
     if isinstance(image_keys, str):
         raise TypeError(f"`image_keys` is the string {image_keys!r}; expected a list of cameras, [{image_keys!r}].")
+    chosen = list(image_keys.values() if isinstance(image_keys, Mapping) else image_keys)
+    repeated = sorted({key for key in chosen if chosen.count(key) > 1}, key=str)
+    if repeated:
+        raise ValueError(
+            f"`image_keys` names {', '.join(map(repr, repeated))} twice; a policy is shown each camera once. Leave one of them out."
+        )
     if not isinstance(image_keys, Mapping):
-        short = Counter(map(camera_name, image_keys))
-        image_keys = {key if short[camera_name(key)] > 1 else camera_name(key): key for key in image_keys}
+        short = Counter(map(camera_name, chosen))
+        image_keys = {key if short[camera_name(key)] > 1 else camera_name(key): key for key in chosen}
     if state_key == DEFAULT_STATE_KEY and DEFAULT_STATE_KEY not in features:
         state_key = None
     if action_key is None:

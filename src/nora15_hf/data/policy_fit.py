@@ -9,13 +9,13 @@ from transformers import ProcessorMixin
 
 from ..actions.normalization import normalization_bounds
 from ..embodiment.comparison import differing_ranges
-from ..embodiment.embodiment import Embodiment
+from ..embodiment.embodiment import Camera, Embodiment
 from ..embodiment.junctions import FINE_TUNING, STATE_ITEMS, check_junction
 from .lerobot_dataset import LeRobotDataset
 from .lerobot_mixture import LeRobotMixture
 from .lerobot_source import LeRobotReader
 from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
-from .statistics import compute_statistics
+from .statistics import check_delta_dimensions, compute_statistics
 from .value_fit import check_values_fit
 
 logger = logging.getLogger(__name__)
@@ -25,18 +25,26 @@ Dataset = TypeVar("Dataset", LeRobotDataset, LeRobotMixture, LeRobotStream, LeRo
 
 
 def fit_dataset(
-    dataset: Dataset, processor: ProcessorMixin, *, strict: bool = False, action_tokens: bool = True
+    dataset: Dataset,
+    processor: ProcessorMixin,
+    *,
+    strict: bool = False,
+    action_tokens: bool = True,
+    check_values: bool = True,
 ) -> Dataset:
     """
     A dataset as a policy is to be shown it: cameras, actions and states in the order of its training, matched by name.
 
-    A key that the policy has statistics of, but no contract, gets that of the dataset: training writes it.
+    What the policy's contract of a key does not tell is completed by that of the dataset: training writes it. A key without a
+    contract gets its cameras in the order in which the policy knows the same ones from another key.
 
     Args:
         dataset: Each member of a mixture is arranged and checked.
         processor (`Nora15Processor`): Of the policy.
         strict (`bool`, *optional*, defaults to `False`), action_tokens (`bool`, *optional*, defaults to `True`):
             See [`check_dataset_fits`].
+        check_values (`bool`, *optional*, defaults to `True`):
+            Whether values are looked at, too; not where some of them will be left out.
 
     Raises:
         ValueError: See [`check_dataset_fits`]; another order of names is no error here.
@@ -51,7 +59,8 @@ def fit_dataset(
             )
         _check_numbers(member, processor)
         fitted.append(arranged_for(member, processor))
-        _check_values(fitted[-1], processor, strict, action_tokens)
+        if check_values:
+            _check_values(fitted[-1], processor, strict, action_tokens)
     return dataset.with_members(fitted) if mixed else fitted[0]
 
 
@@ -68,28 +77,50 @@ def check_dataset_fits(
         dataset: Each member of a mixture is checked.
         processor (`Nora15Processor`): Of the policy.
         strict (`bool`, *optional*, defaults to `False`): Also refuse ranges of actions or states that disagree with the
-            policy's statistics of the same key, instead of warning.
+            policy's statistics of the same key, instead of warning. Not of a stream, which is not read ahead.
         action_tokens (`bool`, *optional*, defaults to `True`):
             Whether FAST tokens are made of the actions, which then must be able to spell them.
 
     Raises:
         ValueError: Another action or state width or chunk size, no camera, a dataset key without statistics, a policy
-            of delta actions and a state that does not cover them, or a dataset whose cameras, actions or states are others
-            than those of the policy's key, or come in another order, see [`fit_dataset`]. Values that would stop or spoil
-            training, see [`~nora15_hf.data.value_fit.check_values_fit`].
+            of delta actions and a state that does not cover them or has them in another order, or a dataset whose cameras,
+            actions or states are others than those of the policy's key, or come in another order, see [`fit_dataset`]. Values
+            that would stop or spoil training, see [`~nora15_hf.data.value_fit.check_values_fit`]. A stream with `strict`.
     """
     mixed = isinstance(dataset, LeRobotMixture | LeRobotStreamMixture)
     for member in dataset.members if mixed else [dataset]:
         _check_numbers(member, processor)
         _check_contract(processor.embodiments.get(member.dataset_key, Embodiment()), member, processor, arranged=False)
+        _check_delta_dimensions(member, processor)
         _check_values(member, processor, strict, action_tokens)
 
 
-def arranged_for(member: LeRobotReader, processor: ProcessorMixin) -> LeRobotReader:
-    """One dataset as [`fit_dataset`] returns it, of which the policy may have no statistics yet."""
-    contract = processor.embodiments.setdefault(member.dataset_key, policy_contract(member))
+def arranged_for(member: LeRobotReader, processor: ProcessorMixin, like: Embodiment | None = None) -> LeRobotReader:
+    """
+    One dataset as [`fit_dataset`] returns it, of which the policy may have no statistics yet.
+
+    Args:
+        member ([`LeRobotReader`]), processor (`Nora15Processor`): The two.
+        like ([`Embodiment`], *optional*):
+            In whose order a key without a contract gets its actions and states; in that of the dataset by default.
+    """
+    key = member.dataset_key
+    if key in processor.embodiments:
+        contract = processor.embodiments[key]
+    else:
+        member = member.arranged(replace(like or Embodiment(), cameras=_known_cameras(member, processor)))
+        contract = policy_contract(member)
     _check_contract(contract, member, processor, arranged=True)
-    return member.arranged(contract)
+    member = member.arranged(contract)
+    _check_delta_dimensions(member, processor)
+    processor.embodiments[key] = contract.completed(policy_contract(member))
+    return member
+
+
+def _known_cameras(member: LeRobotReader, processor: ProcessorMixin) -> dict[str, Camera] | None:
+    """The cameras of a dataset in the order in which the policy has seen them under another key, None where it has not."""
+    known = (contract.cameras for contract in processor.embodiments.values())
+    return next((cameras for cameras in known if cameras and cameras.keys() == set(member.camera_names)), None)
 
 
 def policy_contract(member: LeRobotReader) -> Embodiment:
@@ -108,6 +139,12 @@ def _check_contract(contract: Embodiment, member: LeRobotReader, processor: Proc
     )
 
 
+def _check_delta_dimensions(member: LeRobotReader, processor: ProcessorMixin) -> None:
+    if processor.delta_action_mask is not None:
+        # A state that is too narrow is refused elsewhere.
+        check_delta_dimensions(member, processor.delta_action_mask[: member.state_dim])
+
+
 def _check_values(member: LeRobotReader, processor: ProcessorMixin, strict: bool, action_tokens: bool) -> None:
     differing = _check_statistics(member, processor, strict)
     check_values_fit(member, processor, action_tokens, differing["action"])
@@ -120,6 +157,11 @@ def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: 
     """
     dimensions = {"action": [], "state": []}
     if not isinstance(member, LeRobotDataset):
+        if strict:
+            raise ValueError(
+                f"strict=True compares ranges with the policy's, but dataset {member.dataset_key!r} is a stream, which is not read "
+                "ahead. Compare a LeRobotDataset of it first, and leave strict out here."
+            )
         return dimensions
     key, mode = member.dataset_key, processor.normalization_mode
     found = compute_statistics(member, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..actions.normalization import ActionStatistics, actions_to_deltas
 from .lerobot_dataset import LeRobotDataset
+from .lerobot_source import LeRobotReader
 
 # Rows whose statistics are computed together: a few MB, also of long chunks.
 BLOCK_ROWS = 65_536
@@ -58,7 +59,7 @@ def compute_statistics(
 
     Raises:
         ValueError: A mask of another length than the actions, an angle mask without deltas, deltas of dimensions that the
-            state lacks, or values it refuses.
+            state lacks or has in another order, or values it refuses.
     """
     for name, mask in (("action_mask", action_mask), ("delta_mask", delta_mask), ("angle_mask", angle_mask)):
         if mask is not None and len(mask) != dataset.action_dim:
@@ -76,6 +77,7 @@ def compute_statistics(
         actions = dataset.all_actions()
         statistics = {"action": ActionStatistics.from_blocks(lambda: _slices(actions), action_mask)}
     else:
+        check_delta_dimensions(dataset, delta_mask)
         statistics = {
             "action": ActionStatistics.from_blocks(lambda: _delta_blocks(dataset, delta_mask, angle_mask), action_mask)
         }
@@ -85,6 +87,32 @@ def compute_statistics(
     if range_floor is not None:
         statistics = {name: found.with_range_floor(range_floor) for name, found in statistics.items()}
     return statistics
+
+
+def check_delta_dimensions(dataset: LeRobotReader, delta_mask: Sequence[bool]) -> None:
+    """
+    Refuses differences between dimensions of actions and states that are not the same ones: of other names or, where names do
+    not tell, of other places in the recording. The state has all of these dimensions.
+
+    Args:
+        dataset ([`LeRobotReader`]): Its actions and states as they are given out.
+        delta_mask (`Sequence[bool]` of length A): As for [`compute_statistics`].
+
+    Raises:
+        ValueError: Names the first such dimension.
+    """
+    actions, states = dataset.action_names, dataset.state_names
+    for dimension in np.flatnonzero(delta_mask).tolist():
+        named = actions is not None and states is not None and actions[dimension] in states
+        pair = (actions, states) if named else dataset.recorded_order
+        first, second = (dimension if places is None else places[dimension] for places in pair)
+        if first != second:
+            kind = "" if named else "recorded dimension "
+            raise ValueError(
+                f"Dataset {dataset.dataset_key!r}: in dimension {dimension} the action is {kind}{first!r}, but the state is "
+                f"{kind}{second!r}, so that their difference means nothing. Record both in one order; or, where the names are "
+                "wrong or missing, give action_names and state_names in the recorded order."
+            )
 
 
 def _slices(values: np.ndarray) -> Iterator[np.ndarray]:
@@ -121,4 +149,4 @@ def _delta_blocks(
         yield deltas[inside]
 
 
-__all__ = ["action_chunks", "compute_statistics", "delta_actions"]
+__all__ = ["action_chunks", "check_delta_dimensions", "compute_statistics", "delta_actions"]

@@ -71,19 +71,12 @@ def check_conventions(
         "flow scheduler": f"{type(model.scheduler).__name__}, {config.num_inference_steps} steps",
         **{f"declared: {name}": value for name, value in declared.items()},
     }
-    pairs = {
-        "chunk size": (config.chunk_size, processor.chunk_size),
-        "action dimension": (config.action_dim, processor.action_dim),
-        "id of the first FAST token": (config.action_token_start_id, processor.first_action_token_id),
-        "number of FAST tokens": (config.num_action_tokens, processor.action_codec.vocab_size),
-    }
     findings = [
         Finding(
             "error", "conventions",
-            f"{name}: the model has {of_model}, the processor {of_processor}; they belong to different policies. Save both "
-            "into the repo again.",
+            f"{difference}; they belong to different policies. Save both into the repo again.",
         )
-        for name, (of_model, of_processor) in pairs.items() if of_model != of_processor
+        for difference in processor.differences_from(config)
     ]  # fmt: skip
     if dataset is not None:
         values |= {"cameras": list(processor.camera_names(key) or ()) or "not known"}

@@ -94,6 +94,9 @@ def examine_policy(
     if recorded is not None and not recorded.image_keys:
         report.findings.append(Finding("error", "dataset", f"{dataset} has no camera, and the policy needs an image."))
     add("conventions", check_conventions(model, processor, key, recorded))
+    if recorded is not None and not report.errors:
+        # Actions in the order of the policy's, too: statistics are compared dimension by dimension.
+        recorded = recorded.arranged(processor.embodiment(key))
     try:
         add("statistics", check_statistics(processor, key, recorded))
     except ValueError as error:
@@ -103,11 +106,10 @@ def examine_policy(
         return report
 
     if recorded is None:
-        observations = synthetic_observations(samples, seed)
+        observations = synthetic_observations(samples, seed, len(processor.camera_names(key) or ["one"]))
         reference, reference_name = processor.norm_stats[key], "the checkpoint's statistics"
     else:
-        contract = processor.embodiment(key)
-        observations = dataset_observations(recorded.arranged(contract), samples)
+        observations = dataset_observations(recorded, samples)
         reference, reference_name = (
             compute_statistics(
                 recorded, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask

@@ -17,13 +17,12 @@ def dataset_observations(dataset: LeRobotDataset, count: int) -> list[dict[str, 
     return [{"images": sample["images"], "instruction": sample["instruction"]} for sample in samples]
 
 
-def synthetic_observations(count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` pictures of coloured squares, 224 pixels wide, each with one of two instructions."""
-    squares = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
-    pictures = squares.repeat(32, axis=1).repeat(32, axis=2)
+def synthetic_observations(count: int, seed: int, cameras: int = 1) -> list[dict[str, Any]]:
+    """`count` times a picture of coloured squares per camera, 224 pixels wide, each time with one of two instructions."""
+    squares = np.random.default_rng(seed).integers(0, 256, (count, cameras, 7, 7, 3), dtype=np.uint8)
+    pictures = squares.repeat(32, axis=2).repeat(32, axis=3)
     return [
-        {"images": [picture], "instruction": SYNTHETIC_INSTRUCTIONS[number % 2]}
-        for number, picture in enumerate(pictures)
+        {"images": list(row), "instruction": SYNTHETIC_INSTRUCTIONS[number % 2]} for number, row in enumerate(pictures)
     ]
 
 

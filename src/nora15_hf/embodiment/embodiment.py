@@ -4,7 +4,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
+
+_PER_DIMENSION = ("action_names", "action_units", "delta_actions", "state_names", "state_units")
+_COUNTS = ("height", "width", "action_dim", "state_dim", "chunk_size", "image_size")
+_RATES = ("control_rate",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +25,9 @@ class Camera:
     height: int | None = None
     width: int | None = None
     role: str | None = None
+
+    def __post_init__(self):
+        _check_kinds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +78,8 @@ class Embodiment:
     instruction_format: str | None = None
 
     def __post_init__(self):
-        for name in ("action_names", "action_units", "delta_actions", "state_names", "state_units"):
+        _check_kinds(self)
+        for name in _PER_DIMENSION:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -125,6 +134,47 @@ class Embodiment:
             return cls(**values)
         except (TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{source} does not describe an embodiment: {error}") from error
+
+    def completed(self, other: "Embodiment") -> "Embodiment":
+        """This one, with what only `other` knows, whose dimensions are in the same order; of other widths nothing is taken."""
+        for kind in ("action", "state"):
+            widths = getattr(self, f"{kind}_dim"), getattr(other, f"{kind}_dim")
+            if None not in widths and widths[0] != widths[1]:
+                of_kind = [name for name in vars(other) if name.startswith(f"{kind}_") or name == f"delta_{kind}s"]
+                other = dataclasses.replace(other, **dict.fromkeys(of_kind))
+        cameras = self.cameras
+        if cameras is not None:
+            of_other = other.cameras or {}
+            cameras = {name: _completed(camera, of_other.get(name, camera)) for name, camera in cameras.items()}
+        return dataclasses.replace(_completed(self, other), cameras=other.cameras if cameras is None else cameras)
+
+
+def _completed(first, second):
+    """The first of two dataclasses of one kind with the values of the second where its own are None."""
+    unknown = {name: vars(second)[name] for name, value in vars(first).items() if value is None}
+    return dataclasses.replace(first, **unknown)
+
+
+def _check_kinds(described: Camera | Embodiment) -> None:
+    """Refuses values of another kind than their item's, which a comparison would take for something else, or stumble over."""
+    for name, value in vars(described).items():
+        if value is None:
+            continue
+        if name == "cameras":
+            fits, expected = isinstance(value, Mapping), "a dictionary from name to Camera"
+            fits = fits and all(isinstance(camera, Camera) for camera in value.values())
+        elif name in _PER_DIMENSION:
+            kind = bool if name == "delta_actions" else str
+            expected = f"a list with a {kind.__name__} for each dimension"
+            fits = isinstance(value, list | tuple) and all(isinstance(each, kind) for each in value)
+        elif name in _COUNTS:
+            fits, expected = type(value) is int and value >= 0, "a whole number"
+        elif name in _RATES:
+            fits, expected = isinstance(value, Real) and not isinstance(value, bool) and value > 0, "a number above 0"
+        else:
+            fits, expected = isinstance(value, str), "a text"
+        if not fits:
+            raise ValueError(f"{name} is {value!r}, expected {expected}.")
 
 
 __all__ = ["Camera", "Embodiment"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Everything between a robot's data and the policy: images, prompt, FAST tokens, units."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 from transformers.image_utils import load_image
 from transformers.utils import cached_file, logging
 
@@ -212,18 +213,48 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             instruction_format="lowercase" if self.lowercase_instruction else "as written",
         )
 
+    def differences_from(self, config: PreTrainedConfig) -> list[str]:
+        """Shapes and tokens that a model with that [`Nora15Config`] has otherwise, each with the numbers of both."""
+        pairs = {
+            "chunk size": (config.chunk_size, self.chunk_size),
+            "action dimension": (config.action_dim, self.action_dim),
+            "state dimension": (config.state_dim, self.state_dim),
+            "id of the first FAST token": (config.action_token_start_id, self.first_action_token_id),
+            "number of FAST tokens": (config.num_action_tokens, self.action_codec.vocab_size),
+        }
+        return [
+            f"{name}: the model has {one}, the processor {other}"
+            for name, (one, other) in pairs.items()
+            if one != other
+        ]
+
+    def check_model(self, config: PreTrainedConfig) -> None:
+        """
+        Raises:
+            ValueError: A model with that [`Nora15Config`] belongs to another policy than this processor.
+        """
+        if differences := self.differences_from(config):
+            raise ValueError(
+                f"Model and processor belong to different policies: {'; '.join(differences)}. Load both from one repo."
+            )
+
     def camera_names(self, dataset_key: str | None = None) -> tuple[str, ...] | None:
         """
         The cameras that the policy is shown, in their order; `None` where its repo does not name them.
 
         Without a key where there are several, the answer is only known when all have the same cameras.
         """
-        keys = [dataset_key] if dataset_key is not None else list(self.norm_stats)
-        known = {tuple(self.embodiments[key].cameras) for key in keys if self._names_cameras(key)}
-        return known.pop() if len(known) == 1 and all(map(self._names_cameras, keys)) else None
+        orders = self._camera_orders(dataset_key)
+        return orders[0] if orders is not None and len(orders) == 1 else None
 
-    def _names_cameras(self, key: str) -> bool:
-        return key in self.embodiments and self.embodiments[key].cameras is not None
+    def _camera_orders(self, dataset_key: str | None) -> list[tuple[str, ...]] | None:
+        """Every order of cameras of a key, or of all without one; `None` where the repo does not name those of each."""
+        contracts = [
+            self.embodiments.get(key) for key in ([dataset_key] if dataset_key is not None else self.norm_stats)
+        ]
+        if any(contract is None or contract.cameras is None for contract in contracts):
+            return None
+        return list(dict.fromkeys(tuple(contract.cameras) for contract in contracts))
 
     @property
     def needs_state(self) -> bool:
@@ -465,6 +496,11 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             if not isinstance(text, Sequence) or not all(isinstance(instruction, str) for instruction in text):
                 raise TypeError(f"text is {text!r}, expected an instruction or a list of instructions (str).")
             texts = list(text)
+            if isinstance(images, Mapping):
+                raise ValueError(
+                    f"images is one dictionary, of {list(images)}, for {len(texts)} texts in a list; expected a list with a "
+                    "dictionary of cameras for each."
+                )
             if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
                 images = list(images)
             if isinstance(images, ImageLike) or len(images) != len(texts):
@@ -489,26 +525,37 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         Raises:
             ValueError: Another number of them, a camera that is missing, or one that the policy was not trained on.
         """
-        by_row = dataset_key is not None and not isinstance(dataset_key, str)
+        keys = [dataset_key] * len(cameras)
+        if dataset_key is not None and not isinstance(dataset_key, str):
+            # Too few of them are refused where statistics are looked up.
+            keys = [*dataset_key, *[None] * len(cameras)]
         ordered = []
-        for number, row in enumerate(cameras):
-            key = dataset_key[number] if by_row and number < len(dataset_key) else dataset_key
-            names = self.camera_names(None if by_row and key is dataset_key else key)
-            shown = f"the cameras {list(row)}" if isinstance(row, Mapping) else f"{len(row)} picture(s)"
-            if names is None:
-                if isinstance(row, Mapping) and len(row) > 1:
+        for row, key in zip(cameras, keys, strict=False):
+            if key is not None:
+                select_dataset_key(self.norm_stats, key)
+            orders = self._camera_orders(key)
+            by_name = isinstance(row, Mapping)
+            shown = f"the cameras {list(row)}" if by_name else f"{len(row)} picture(s)"
+            if not orders:
+                if by_name and len(row) > 1:
                     raise ValueError(
                         f"images names {shown}, but this policy's repo does not say which cameras it was trained on. Pass a "
                         "list in the order of training, or complete processor.embodiments."
                     )
-            elif set(row) != set(names) if isinstance(row, Mapping) else len(row) != len(names):
+                ordered.append(list(row.values()) if by_name else row)
+                continue
+            fitting = [names for names in orders if (set(names) == set(row) if by_name else len(names) == len(row))]
+            if not fitting:
+                known = ", or on ".join(f"{len(names)} camera(s): {', '.join(names)}" for names in orders)
                 raise ValueError(
-                    f"images has {shown}, but the policy was trained on {len(names)} camera(s): {', '.join(names)}. Show it "
-                    "each of these and no other."
+                    f"images has {shown}, but the policy was trained on {known}. Show it each of these and no other."
                 )
-            if isinstance(row, Mapping):
-                row = [row[name] for name in names or row]
-            ordered.append(row)
+            if by_name and len(fitting) > 1:
+                raise ValueError(
+                    f"images has {shown}, which the policy was trained on in several orders: give the dataset_key, one of "
+                    f"{', '.join(map(repr, self.norm_stats))}."
+                )
+            ordered.append([row[name] for name in fitting[0]] if by_name else row)
         return ordered
 
     def _process_camera_images(
@@ -671,6 +718,10 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         return {
             key: value for key, value in output.items() if key not in ("action_codec", "norm_stats", "state_stats")
         }
+
+    def to_json_string(self) -> str:
+        """Sorted like `ProcessorMixin`'s, but for the cameras of `embodiments`, whose order is that of the policy's images."""
+        return json.dumps(dict(sorted(self.to_dict().items())), indent=2) + "\n"
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, with_code: bool = False, **kwargs

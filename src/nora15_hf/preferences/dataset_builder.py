@@ -90,6 +90,7 @@ def build_preferences(
     """
     folder = Path(folder)
     sampler = sampler or FlowSampler()
+    processor.check_model(policy.config)
     _check_arguments(policy, dataset, indices, num_noisy_negatives, noise_std)
     dataset = fit_dataset(dataset, processor)
     embodiment = processor.embodiment(dataset.dataset_key)
@@ -101,7 +102,9 @@ def build_preferences(
         num_states=len(indices),
         states_fingerprint=fingerprint(
             {"indices": torch.tensor(indices), "actions": torch.from_numpy(dataset.all_actions())}
+            | ({"states": torch.from_numpy(dataset.all_states())} if processor.needs_state else {})
         ),
+        cameras=dict(zip(dataset.camera_names, dataset.image_keys, strict=True)),
         num_candidates=num_candidates,
         sampler=sampler_settings(sampler, policy),
         num_noisy_negatives=num_noisy_negatives,

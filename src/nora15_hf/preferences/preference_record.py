@@ -23,7 +23,8 @@ class PreferenceSettings:
     Attributes:
         policy (`str`), policy_fingerprint (`str`): The policy that sampled the candidates: name, digest of its weights.
         dataset_key (`str`): The policy's key of the demonstrations.
-        num_states (`int`), states_fingerprint (`str`): How many states, and a digest of which, with all actions.
+        num_states (`int`), states_fingerprint (`str`):
+            How many states, and a digest of which, with all actions and the states that the policy needs.
         num_candidates (`int`): Sampled candidates per state.
         sampler (`dict`): How they were sampled, see [`~nora15_hf.preferences.candidates.sampler_settings`].
         num_noisy_negatives (`int`), noise_std (`float`, *optional*): Noisy copies per state, and their noise.
@@ -33,6 +34,7 @@ class PreferenceSettings:
         shard_size (`int`), batch_size (`int`): States per file and per pass.
         seed (`int`): Of noise and random choices.
         embodiment (`dict`, *optional*): The policy's contract, see [`~nora15_hf.embodiment.Embodiment.to_dict`].
+        cameras (`dict[str, str]`, *optional*): Name of each camera that the policy was shown to the dataset's feature.
     """
 
     policy: str
@@ -53,6 +55,7 @@ class PreferenceSettings:
     batch_size: int
     seed: int
     embodiment: dict[str, Any] | None = None
+    cameras: dict[str, str] | None = None
 
     @property
     def chunks_per_state(self) -> int:

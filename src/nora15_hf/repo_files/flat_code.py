@@ -42,7 +42,7 @@ def code_files(folder: Path, auto_classes: Mapping[str, Mapping[str, type]]) -> 
             files |= _flat_modules(defined)
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
         settings["auto_map"] = {auto_class: _reference(defined) for auto_class, defined in classes.items()}
-        files[name] = (json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        files[name] = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
     return files
 
 

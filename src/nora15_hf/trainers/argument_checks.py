@@ -9,6 +9,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from ..nora15 import Nora15Config, Nora15Processor
+
 # Arguments of transformers' and TRL's trainers that these trainers would not look at. Each begins the sentence.
 _OPTIONS = {
     "compute_loss_func": "would not be called: each trainer has the loss of its method. Override compute_loss in a subclass.",
@@ -38,6 +40,22 @@ def refuse_options(options: Mapping[str, Any], **others: str) -> None:
             raise ValueError(f"{name} {reason}")
 
 
+def refuse_settings(args: TrainingArguments, fixed: Mapping[str, tuple[Any, str]]) -> None:
+    """
+    Refuses values of training arguments that would be taken and not used.
+
+    Args:
+        args (`TrainingArguments`): Of the run.
+        fixed (`Mapping[str, tuple[Any, str]]`): By name the only value, and why there is no other.
+
+    Raises:
+        ValueError: One has another value.
+    """
+    for name, (only, reason) in fixed.items():
+        if getattr(args, name) != only:
+            raise ValueError(f"{name}={getattr(args, name)!r} does not apply: {reason}. Leave it at {only!r}.")
+
+
 def check_arguments(args: TrainingArguments, expected: type[TrainingArguments]) -> None:
     """
     Raises:
@@ -64,6 +82,25 @@ def check_model(model: nn.Module, expected: type[nn.Module]) -> nn.Module:
             f"{expected.__name__}.from_pretrained(..., dtype=torch.float32)."
         )
     return base
+
+
+def check_processor(name: str, processor: Any, config: Nora15Config) -> None:
+    """
+    Args:
+        name (`str`): Of the argument.
+        processor: What was given.
+        config ([`Nora15Config`]): Of the policy.
+
+    Raises:
+        TypeError: It is of another class.
+        ValueError: It belongs to another policy.
+    """
+    if not isinstance(processor, Nora15Processor):
+        raise TypeError(
+            f"{name} is a {type(processor).__name__}, expected a Nora15Processor, which knows cameras and units. Load it with "
+            "Nora15Processor.from_pretrained(...)."
+        )
+    processor.check_model(config)
 
 
 def refuse_hub_token(args: TrainingArguments) -> None:
@@ -158,4 +195,13 @@ def _check_trainable_parameters(model: nn.Module) -> None:
             )
 
 
-__all__ = ["check_arguments", "check_dataset", "check_model", "check_training", "refuse_hub_token", "refuse_options"]
+__all__ = [
+    "check_arguments",
+    "check_dataset",
+    "check_model",
+    "check_processor",
+    "check_training",
+    "refuse_hub_token",
+    "refuse_options",
+    "refuse_settings",
+]

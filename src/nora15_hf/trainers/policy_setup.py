@@ -132,12 +132,15 @@ def load_policy_for(
         model.add_state_input(members[0].state_dim)
         processor.state_dim = members[0].state_dim
         action_stats, state_stats = {}, {}
+    contracts = (processor.embodiments.get(member.dataset_key) for member in members)
+    known = next((contract for contract in contracts if contract is not None), None)
     for member in members:
         key = member.dataset_key
         processor.conventions.setdefault(key, member.conventions)
         if key not in processor.embodiments:
             _tell_other_cameras(processor, member)
-        member = arranged_for(member, processor)
+        # In a mixture the dimensions of all members are in one order: where the policy knows a member, in that of its training.
+        member = arranged_for(member, processor, like=known)
         if key in action_stats:
             continue
         found = compute_statistics(

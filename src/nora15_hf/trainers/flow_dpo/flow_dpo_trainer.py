@@ -30,7 +30,7 @@ from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
 from ...preferences.preference_dataset import check_preferences, is_sampler
 from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import digest, fingerprint
-from ..argument_checks import check_arguments, check_model, check_training, refuse_options
+from ..argument_checks import check_arguments, check_model, check_processor, check_training, refuse_options
 from ..cache_folder import computation_settings
 from ..complete_push import CompletePushCallback, is_uploading, write_policy_files
 from ..continued_run import ContinuedRunMixin
@@ -158,6 +158,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
         refuse_options(kwargs, data_collator="makes batches, which PreferenceCollator does here. Leave it out.")
         check_arguments(args, FlowDPOConfig)
         policy = check_model(model, Nora15ForActionPrediction)
+        check_processor("processing_class", processing_class, policy.config)
         has_adapters = isinstance(model, PeftModel)
         named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
         for name, dataset in {"train_dataset": train_dataset, **named}.items():

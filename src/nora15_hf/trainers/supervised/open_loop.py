@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from ...control.chunk_prediction import predict_chunks
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
+from ...data.policy_fit import arranged_for
 from ...nora15 import Nora15ForActionPrediction, Nora15Processor
 
 OPEN_LOOP_FOLDER = "open_loop"
@@ -65,6 +66,7 @@ def replay_episodes(
             for replay in replay_episodes(model, processor, member, num_episodes, **options)
         ]
     check_replayable(dataset)
+    dataset = arranged_for(dataset, processor)
     episodes = dataset.episodes
     replays = []
     for episode in range(min(num_episodes, dataset.num_episodes)):

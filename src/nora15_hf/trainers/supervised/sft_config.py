@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from ...data.image_augmentation import ImageAugmentation
-from ..argument_checks import refuse_hub_token
+from ..argument_checks import refuse_hub_token, refuse_settings
 
 FREEZABLE = {
     "backbone": ("vlm",),
@@ -84,9 +84,7 @@ class Nora15SFTConfig(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         refuse_hub_token(self)
-        for name, (only, reason) in _FIXED.items():
-            if getattr(self, name) != only:
-                raise ValueError(f"{name}={getattr(self, name)!r} does not apply: {reason}. Leave it at {only!r}.")
+        refuse_settings(self, _FIXED)
         if self.objective not in ("joint", "flow", "fast"):
             raise ValueError(f'objective={self.objective!r} is not one of "joint", "flow", "fast".')
         unknown = sorted(set(self.freeze) - set(FREEZABLE))

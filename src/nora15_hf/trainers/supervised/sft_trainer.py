@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -23,7 +23,7 @@ from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ...data.policy_fit import fit_dataset
 from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
 from ...nora15.flow_matching import draw_flow_samples
-from ..argument_checks import check_arguments, check_model, check_training, refuse_options
+from ..argument_checks import check_arguments, check_model, check_processor, check_training, refuse_options
 from ..complete_push import CompletePushCallback, write_policy_files
 from ..continued_run import ContinuedRunMixin, EpochCallback
 from ..ema import EmaCallback
@@ -114,13 +114,18 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
                 f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
                 "missing: it knows the units of the actions and belongs into the repo. Give it."
             )
-        train_dataset = _fitted(train_dataset, args, processing_class)
+        # Also where the processor is the collator's only.
+        collating = isinstance(self.eval_collator, PolicyCollator)
+        self.fitting_processor = self.eval_collator.processor if collating else processing_class
+        if self.fitting_processor is not None:
+            check_processor("processing_class", self.fitting_processor, policy.config)
+        train_dataset = _fitted(train_dataset, args, self.fitting_processor)
         if isinstance(eval_dataset, dict):
             eval_dataset = {
-                name: _evaluated(dataset, args, processing_class) for name, dataset in eval_dataset.items()
+                name: _evaluated(dataset, args, self.fitting_processor) for name, dataset in eval_dataset.items()
             }
         else:
-            eval_dataset = _evaluated(eval_dataset, args, processing_class)
+            eval_dataset = _evaluated(eval_dataset, args, self.fitting_processor)
         if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
             raise ValueError(
                 "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "
@@ -257,7 +262,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in `Trainer`, without image augmentation."""
         if not isinstance(eval_dataset, str | None):
-            eval_dataset = _evaluated(eval_dataset, self.args, self.processing_class)
+            eval_dataset = _evaluated(eval_dataset, self.args, self.fitting_processor)
         train_collator, self.data_collator = self.data_collator, self.eval_collator
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -349,11 +354,17 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         )
 
 
-def _fitted(dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None) -> Dataset | None:
-    """The dataset as the policy is to be shown it; one of anybody's as it is."""
+def _fitted(
+    dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None, check_values: bool = True
+) -> Dataset | None:
+    """The dataset as the policy is to be shown it, also in torch's subsets and concatenations; one of anybody's as it is."""
+    if type(dataset) is ConcatDataset:
+        return ConcatDataset([_fitted(part, args, processor, check_values) for part in dataset.datasets])
+    if type(dataset) is Subset:
+        return Subset(_fitted(dataset.dataset, args, processor, check_values=False), dataset.indices)
     if processor is None or not isinstance(dataset, _CHECKED):
         return dataset
-    return fit_dataset(dataset, processor, action_tokens=args.objective != "flow")
+    return fit_dataset(dataset, processor, action_tokens=args.objective != "flow", check_values=check_values)
 
 
 def _evaluated(dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None) -> Dataset | None:

@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..argument_checks import refuse_hub_token
+from ..argument_checks import refuse_hub_token, refuse_settings
+
+# Options that the losses of world models would not look at, with their only value.
+FIXED = {
+    "label_smoothing_factor": (0.0, "latents are compared, not classes"),
+    "neftune_noise_alpha": (None, "there are no embeddings of tokens to put noise on"),
+    "remove_unused_columns": (False, "clips hold frames and actions, which are no argument names"),
+    "use_liger_kernel": (False, "it replaces the forward of a language model, which is not what is trained here"),
+}
 
 
 @dataclass
@@ -33,6 +41,7 @@ class EncoderPretrainingConfig(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         refuse_hub_token(self)
+        refuse_settings(self, FIXED)
         if self.push_to_hub:
             raise ValueError(
                 "push_to_hub=True does not apply: what this training saves is its own state, no model that loads. Call "
@@ -45,4 +54,4 @@ class EncoderPretrainingConfig(TrainingArguments):
             )
 
 
-__all__ = ["EncoderPretrainingConfig"]
+__all__ = ["FIXED", "EncoderPretrainingConfig"]

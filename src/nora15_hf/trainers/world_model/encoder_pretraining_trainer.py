@@ -98,6 +98,7 @@ class EncoderPretrainingTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledAr
         check_dataset("train_dataset", train_dataset, EpisodeClips)
         if eval_dataset is not None:
             check_dataset("eval_dataset", eval_dataset, EpisodeClips)
+            train_dataset.conventions.check_same_clips(eval_dataset.conventions)
         for name, clips in {"train_dataset": train_dataset, "eval_dataset": eval_dataset}.items():
             if clips is not None and clips.has_latents:
                 raise ValueError(f"{name} holds latents; training an encoder needs the clips with their frames.")

@@ -74,6 +74,7 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
         check_dataset("train_dataset", train_dataset, EpisodeClips)
         if eval_dataset is not None:
             check_dataset("eval_dataset", eval_dataset, EpisodeClips)
+            train_dataset.conventions.check_same_clips(eval_dataset.conventions)
         if args.auto_steps >= train_dataset.num_frames:
             raise ValueError(
                 f"auto_steps={args.auto_steps} needs clips of more frames than that, but train_dataset has "
@@ -169,6 +170,7 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
         """Losses of the held-out clips, then the collapse and action-sensitivity metrics of their episodes."""
         clips = self.eval_dataset if eval_dataset is None else eval_dataset
         check_dataset("eval_dataset", clips, EpisodeClips)
+        self.train_dataset.conventions.check_same_clips(clips.conventions)
         if not clips.has_latents and self.args.precompute_latents:
             clips = self._with_cached_latents(clips)
         metrics = super().evaluate(clips, ignore_keys, metric_key_prefix)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..argument_checks import refuse_hub_token
+from ..argument_checks import refuse_hub_token, refuse_settings
+from .encoder_pretraining_config import FIXED
 from .latent_cache import LATENT_DTYPES
 
 
@@ -58,6 +59,7 @@ class WorldModelTrainingConfig(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         refuse_hub_token(self)
+        refuse_settings(self, FIXED)
         for name in ("auto_steps", "encode_batch_size", "sensitivity_horizon", "sensitivity_cases"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
