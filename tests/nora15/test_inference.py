@@ -15,6 +15,7 @@ from helpers.inference_runs import CLOSE, draw, widen
 from helpers.module_calls import ModuleCalls
 from nora15_hf.nora15 import Nora15ForActionPrediction
 from nora15_hf.nora15.inference.joined_linear import ONEDNN_MIN_ROWS, joined_linear, linear
+from nora15_hf.nora15.inference.known_policy import is_known_backbone
 from nora15_hf.nora15.inference.prefill import attend_windows
 from nora15_hf.nora15.presets import tiny_policy
 from random_policy import random_policy
@@ -122,7 +123,6 @@ class TestSameNumbers:
     @pytest.mark.parametrize(
         "change",
         [
-            lambda text, expert, vision: setattr(text.self_attn, "is_causal", False),
             lambda text, expert, vision: setattr(text.self_attn, "scaling", 0.05),
             lambda text, expert, vision: setattr(expert.self_attn, "scaling", 0.05),
             lambda text, expert, vision: setattr(vision.attn, "scaling", 0.05),
@@ -134,7 +134,6 @@ class TestSameNumbers:
             lambda text, expert, vision: transposed_in_one_storage(text.mlp.gate_proj, text.mlp.up_proj),
         ],
         ids=[
-            "not causal",
             "text scaling",
             "expert scaling",
             "vision scaling",
@@ -185,6 +184,19 @@ class TestWhatCannotBeRead:
         with adapted.disable_adapter():
             off = model.sample_actions(**inputs, noise=noise, num_steps=4)
         torch.testing.assert_close(off, before, **CLOSE)
+
+    def test_attributes_that_are_not_read(self, policy):
+        model, _ = policy
+        language_model = model.vlm.model.language_model
+        for module, name, value in (
+            (language_model.layers[1].self_attn, "is_causal", False),
+            (language_model.embed_tokens, "max_norm", 1.0),
+        ):
+            usual = getattr(module, name)
+            setattr(module, name, value)
+            assert not is_known_backbone(model)
+            setattr(module, name, usual)
+            assert is_known_backbone(model)
 
     def test_expert_trained_beside_an_adapter(self, policy, inputs):
         model, _ = policy
