@@ -202,11 +202,12 @@ def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp
     ids=["other parameters", "damaged"],
 )
 def test_a_moving_average_that_does_not_fit_is_not_continued(content, message, tmp_path):
-    supervised(tmp_path, ema_decay=0.5).train()
-    checkpoint = tmp_path / "training" / "checkpoint-1"
+    supervised(tmp_path / "first", ema_decay=0.5).train()
+    checkpoint = tmp_path / "first" / "training" / "checkpoint-1"
     (checkpoint / "ema.safetensors").write_bytes(content)
+    other = supervised(tmp_path / "other", ema_decay=0.5, max_steps=3)
     with pytest.raises(ValueError, match=message):
-        supervised(tmp_path, ema_decay=0.5, max_steps=3).train(resume_from_checkpoint=str(checkpoint))
+        other.train(resume_from_checkpoint=str(checkpoint))
 
 
 @pytest.mark.parametrize("make", [supervised, preference, world_model], ids=lambda make: make.__name__)
