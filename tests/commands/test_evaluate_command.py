@@ -16,6 +16,7 @@ from helpers.paths import ROOT
 from helpers.two_camera_arm import TASKS
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.commands import main
+from nora15_hf.control.policy_metadata import METADATA_KEYS
 from nora15_hf.evaluation.results import EvaluationResults
 from nora15_hf.hub import add_evaluation
 from nora15_hf.nora15.presets import tiny_policy
@@ -67,6 +68,7 @@ def test_the_policy_knows_its_environment_and_statistics(finished):
         "policy", "arm", "flow", 10,
     )  # fmt: skip
     assert len(policy["policy_fingerprint"]) == 32
+    assert policy.keys() == set(METADATA_KEYS)
     assert {"python", "torch", "transformers", "nora15_hf"} <= policy["versions"].keys()
 
 

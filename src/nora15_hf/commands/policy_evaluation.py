@@ -86,7 +86,9 @@ def _evaluate(
             file=sys.stderr,
         )
         return 1
-    print(f"\n{results.describe()}\n{throughput.describe()}")
+    print(f"\n{results.describe()}")
+    if throughput.episodes:
+        print(throughput.describe())
     if other is not None and results.counted:
         comparison = compare_results(results, other)
         write_json(options.output / COMPARISON_FILE, comparison.to_dict())

@@ -10,6 +10,11 @@ from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from .chunk_samplers import ChunkSampler, FlowSampler
 
+METADATA_KEYS = (
+    "policy", "policy_revision", "policy_fingerprint", "dataset_key", "dataset_keys", "chunk_size", "action_dim", "needs_state",
+    "dtype", "device", "decoder", "solver", "num_steps", "temperature", "contract", "conventions", "versions",
+)  # fmt: skip
+"""Of what [`policy_metadata`] tells; a server tells more."""
 PACKAGES = ("nora15_hf", "torch", "transformers", "diffusers", "tokenizers", "numpy")
 
 
@@ -64,4 +69,4 @@ def policy_metadata(
     }
 
 
-__all__ = ["policy_metadata"]
+__all__ = ["METADATA_KEYS", "policy_metadata"]

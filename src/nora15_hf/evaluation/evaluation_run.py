@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..control.policy_metadata import METADATA_KEYS
 from ..data.video_decoder import import_av
 from ..repo_files.json_files import read_json, write_json
 from ..repo_files.run_folder import RUN_FILE, open_run_folder
@@ -82,7 +83,7 @@ def run_evaluation(
     if n_action_steps > chunk_size:
         raise ValueError(f"n_action_steps={n_action_steps} is more than the policy's chunk of {chunk_size} actions.")
     settings: dict[str, Any] = {
-        "policy": dict(policy.metadata),
+        "policy": {name: policy.metadata[name] for name in METADATA_KEYS},
         "environment": {
             "name": spec.name,
             "title": spec.title,
