@@ -79,9 +79,10 @@ $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
 	tar --extract --gzip --file $(SUITES)/transformers-*.tar.gz --directory $(SUITES)
 	touch "$$(echo $(SUITES)/transformers-*/tests)/__init__.py" $@
 
-$(CLIENTS)/.installed: requirements/clients.txt | $(INSTALLED)
+$(CLIENTS)/.installed: requirements/clients.txt requirements/constraints.txt | $(INSTALLED)
 	rm -rf $(CLIENTS)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(CLIENTS) --requirement requirements/clients.txt
+	$(BIN)/python -m pip install --quiet --no-deps --target $(CLIENTS) --requirement requirements/clients.txt \
+	  --constraint requirements/constraints.txt
 	touch $@
 
 # torch first: a bare requirement would resolve to the build with CUDA libraries.

@@ -129,7 +129,7 @@ def test_resuming_a_finished_run_shows_its_result(finished_run, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--tasks", "fly-to-the-moon"], ["Unknown task", "faucet-open", "drawer-close"]),
+        (["--tasks", "fly-to-the-moon"], ["Unknown task", "Nearest", "faucet-open"]),
         (["--tasks", "faucet-open,faucet-open"], ["more than once"]),
     ],
 )
