@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class FailingArm(TwoCameraArm):
             if (folder / f"hang-{self._seed}").exists():
                 (folder / f"hanging-{os.getpid()}").touch()
                 threading.Event().wait()
-            if (folder / f"die_once-{self._seed}").exists():
+            # Both tasks have an episode of this seed, which may be in this step at the same time: one of them dies.
+            with suppress(FileNotFoundError):
                 (folder / f"die_once-{self._seed}").unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
             if (folder / f"die-{self._seed}").exists():
