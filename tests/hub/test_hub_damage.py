@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import close_session
 from huggingface_hub.utils.sha import git_hash
@@ -334,6 +334,16 @@ def test_every_revision_loses_the_damaged_file(author, cache):
     with pytest.raises(OSError, match="arrived damaged twice"):
         load_verified(load, "robots/policy")
     assert cached(cache) == {}
+
+
+def test_adapters_of_a_revision_are_merged(author, cache):
+    api = HfApi(token=author.hub.token)
+    first = api.repo_info("robots/adapter").sha
+    expected = merged("robots/adapter", author)
+    operations = [CommitOperationDelete("adapter_model.safetensors"), CommitOperationDelete("processor_config.json")]
+    api.create_commit("robots/adapter", operations, commit_message="Neither adapters nor processor")
+    model, processor = load_merged_policy("robots/base", "robots/adapter", adapter_revision=first)
+    assert digest(*weights(model), processor_digest(processor)) == expected
 
 
 def test_errors_that_are_no_damage_stay_as_they_are(author, cache):

@@ -109,7 +109,7 @@ def _loaded(options: EvaluateArguments) -> tuple[EvaluatedPolicy, str]:
         model = Nora15ForActionPrediction.from_pretrained(options.policy, revision=revision, device_map=device)
         processor = Nora15Processor.from_pretrained(options.policy, revision=revision)
     else:
-        model, processor = load_merged_policy(options.base_model, options.policy)
+        model, processor = load_merged_policy(options.base_model, options.policy, adapter_revision=revision)
         model.to(device)
     conventions = {key: processor.conventions.get(key, {}) for key in processor.norm_stats}
     environment = options.environment or recorded_environment(conventions)

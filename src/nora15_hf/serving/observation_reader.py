@@ -3,6 +3,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -233,8 +234,7 @@ def _leaves(message: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _listed(names: Iterator[str]) -> str:
-    shown = [repr(name[:80]) for _, name in zip(range(20), names, strict=False)]
-    return ", ".join(shown) or "nothing"
+    return ", ".join(repr(name[:80]) for name in islice(names, 20)) or "nothing"
 
 
 __all__ = ["ObservationReader", "as_picture"]

@@ -52,7 +52,7 @@ def nf4_config(compute_dtype: torch.dtype = torch.bfloat16) -> BitsAndBytesConfi
 
 
 def load_merged_policy(
-    base: str | Path, adapters: str | Path, **kwargs
+    base: str | Path, adapters: str | Path, *, adapter_revision: str | None = None, **kwargs
 ) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
     """
     The policy that adapters were trained for, with the adapters merged into its weights: an ordinary policy, to be saved
@@ -64,6 +64,7 @@ def load_merged_policy(
     Args:
         base (`str` or `Path`): Folder or Hub id of the policy that training started from.
         adapters (`str` or `Path`): Folder or Hub id that the trainer wrote, with its processor.
+        adapter_revision (`str`, *optional*): Branch, tag or commit of `adapters`.
         kwargs: Of `from_pretrained` of the base.
 
     Raises:
@@ -71,12 +72,14 @@ def load_merged_policy(
         ValueError: The adapters were trained on a policy with other weights than those of `base`.
     """
     model = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32, **kwargs)
-    processor = Nora15Processor.from_pretrained(adapters)
+    processor = Nora15Processor.from_pretrained(adapters, revision=adapter_revision)
     if processor.state_dim is not None and model.config.state_dim is None:
         model.add_state_input(processor.state_dim)
     if not Path(adapters).is_dir():
         files = ["adapter_config.json", "adapter_model.safetensors", ADAPTER_BASE_FILE]
-        adapters = load_verified(partial(snapshot_download, str(adapters), allow_patterns=files), adapters)
+        adapters = load_verified(
+            partial(snapshot_download, str(adapters), revision=adapter_revision, allow_patterns=files), adapters
+        )
     adapted = PeftModel.from_pretrained(model, adapters)
     AdapterBase.of(adapted).check(Path(adapters))
     return adapted.merge_and_unload(), processor
