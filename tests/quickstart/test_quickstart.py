@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The whole road: a smoke run, its resumption after a kill, its artefacts, and what it refuses."""
+"""The whole pipeline: a smoke run, its resumption after a kill, its artefacts, and what it refuses."""
 
 import json
 import os

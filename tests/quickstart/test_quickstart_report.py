@@ -29,7 +29,7 @@ from nora15_hf.quickstart.results import write_results
 
 TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
 SECTIONS = (
-    "road",
+    "pipeline",
     "success",
     "paired",
     "controls",
@@ -337,10 +337,10 @@ def test_results_hold_intervals_conventions_and_versions(tmp_path):
     assert results["controls"]["Swapped instruction"]["spoiled"]["all"]["successes"] == 1
 
 
-def test_road_picture_of_the_readme_is_the_one_in_the_report():
+def test_pipeline_diagram_of_the_readme_is_the_one_in_the_report():
     repository = ROOT
-    in_readme = (repository / "docs/assets/road.svg").read_bytes()
-    assert in_readme == (repository / "src/nora15_hf/quickstart/road.svg").read_bytes()
+    in_readme = (repository / "docs/assets/pipeline.svg").read_bytes()
+    assert in_readme == (repository / "src/nora15_hf/quickstart/pipeline.svg").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class QuickstartConfig:
 
     @classmethod
     def smoke(cls, **overrides) -> "QuickstartConfig":
-        """Every stage, each as short as it can be: shows that the road is open, not that the policy learns."""
+        """Every stage, each as short as it can be: tests that the pipeline works, not that the policy learns."""
         tiny = {
             "tasks": ("faucet-open", "faucet-close"),
             "episodes": 2,

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The whole road in one call: demonstrations, policy, world model, preferences, flow DPO, evaluation, report."""
+"""The whole pipeline in one call: demonstrations, policy, world model, preferences, flow DPO, evaluation, report."""
 
 from functools import partial
 from pathlib import Path

@@ -44,7 +44,7 @@ def write_report(path: str | Path, report: ReportData) -> Path:
         report=report,
         arms=ARM_LABELS,
         css=Markup(_asset("report.css")),
-        road=Markup(_asset("road.svg")),
+        pipeline=Markup(_asset("pipeline.svg")),
         verdict=verdict(report),
         p_value=_p_value(report.paired),
         paired_reading=_paired_reading(report.paired),
