@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Options of the training commands for adapters (LoRA), on a backbone that may be held in 4 bits (QLoRA)."""
+"""Options of the training commands for adapters (LoRA), on a backbone that may be stored in 4 bits (QLoRA)."""
 
 from dataclasses import dataclass, field
 
@@ -20,11 +20,11 @@ class AdapterArguments:
         default=None,
         metadata={
             "parse": option_types.positive,
-            "help": "Train adapters of this rank in the backbone, and the action expert whole.",
+            "help": "Train adapters of this rank in the backbone, and the action expert in full.",
         },
     )
     quantize_backbone: bool = field(
-        default=False, metadata={"help": "Hold the backbone in 4 bits (QLoRA); needs lora_rank."}
+        default=False, metadata={"help": "Store the backbone in 4 bits (QLoRA); needs lora_rank."}
     )
 
     def __post_init__(self):

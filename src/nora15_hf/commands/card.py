@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Reads sizes, conventions, hyper-parameters, provenance and counts from the folder and writes its card. What is neither there
-nor given here, the card calls not stated.
+Reads sizes, conventions, hyper-parameters, provenance and counts from the folder and writes its card. Facts that are neither
+in the folder nor given here are "not stated" in the card.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,9 @@ class CardArguments:
         metadata={"parse": option_types.hub_id, "help": "Hub id for the usage snippet (default: the folder's name)"},
     )
     name: str | None = field(default=None, metadata={"help": "title (default: last part of the Hub id)"})
-    stage: TrainingStage | None = field(default=None, metadata={"help": "default: told from the training's run.json"})
+    stage: TrainingStage | None = field(
+        default=None, metadata={"help": "stage of training (default: read from the training's run.json)"}
+    )
     base_model: str | None = field(
         default=None, metadata={"parse": option_types.hub_id, "help": "Hub id of what training started from"}
     )

@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Writes configuration, sharded safetensors, scheduler, tokenizer, FAST codec, action statistics and a card, and prints where
-each came from. Streams: the weights are never held in memory. A source that is a file is a world model: vjepa2-ac-vitg.pt,
+Writes configuration, sharded safetensors, scheduler, tokenizer, FAST codec, action statistics and a card, and prints the source
+of each. The weights are streamed and never held in memory as a whole. A source that is a file is a world model: vjepa2-ac-vitg.pt
 or a NORA-1.5 predictor as safetensors.
 """
 
@@ -21,7 +21,7 @@ class ConvertArguments:
         metadata={
             "positional": True,
             "parse": option_types.path_or_hub_id,
-            "help": "policy: Hub id or folder (declare-lab/nora-1.5, or a backbone as declare-lab/nora); world model: file",
+            "help": "policy: Hub id or folder (declare-lab/nora-1.5, or a backbone such as declare-lab/nora); world model: file",
         }
     )
     output: Path = field(metadata={"parse": option_types.new_folder, "help": "new folder of the native repo"})
@@ -63,7 +63,7 @@ class ConvertArguments:
         default=None,
         metadata={
             "parse": option_types.path_or_hub_id,
-            "help": "of a world model's predictor alone: vjepa2-ac-vitg.pt, or a repo converted from it",
+            "help": "encoder for a world model's predictor: vjepa2-ac-vitg.pt, or a repo converted from it",
         },
     )
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Records the scripted experts of a simulator as a LeRobot v3.0 dataset, with all cameras and the state of the simulator. What
-the expert wanted is the action; what it did is disturbed, so that the data show how to come back.
+Records the scripted experts of a simulator as a LeRobot v3.0 dataset, with all cameras and the state of the simulator. The
+recorded action is the expert's intention; the executed action is disturbed, so that the data show how to recover.
 """
 
 import os
@@ -46,7 +46,7 @@ class DemonstrationsArguments(EnvironmentArguments):
         default=DEFAULTS["burst_probability"],
         metadata={
             "parse": option_types.non_negative_number,
-            "help": "chance per step that a push in one direction begins",
+            "help": "probability per step that a disturbance in one direction begins",
         },
     )
     workers: int | None = field(

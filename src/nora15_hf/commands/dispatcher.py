@@ -11,21 +11,21 @@ from .execution import execute, exit_code
 from .parser import CommandParser, PlainParser
 
 COMMANDS = {
-    "quickstart": "from demonstrations to a preference-tuned policy on a simulator, in one command",
+    "quickstart": "run the pipeline in a simulator, from demonstrations to a preference-tuned policy",
     "demonstrations": "record the scripted experts of a simulator as a LeRobot dataset",
     "sft": "train a policy on LeRobot datasets",
     "world-model": "train a world model on a LeRobot dataset",
-    "preferences": "sample a policy's candidates at states of a dataset, score and pair them",
+    "preferences": "sample a policy's candidates at states of a dataset, score them and form pairs",
     "dpo": "tune a policy on preferences with flow DPO",
-    "imagine": "what a world model imagines: film strips, energy curves, ranking accuracy",
-    "evaluate": "success of a policy in closed loop in a simulator, with intervals and all settings",
-    "serve": "a policy for robots and benchmarks that call a server",
-    "doctor": "what to know about a policy before it moves a robot",
-    "stats": "action and state statistics of a LeRobot dataset",
-    "convert": "a published policy or world model to a repo that AutoModel and AutoProcessor load",
-    "card": "the README.md of a model, adapter or dataset folder",
-    "push": "a model, adapter or dataset folder to its repo on the Hub",
-    "push-all": "all artefacts of a folder, such as a quickstart's, to repos of one namespace",
+    "imagine": "show what a world model imagines: film strips, energy curves, ranking accuracy",
+    "evaluate": "measure the success of a policy in closed loop in a simulator, with intervals",
+    "serve": "serve a policy to robots and benchmarks",
+    "doctor": "check a policy before it moves a robot",
+    "stats": "compute action and state statistics of a LeRobot dataset",
+    "convert": "convert a published policy or world model to a repo that AutoModel and AutoProcessor load",
+    "card": "write the README.md of a model, adapter or dataset folder",
+    "push": "upload a model, adapter or dataset folder to its repo on the Hub",
+    "push-all": "upload all artefacts of a folder, such as a quickstart's, to repos of one namespace",
 }
 
 

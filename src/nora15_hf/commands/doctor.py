@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Loads a policy and reports versions, weights, conventions, action statistics (beside a dataset's), the range of its actions,
-latency, and whether it uses its image and its instruction. The exit code is 1 when there are errors and 0 otherwise, also
+Loads a policy and reports versions, weights, conventions, action statistics (compared with a dataset's), the range of its actions,
+latency, and whether it uses its image and its instruction. The exit code is 1 if there are errors and 0 otherwise, even
 with warnings.
 """
 
@@ -35,7 +35,7 @@ class DoctorArguments(FeatureArguments):
         },
     )
     device: str | None = field(
-        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU if there is one)"}
     )
     dataset_key: str | None = field(
         default=None, metadata={"help": "which of the checkpoint's statistics; needed when there are several"}

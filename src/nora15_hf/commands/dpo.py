@@ -5,8 +5,8 @@ Flow DPO of a policy on a preference dataset.
     nora15 dpo --config dpo_tiny.yaml
     accelerate launch -m nora15_hf.commands.dpo --config dpo_tiny.yaml
 
-Every option of `DPOArguments` and `FlowDPOConfig` can stand in the YAML file or on the command line. The same command
-continues a run that was interrupted.
+Every option of `DPOArguments` and `FlowDPOConfig` can be set in the YAML file or on the command line. The same command
+resumes an interrupted run.
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ class EnvironmentArguments:
         default_factory=list,
         metadata={
             "parse": option_types.comma_separated,
-            "help": "comma-separated tasks of the environment, besides those of --suite",
+            "help": "comma-separated tasks of the environment, in addition to those of --suite",
         },
     )
     suite: list[str] = field(
@@ -49,8 +49,8 @@ class EnvironmentArguments:
             "parse": option_types.environment_setting,
             "action": option_types.MergedSettings,
             "metavar": "NAME=VALUE",
-            "help": "setting of the environment, as image_size=84, may be repeated (default: what the policy was trained with, "
-            "and the environment's own)",
+            "help": "setting of the environment, for example image_size=84; may be repeated (default: those of the policy's training, "
+            "then those of the environment)",
         },
     )
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Runs a policy, a folder, a Hub id or the address of a policy server, in closed loop in a simulator and writes success rates with
-Wilson intervals, a row per episode and all settings that move the numbers. Finished episodes are kept; --resume continues.
-The exit code is 1 when episodes could not be run.
+Runs a policy (a folder, a Hub id or the address of a policy server) in closed loop in a simulator and writes success rates with
+Wilson intervals, one row per episode and all settings that affect the numbers. Finished episodes are kept; --resume continues.
+The exit code is 1 if episodes could not be run.
 """
 
 from dataclasses import dataclass, field
@@ -73,7 +73,10 @@ class EvaluateArguments(EnvironmentArguments):
     )
     slots: int = field(
         default=POOL["num_slots"],
-        metadata={"parse": option_types.positive, "help": "episodes side by side, the batch of the policy"},
+        metadata={
+            "parse": option_types.positive,
+            "help": "episodes that run in parallel, the batch size of the policy",
+        },
     )
     workers: int | None = field(
         default=None,
@@ -83,14 +86,14 @@ class EvaluateArguments(EnvironmentArguments):
         default=POOL["timeout"],
         metadata={
             "parse": option_types.positive_number,
-            "help": "seconds after which an environment that does not answer is started again",
+            "help": "seconds after which an environment that does not respond is restarted",
         },
     )
     record: int = field(
         default=0,
         metadata={"parse": option_types.non_negative, "help": "videos of the first so many episodes of each task"},
     )
-    resume: bool = field(default=False, metadata={"flag": True, "help": "continue the evaluation in --output"})
+    resume: bool = field(default=False, metadata={"flag": True, "help": "resume the evaluation in --output"})
     overwrite: bool = field(
         default=False, metadata={"flag": True, "help": "remove an earlier evaluation in --output first"}
     )
@@ -106,7 +109,7 @@ class EvaluateArguments(EnvironmentArguments):
         default=False, metadata={"flag": True, "help": "put the result into the card in the policy's folder"}
     )
     device: str | None = field(
-        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU if there is one)"}
     )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
     api_key_file: Path | None = field(

@@ -17,7 +17,7 @@ class VectorFeatureArguments:
     state_key: str | None = field(
         default=None,
         metadata={
-            "help": f"feature that holds the state, or {NO_STATE} to read no state (default: observation.state where there "
+            "help": f"feature that holds the state, or {NO_STATE} to read no state (default: observation.state if there "
             "is one)"
         },
     )
@@ -39,7 +39,7 @@ class FeatureArguments(VectorFeatureArguments):
         metadata={
             "parse": cameras,
             "help": "comma-separated features of the cameras, in the order in which the model sees them, or pairs "
-            "CAMERA=FEATURE where the dataset calls the model's cameras otherwise (default: all)",
+            "CAMERA=FEATURE if the dataset uses other names for the model's cameras (default: all)",
         },
     )
 

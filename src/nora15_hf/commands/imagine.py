@@ -1,6 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Lets a world model imagine episodes of a dataset, by default those that were held out from its training, and writes film
+Uses a world model to imagine episodes of a dataset, by default those that were held out from its training, and writes film
 strips of the nearest frames, distance against action noise and how often the demonstrated actions are ranked first: PNG
 files, one self-contained index.html, and imagine.json.
 """
@@ -34,7 +34,7 @@ class ImagineArguments(FeatureArguments):
         default=None,
         metadata={
             "parse": option_types.indices,
-            "help": "comma-separated episode indices (default: those held out from training, or all of another dataset)",
+            "help": "comma-separated episode indices (default: those held out from training, or all episodes of another dataset)",
         },
     )
     strips: int = field(
@@ -61,7 +61,7 @@ class ImagineArguments(FeatureArguments):
         metadata={"parse": option_types.seed, "help": "of frames, other chunks and noise"},
     )
     device: str | None = field(
-        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU if there is one)"}
     )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model's repo"})
     dataset_revision: str | None = field(

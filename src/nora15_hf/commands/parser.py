@@ -74,7 +74,7 @@ class CommandParser(_ErrorsRaise, TrlParser):
         self._config.add_argument(
             "--config",
             metavar="FILE",
-            help="YAML file of options, or the name of one that the package ships; the command line wins over it",
+            help="YAML file of options, or the name of one that the package ships; the command line overrides it",
         )
         super().__init__(
             arguments,

@@ -4,7 +4,7 @@ Samples candidates of a policy at states of a dataset, scores them and writes a 
 
     nora15 preferences --config preferences_tiny.yaml
 
-Called again after an interruption it continues. Every option can be given on the command line too.
+The same command resumes an interrupted build. Every option can also be given on the command line.
 `nora15 push OUTPUT REPO` uploads the result.
 """
 
@@ -40,8 +40,12 @@ class BuildArguments(FeatureArguments):
     )
     output: Path = field(metadata={"parse": option_types.output_folder, "help": "Folder of the preference dataset."})
     policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
-    demonstrations_revision: str | None = field(default=None, metadata={"help": "The same of the dataset."})
-    dataset_key: str | None = field(default=None, metadata={"help": "The policy's key of the demonstrations."})
+    demonstrations_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the dataset."}
+    )
+    dataset_key: str | None = field(
+        default=None, metadata={"help": "Dataset key of the demonstrations in the policy."}
+    )
     reward: str = field(
         default="paper",
         metadata={
@@ -66,18 +70,18 @@ class BuildArguments(FeatureArguments):
     )
     standardize: bool = field(
         default=PRESET["standardize"],
-        metadata={"help": "Bring each reward to mean 0 and deviation 1 among a state's candidates."},
+        metadata={"help": "Scale each reward to mean 0 and standard deviation 1 among the candidates of a state."},
     )
     gripper_weight: float = field(
         default=GROUND_TRUTH["gripper_weight"],
         metadata={
             "parse": option_types.non_negative_number,
-            "help": "Of the gripper in the deviation from the demonstration.",
+            "help": "Weight of the gripper in the deviation from the demonstration.",
         },
     )
     masked_dims: list[int] = field(
         default_factory=list,
-        metadata={"each": option_types.non_negative, "help": "Dimensions left out of that deviation."},
+        metadata={"each": option_types.non_negative, "help": "Dimensions excluded from that deviation."},
     )
     num_states: int = field(
         default=1500, metadata={"parse": option_types.positive, "help": "States drawn without replacement."}
@@ -85,21 +89,22 @@ class BuildArguments(FeatureArguments):
     states: str = field(
         default=SELECTION["strategy"],
         metadata={
-            "help": "How they are drawn.",
+            "help": "How the states are drawn.",
             "choices": library_choices("preferences/states.py", "STRATEGIES"),
         },
     )
     complete_chunks: bool = field(
         default=SELECTION["complete_chunks"],
-        metadata={"help": "Leave out states whose demonstrated chunk runs past the episode's end."},
+        metadata={"help": "Skip states whose demonstrated chunk extends beyond the end of the episode."},
     )
     sampler: str = field(default="flow", metadata={"help": "How candidates are sampled.", "choices": ["flow", "fast"]})
     num_steps: int | None = field(
         default=None,
-        metadata={"parse": option_types.positive, "help": "Solver steps of flow; the policy's own by default."},
+        metadata={"parse": option_types.positive, "help": "Solver steps of the flow; default: those of the policy."},
     )
     temperature: float = field(
-        default=FAST["temperature"], metadata={"parse": option_types.positive_number, "help": "Of FAST tokens."}
+        default=FAST["temperature"],
+        metadata={"parse": option_types.positive_number, "help": "Sampling temperature of FAST tokens."},
     )
     num_candidates: int = field(
         default=BUILDING["num_candidates"],
@@ -107,21 +112,30 @@ class BuildArguments(FeatureArguments):
     )
     num_noisy_negatives: int = field(
         default=BUILDING["num_noisy_negatives"],
-        metadata={"parse": option_types.non_negative, "help": "Noisy copies of candidates, only to be rejected."},
+        metadata={
+            "parse": option_types.non_negative,
+            "help": "Noisy copies of candidates, which can only be rejected.",
+        },
     )
     noise_std: float = field(
         default=BUILDING["noise_std"],
-        metadata={"parse": option_types.positive_number, "help": "Their noise, in normalised units."},
+        metadata={
+            "parse": option_types.positive_number,
+            "help": "Standard deviation of their noise, in normalised units.",
+        },
     )
     pairing: str = field(
         default=BUILDING["pairing"],
-        metadata={"help": "What makes a pair.", "choices": library_choices("preferences/pairs.py", "PAIRINGS")},
+        metadata={
+            "help": "Which candidates form a pair.",
+            "choices": library_choices("preferences/pairs.py", "PAIRINGS"),
+        },
     )
     min_margin: float = field(
         default=BUILDING["min_margin"],
         metadata={
             "parse": option_types.non_negative_number,
-            "help": "Smallest difference of rewards that makes a pair.",
+            "help": "Smallest difference of rewards that forms a pair.",
         },
     )
     batch_size: int = field(
@@ -129,7 +143,7 @@ class BuildArguments(FeatureArguments):
     )
     seed: int = field(
         default=BUILDING["seed"],
-        metadata={"parse": option_types.seed, "help": "Of states, noise and random choices."},
+        metadata={"parse": option_types.seed, "help": "Seed of states, noise and random choices."},
     )
 
     def __post_init__(self):

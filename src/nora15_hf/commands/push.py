@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Uploads a folder in one commit and removes weights or data files of an earlier push that it replaces. Only safetensors,
-JSON, parquet, videos, pictures and text are sent; the state of a training stays out, and a pickle or an access token in the
+Uploads a folder in one commit and removes the weights or data files of an earlier push that it replaces. Only safetensors,
+JSON, parquet, videos, images and text are uploaded. The state of a training is not uploaded, and a pickle or an access token in the
 folder is an error. Log in with `hf auth login` first.
 """
 
@@ -22,15 +22,23 @@ class PushArguments:
             "help": "policy, world model, adapter, preference dataset or demonstrations",
         }
     )
-    repo: str = field(metadata={"positional": True, "parse": option_types.hub_id, "help": "Hub id; made if missing"})
+    repo: str = field(
+        metadata={
+            "positional": True,
+            "parse": option_types.hub_id,
+            "help": "Hub id of the repo, which is created if it does not exist",
+        }
+    )
     private: bool | None = field(default=None, metadata={"flag": True, "help": "make a new repo private"})
-    revision: str | None = field(default=None, metadata={"help": "branch, made from main if missing (default: main)"})
+    revision: str | None = field(
+        default=None, metadata={"help": "branch, created from main if it does not exist (default: main)"}
+    )
     message: str | None = field(default=None, metadata={"help": "title of the commit"})
     with_code: bool = field(
         default=False,
         metadata={
             "flag": True,
-            "help": "add the model's code, so that others can load it with trust_remote_code=True and without this package",
+            "help": "add the model's code, so that others can load it with trust_remote_code=True without this package",
         },
     )
     dry_run: bool = field(

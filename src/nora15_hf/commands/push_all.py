@@ -5,7 +5,7 @@ Pushes every artefact of a quickstart, or of any folder of folders, to repos of 
     nora15 push-all --folder outputs/quickstart --namespace me --dry-run
     nora15 push-all --folder outputs/quickstart --namespace me --private
 
-Log in with `hf auth login` first. Called again after an interruption it continues: what has arrived is not sent twice.
+Log in with `hf auth login` first. The same command resumes an interrupted push; files that have arrived are not sent twice.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class PushAllArguments:
     with_code: bool = field(
         default=False, metadata={"help": "Add the code of policies and world models, for users without this package."}
     )
-    dry_run: bool = field(default=False, metadata={"help": "List files and sizes, and send nothing."})
+    dry_run: bool = field(default=False, metadata={"help": "List files and sizes without uploading anything."})
 
 
 ARGUMENTS = (PushAllArguments,)

@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
 Records demonstrations in a simulator, trains a small policy and a world model on them, builds preferences from imagined
-outcomes, tunes the policy with flow DPO, evaluates everything in closed loop and writes a report. Needs no GPU, no OpenGL
+outcomes, tunes the policy with flow DPO, evaluates every policy in closed loop and writes a report. Needs no GPU, no OpenGL
 and no download.
 """
 
@@ -59,16 +59,20 @@ class QuickstartArguments:
         default=None,
         metadata={
             "choices": library_choices("simulation/metaworld/renderers.py", "RENDERERS"),
-            "help": "how cameras are drawn: raycast needs no library and looks alike on every machine, auto takes OpenGL "
+            "help": "how cameras are rendered: raycast needs no library and looks the same on every machine, auto uses OpenGL "
             f"where it works (default: {DEFAULTS.renderer})",
         },
     )
     smoke: bool = field(
-        default=False, metadata={"flag": True, "help": "everything tiny: shows that all stages run, not success"}
+        default=False,
+        metadata={
+            "flag": True,
+            "help": "make everything tiny, to check that all stages run rather than to reach success",
+        },
     )
     resume: bool = field(
         default=False,
-        metadata={"flag": True, "help": "continue the run in --output from its last finished stage"},
+        metadata={"flag": True, "help": "resume the run in --output after its last finished stage"},
     )
     overwrite: bool = field(default=False, metadata={"flag": True, "help": "remove an earlier run in --output first"})
 

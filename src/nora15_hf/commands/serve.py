@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
 Serves a policy to robots and benchmarks: openpi's protocol over WebSockets, GR00T's over ZeroMQ, or vla-eval's. With --replay
-it serves a dataset's own actions instead, to find out whether the robot's side is right. Ctrl-C and SIGTERM finish the request
+it serves the actions of a dataset instead, to check the robot's side. Ctrl-C and SIGTERM finish the request
 that is being answered.
 """
 
@@ -46,18 +46,18 @@ class ServeArguments:
     )
     api_key_file: Path | None = field(
         default=None,
-        metadata={"parse": option_types.existing_file, "help": "file with the key that clients have to send"},
+        metadata={"parse": option_types.existing_file, "help": "file with the key that clients must send"},
     )
     robot: str | None = field(
         default=None,
         metadata={
-            "help": "how the robot calls what it sends: libero, droid, aloha, bridge, so101, or a YAML file (default: as the "
-            "policy does); with vla-eval libero or nothing"
+            "help": "names that the robot uses for its observations: libero, droid, aloha, bridge, so101, or a YAML file (default: those of "
+            "the policy); with vla-eval only libero or nothing"
         },
     )
     default_prompt: str | None = field(default=None, metadata={"help": "instruction of observations without one"})
     device: str | None = field(
-        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
+        default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU if there is one)"}
     )
     dataset_key: str | None = field(
         default=None, metadata={"help": "which of the policy's statistics; needed when there are several"}

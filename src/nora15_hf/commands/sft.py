@@ -5,8 +5,8 @@ Supervised training of a policy on a LeRobot dataset, or on a mixture of several
     nora15 sft --config sft_tiny.yaml
     accelerate launch -m nora15_hf.commands.sft --config sft_tiny.yaml
 
-Every option of `SFTArguments` and `Nora15SFTConfig` can stand in the YAML file or on the command line. The same command
-continues a run that was interrupted.
+Every option of `SFTArguments` and `Nora15SFTConfig` can be set in the YAML file or on the command line. The same command
+resumes an interrupted run.
 """
 
 import dataclasses
@@ -41,14 +41,14 @@ class SFTArguments(AdapterArguments, FeatureArguments):
     datasets: list[str] = field(
         metadata={
             "each": option_types.folder_or_hub_id,
-            "help": "Folders or Hub ids of LeRobot datasets; several are mixed, and have features of the same names.",
+            "help": "Folders or Hub ids of LeRobot datasets; several are mixed and must have the same feature names.",
         }
     )
     dataset_revisions: list[str] | None = field(
         default=None, metadata={"help": "Branch, tag or commit of each dataset."}
     )
     dataset_keys: list[str] | None = field(
-        default=None, metadata={"help": "Name of each one's statistics; default: the last part of its own name."}
+        default=None, metadata={"help": "Key of the statistics of each dataset; default: the last part of its name."}
     )
     dataset_weights: list[float] | None = field(
         default=None,
@@ -58,7 +58,7 @@ class SFTArguments(AdapterArguments, FeatureArguments):
         },
     )
     stream: bool = field(
-        default=False, metadata={"help": "Read training data file by file, and hold no decoded image in memory."}
+        default=False, metadata={"help": "Read training data file by file, without keeping decoded images in memory."}
     )
     cache_images: bool = field(default=False, metadata={"help": "Keep decoded images in memory."})
     validation_fraction: float | None = field(
@@ -77,14 +77,14 @@ class SFTArguments(AdapterArguments, FeatureArguments):
         default=inspect.signature(LeRobotDataset).parameters["chunk_size"].default,
         metadata={
             "parse": option_types.positive,
-            "help": "Actions per chunk; must be the policy's own where one is given.",
+            "help": "Actions per chunk; must match the policy if one is given.",
         },
     )
     image_size: int = field(
         default=inspect.signature(tiny_policy_for).parameters["image_size"].default,
         metadata={"parse": option_types.positive, "help": "Image side of the tiny policy."},
     )
-    state_input: bool = field(default=False, metadata={"help": "Let the policy read the robot's state."})
+    state_input: bool = field(default=False, metadata={"help": "Use the robot's state as an input of the policy."})
     strict: bool = field(
         default=False,
         metadata={

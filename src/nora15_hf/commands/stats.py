@@ -1,6 +1,6 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Computes exact quantiles, means and ranges from the dataset's rows, without its images, prints them and writes them in the
+Computes exact quantiles, means and ranges from the rows of a dataset, without its images, prints them and writes them in the
 layout of a processor's norm_stats.json.
 """
 
@@ -54,7 +54,7 @@ class StatsArguments(VectorFeatureArguments):
         metadata={
             "parse": option_types.flags,
             "metavar": "FLAGS",
-            "help": "1 where such a difference is one of angles in radians",
+            "help": "1 where such a difference is one between angles in radians",
         },
     )
     chunk_size: int = field(
@@ -66,7 +66,7 @@ class StatsArguments(VectorFeatureArguments):
         metadata={
             "parse": option_types.positive_number,
             "metavar": "X",
-            "help": "least range of a normalised dimension, in the dataset's units, for those that hardly vary",
+            "help": "smallest range of a normalised dimension, in the dataset's units, for dimensions that hardly vary",
         },
     )
     sample_episodes: int | None = field(

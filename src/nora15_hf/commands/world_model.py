@@ -1,12 +1,12 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Trains a world model's predictor on a LeRobot dataset: a tiny model from random weights, or one that is given.
+Trains the predictor of a world model on a LeRobot dataset: a tiny model from random weights, or an existing one.
 
     nora15 world-model --config world_model_tiny.yaml
     accelerate launch -m nora15_hf.commands.world_model --config world_model_tiny.yaml
 
-Every option of `WorldModelArguments` and `WorldModelTrainingConfig` can stand in the YAML file or on the command line. Called again after an interruption
-it continues.
+Every option of `WorldModelArguments` and `WorldModelTrainingConfig` can be set in the YAML file or on the command line. The same command
+resumes an interrupted run.
 """
 
 import inspect
@@ -50,8 +50,8 @@ class WorldModelArguments(FeatureArguments):
     dataset: str = field(
         metadata={
             "parse": option_types.folder_or_hub_id,
-            "help": "Folder or repo of a LeRobot dataset. A world model has one camera, and its actions are what moved the "
-            "robot, which a demonstrator's label may not be: see --image-keys and --action-key.",
+            "help": "Folder or repo of a LeRobot dataset. A world model uses one camera and the actions that moved the "
+            "robot, which may differ from the demonstrator's labels; see --image-keys and --action-key.",
         }
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that repo."})
@@ -69,10 +69,12 @@ class WorldModelArguments(FeatureArguments):
             "help": "Folder or repo of the policy whose statistics normalise actions; by default the dataset's.",
         },
     )
-    policy_dataset_key: str | None = field(default=None, metadata={"help": "Which of the policy's statistics."})
-    normalization_mode: NormalizationMode = field(default="q01_q99", metadata={"help": "Without a policy."})
+    policy_dataset_key: str | None = field(default=None, metadata={"help": "Which statistics of the policy to use."})
+    normalization_mode: NormalizationMode = field(
+        default="q01_q99", metadata={"help": "Normalisation of actions if no policy is given."}
+    )
     validation_share: float = field(
-        default=0.1, metadata={"parse": option_types.share, "help": "Share of the episodes that is held out."}
+        default=0.1, metadata={"parse": option_types.share, "help": "Share of the episodes that are held out."}
     )
     split_seed: int = field(default=0, metadata={"parse": option_types.seed, "help": "Which episodes are held out."})
     num_frames: int = field(
@@ -86,11 +88,11 @@ class WorldModelArguments(FeatureArguments):
     cache_images: bool = field(default=False, metadata={"help": "Keep decoded frames in memory."})
     image_size: int = field(
         default=inspect.signature(tiny_world_model).parameters["image_size"].default,
-        metadata={"parse": option_types.positive, "help": "Of the tiny model, a multiple of 14."},
+        metadata={"parse": option_types.positive, "help": "Image side of the tiny model, a multiple of 14."},
     )
     encoder_steps: int = field(
         default=QUICKSTART.encoder_steps,
-        metadata={"parse": option_types.positive, "help": "Steps that train the tiny model's encoder first."},
+        metadata={"parse": option_types.positive, "help": "Steps that pre-train the encoder of the tiny model."},
     )
     encoder_batch_size: int = field(
         default=QUICKSTART.encoder_batch_size,

@@ -11,7 +11,7 @@ class ThreadArguments:
     threads: int | None = field(
         default=None,
         metadata={
-            "help": "threads of PyTorch on the CPU (default: as many as CPUs are free, watched while the command runs)"
+            "help": "number of PyTorch threads on the CPU (default: the number of free CPUs, adjusted while the command runs)"
         },
     )
 

@@ -138,7 +138,7 @@ class FlowDPOConfig(DPOConfig):
     learning_rate: float = field(default=5e-7, metadata={"help": "The initial learning rate for AdamW."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "The learning-rate schedule."})
     warmup_steps: float = field(
-        default=150, metadata={"help": "Steps of linear warm-up; below 1 a share of all steps."}
+        default=150, metadata={"help": "Steps of linear warm-up; a value below 1 is a share of all steps."}
     )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Pairs per device and step."})
     adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's second beta."})
@@ -154,14 +154,18 @@ class FlowDPOConfig(DPOConfig):
 
     objective: str = field(
         default="flow",
-        metadata={"help": "What stands for a chunk's log-likelihood.", "choices": ["flow", "fast", "joint"]},
+        metadata={"help": "The surrogate for the log-likelihood of a chunk.", "choices": ["flow", "fast", "joint"]},
     )
-    beta: float = field(default=250.0, metadata={"help": "Strength of the preference, times velocity errors."})
+    beta: float = field(
+        default=250.0, metadata={"help": "Strength of the preference, which multiplies the velocity errors."}
+    )
     fast_beta: float = field(default=0.1, metadata={"help": "Strength of the preference between FAST tokens."})
     fast_weight: float = field(
         default=1.0, metadata={"help": "Weight of the FAST tokens' loss in the joint objective."}
     )
-    sft_weight: float = field(default=0.0, metadata={"help": "Weight of minus the chosen chunk's log-likelihood."})
+    sft_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the negative log-likelihood of the chosen chunk."}
+    )
     proximal_weight: float = field(
         default=0.0, metadata={"help": "Weight of the penalty on implicit rewards outside proximal_bound."}
     )
@@ -172,22 +176,22 @@ class FlowDPOConfig(DPOConfig):
         metadata={"help": "Reduction of the velocity error over steps and dimensions.", "choices": ["mean", "sum"]},
     )
     shared_draws: bool = field(
-        default=True, metadata={"help": "Whether chosen and rejected see the same noise and time."}
+        default=True, metadata={"help": "Whether chosen and rejected chunks share noise and time."}
     )
     antithetic_noise: bool = field(
-        default=False, metadata={"help": "Whether every second draw takes the negated noise of the one before."}
+        default=False, metadata={"help": "Whether every second draw uses the negated noise of the previous one."}
     )
     precompute_ref_folder: str | None = field(
         default=None, metadata={"help": "Folder of the precomputed reference values."}
     )
-    freeze_backbone: bool = field(default=False, metadata={"help": "Whether only the action expert learns."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "Whether only the action expert is trained."})
     prefix_cache_dir: str | None = field(
         default=None, metadata={"help": "Folder for the frozen backbone's keys and values of every prompt."}
     )
     collapse_factor: float = field(
         default=1.25, metadata={"help": "Warn when the chosen error exceeds this multiple of the reference's."}
     )
-    stop_on_collapse: bool = field(default=False, metadata={"help": "Whether the collapse guard ends training."})
+    stop_on_collapse: bool = field(default=False, metadata={"help": "Whether the collapse guard stops the training."})
 
     def __post_init__(self):
         self._refuse_inapplicable()

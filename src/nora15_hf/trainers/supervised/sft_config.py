@@ -63,14 +63,14 @@ class Nora15SFTConfig(TrainingArguments):
     prediction_loss_only: bool = field(default=True, metadata={"help": "Must stay on: evaluation returns no logits."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Whether to hide NaN losses in the log."})
     ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Whether DDP searches for parameters without gradient; there are none."}
+        default=False, metadata={"help": "Whether DDP searches for parameters without gradients; there are none."}
     )
     objective: str = field(default="joint", metadata={"help": "joint, flow or fast."})
     freeze: list[str] = field(
-        default_factory=list, metadata={"help": "Parts not to train: backbone, vision_tower, expert."}
+        default_factory=list, metadata={"help": "Parts that are not trained: backbone, vision_tower, expert."}
     )
     knowledge_insulation: bool = field(
-        default=False, metadata={"help": "Keep the flow loss's gradient out of the backbone."}
+        default=False, metadata={"help": "Stop the gradient of the flow loss at the backbone."}
     )
     image_augmentation: dict | str | None = field(
         default=None, metadata={"help": "Arguments of ImageAugmentation, {} for its defaults; off by default."}
@@ -78,7 +78,7 @@ class Nora15SFTConfig(TrainingArguments):
     pad_to_multiple_of: int | None = field(default=None, metadata={"help": "Pad prompts to a multiple of this."})
     ema_decay: float | None = field(default=None, metadata={"help": "Decay of the weights' moving average."})
     open_loop_episodes: int = field(
-        default=0, metadata={"help": "Validation episodes to compare sampled with demonstrated actions on."}
+        default=0, metadata={"help": "Validation episodes on which sampled and demonstrated actions are compared."}
     )
 
     def __post_init__(self):

@@ -50,7 +50,7 @@ class WorldModelTrainingConfig(TrainingArguments):
     precompute_latents: bool = field(default=True, metadata={"help": "Encode every frame once, before training."})
     latent_cache_dir: str | None = field(default=None, metadata={"help": "Folder of the encoded frames."})
     latent_dtype: str = field(
-        default="float32", metadata={"help": "Of the encoded frames.", "choices": [*LATENT_DTYPES]}
+        default="float32", metadata={"help": "Precision of the encoded frames.", "choices": [*LATENT_DTYPES]}
     )
     encode_batch_size: int = field(default=64, metadata={"help": "Frames per encoder pass."})
     sensitivity_horizon: int = field(default=5, metadata={"help": "Actions per chunk in the sensitivity metrics."})
