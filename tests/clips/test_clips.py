@@ -150,7 +150,7 @@ def test_refusals(numbered, tmp_path):
         EpisodeClips(opened(numbered, action_key="action"), conventions)
     with pytest.raises(ValueError, match="states of 2 dimensions"):
         ClipConventions.metric(opened(numbered, state_key="action"))
-    with pytest.raises(ValueError, match="a world model sees one"):
+    with pytest.raises(ValueError, match="a world model uses one"):
         ClipConventions.of_dataset(opened(numbered, image_keys=[]))
     _, relative = tiny_policy(["count"], image_size=56, action_dim=2)
     relative.delta_action_mask = [True, False]

@@ -82,7 +82,7 @@ ADAPTERS = "It holds adapter_config.json: these are adapters"
         (["imagine", "--model", "policy", "--dataset", "plain", "--output", "out"], "'policy' holds a policy, expected a world model."),
         (["imagine", "--model", "world-model", "--dataset", "data", "--output", "out"], "`action_key` 'action' is no feature of the dataset"),
         (["imagine", "--model", "world-model", "--dataset", "plain", "--output", "out", "--device", "abacus"], "device='abacus' cannot be used here"),
-        (["imagine", "--model", "world-model", "--dataset", "plain", "--output", "out", "--image-keys", "a,b"], "a world model sees one camera"),
+        (["imagine", "--model", "world-model", "--dataset", "plain", "--output", "out", "--image-keys", "a,b"], "a world model uses one camera"),
         (["convert", "policy", "--output", "converted"], "'policy' is a native repo already, that of a policy"),
         (["convert", "policy/model.safetensors", "--output", "converted"], "'policy' is a native repo already, that of a policy"),
         (["convert", "world-model", "--output", "converted"], "'world-model' is a native repo already, that of a world model"),
@@ -90,7 +90,7 @@ ADAPTERS = "It holds adapter_config.json: these are adapters"
         (["convert", "adapters", "--output", "converted"], ADAPTERS),
         (["stats", "plain", "--delta-mask", "1,1,1,0"], "takes differences from a state that has 0 dimensions (state_key=None)"),
         (["card", "data/meta"], "holds no artefact"),
-        (["push-all", "--folder", "data", "--namespace", "me", "--dry-run"], "holds no folder with an artefact"),
+        (["push-all", "--folder", "data", "--namespace", "me", "--dry-run"], "contains no folder with an artefact"),
     ],
     ids=lambda value: "-".join(value[:5]) if isinstance(value, list) else None,
 )  # fmt: skip

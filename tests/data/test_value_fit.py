@@ -119,7 +119,7 @@ def test_stats_name_the_dimension_and_what_to_choose(roots, name):
 REFUSED = {
     "sparse": r"'sparse', episode 7, frame 20: dimension 1 \('cup'\) of 'action' is 1, .*lost. Choose .*'min_max', action_mask",
     "jumping": r"'jumping', episode 17, frame 30: dimension 1 \('cup'\) of 'action' is 0, .* after normal.*clip_actions=True",
-    "heavy-tailed": r"'heavy-tailed', episode 3, frame 0: dimension 1 .*FAST codec cannot spell. Choose .*objective='flow'",
+    "heavy-tailed": r"'heavy-tailed', episode 3, frame 0: dimension 1 .*FAST codec cannot encode. Choose .*objective='flow'",
 }
 
 
@@ -162,7 +162,7 @@ def test_without_fast_tokens_only_the_loss_matters(roots, caplog):
     (said,) = said_by_data(caplog)
     assert "dimension 1 ('cup') of 'action' reaches 15" in said
     dataset = LeRobotDataset(roots["jumping"])
-    with pytest.raises(ValueError, match=r"such frames alone would make up the loss"):
+    with pytest.raises(ValueError, match=r"such frames would dominate the loss"):
         check_dataset_fits(dataset, processor_for(dataset), action_tokens=False)
 
 

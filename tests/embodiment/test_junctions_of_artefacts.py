@@ -414,7 +414,7 @@ def test_the_contract_is_part_of_the_repo(policy, tmp_path, caplog):
     file.write_text(json.dumps(content))
     old = Nora15Processor.from_pretrained(tmp_path)
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"{str(tmp_path)!r} does not say which cameras, actions and states its dataset keys ['arm'] mean, so that nothing "
+        f"{str(tmp_path)!r} does not say which cameras, actions and states its dataset keys ['arm'] stand for, so nothing "
         "can be checked against them. Set processor.embodiments and save it again."
     ]
     assert old.camera_names() is None

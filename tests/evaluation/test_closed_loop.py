@@ -152,7 +152,7 @@ def test_the_pool_of_a_recording_has_its_settings(demonstrations):
     with SimulationPool.of_recording(recorded, num_workers=1, num_slots=1) as pool:
         assert pool.spec.max_steps == 7
         assert pool.spec.conventions["gripper"] == "-1 closes"
-    with pytest.raises(ValueError, match="name no simulator"):
+    with pytest.raises(ValueError, match="do not name a simulator"):
         SimulationPool.of_recording({"camera": "front"})
 
 

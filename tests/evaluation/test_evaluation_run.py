@@ -430,7 +430,7 @@ def test_the_dataset_key_is_that_of_the_tasks(monkeypatch):
     keys = {"one": {}, "one_no_noops": {}, "two": {}, "robot": {"simulator": "keyed"}}
     assert choose_dataset_key(keys, "keyed", ["a", "b"]) == "one_no_noops"
     assert choose_dataset_key(keys, "keyed", ["c"]) == "two"
-    with pytest.raises(ValueError, match="evaluate them apart, or choose one with --dataset-key"):
+    with pytest.raises(ValueError, match="evaluate them separately, or choose one with --dataset-key"):
         choose_dataset_key(keys, "keyed", ["a", "c"])
     assert choose_dataset_key({"x": {}, "robot": {"simulator": "keyed"}}, "keyed", ["a"]) == "robot"
     assert choose_dataset_key({"x": {}, "y": {}}, "keyed", ["a"]) is None

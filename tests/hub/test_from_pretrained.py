@@ -89,5 +89,5 @@ def test_weights_in_memory(pair):
         model_class.from_pretrained(
             None, config=model.config, state_dict={k: v for k, v in weights.items() if k != first}
         )
-    with pytest.raises(ValueError, match=r"give both config=\.\.\. and state_dict="):
+    with pytest.raises(ValueError, match=r"pass both config=\.\.\. and state_dict="):
         model_class.from_pretrained(None, state_dict=weights)

@@ -208,7 +208,7 @@ def test_imports_of_any_depth_become_siblings(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("imported", "other", "message"),
-    [("..b", "b/__init__.py", "no module but a package"), ("..b.model", "b/model.py", "would both be model.py")],
+    [("..b", "b/__init__.py", "not a module but a package"), ("..b.model", "b/model.py", "would both be model.py")],
 )
 def test_code_that_cannot_be_flat_is_refused(tmp_path, monkeypatch, imported, other, message):
     monkeypatch.setitem(sys.modules, "flat_code_example", None)

@@ -145,7 +145,7 @@ def test_artefacts_are_told_from_their_files(tmp_path, files, artefact):
         ({"model.safetensors.index.json": b"{}"}, "has no weight_map"),
         ({"config.json": b"{"}, "is not valid JSON"),
         ({"config.json": b"[]"}, "expected a JSON object"),
-        ({"config.json": b'{"model_type": "llama"}'}, "holds no artefact of this package"),
+        ({"config.json": b'{"model_type": "llama"}'}, "contains no artefact of this package"),
     ],
 )
 def test_what_is_not_published(policy, monkeypatch, files, message):
@@ -312,4 +312,4 @@ def test_the_example_pushes_all_artefacts_of_a_folder(hub, tmp_path, capsys):
     assert capsys.readouterr().out.count("robots/policy-sft (policy)") == 2
     with pytest.raises(SystemExit, match="2"):
         example.main(["--folder", str(tmp_path / "report"), "--namespace", "robots"])
-    assert "holds no folder with an artefact" in capsys.readouterr().err
+    assert "contains no folder with an artefact" in capsys.readouterr().err

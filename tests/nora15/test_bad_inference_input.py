@@ -39,7 +39,7 @@ def robot():
 
 
 BAD_INPUT = {
-    "image: no pixels": (lambda r: r.look(IMAGE[:0]), ValueError, "without pixels"),
+    "image: no pixels": (lambda r: r.look(IMAGE[:0]), ValueError, "has no pixels"),
     "image: float": (lambda r: r.look(IMAGE / 255), TypeError, r"float64, expected uint8.*\* 255"),
     "image: float tensor": (lambda r: r.look(torch.zeros(84, 84, 3)), TypeError, "float32, expected uint8"),
     "image: grey": (lambda r: r.look(IMAGE[..., 0]), ValueError, "repeated to three channels"),

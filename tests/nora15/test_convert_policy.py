@@ -326,13 +326,13 @@ class TestConversion:
     def test_the_expert_is_asked_for(self, nora, policy, config, tmp_path, sources):
         with pytest.raises(ValueError, match="--init-expert SEED"):
             convert(nora, tmp_path / "out", **sources)
-        with pytest.raises(ValueError, match="throw away"):
+        with pytest.raises(ValueError, match="discard"):
             convert(policy, tmp_path / "out", config=config, init_expert=0, **sources)
         with pytest.raises(ValueError, match=r"nora15 convert .* --init-expert 0"):
             Nora15ForActionPrediction.from_pretrained(nora)
 
     def test_native_source_and_full_output(self, converted, policy, config, tmp_path, sources):
-        with pytest.raises(ValueError, match="native repo already"):
+        with pytest.raises(ValueError, match="already a native repo"):
             convert(converted[0], tmp_path / "out")
         with pytest.raises(FileExistsError, match="not an empty folder"):
             convert(policy, converted[0], config=config, **sources)

@@ -87,7 +87,7 @@ def test_refusals(policy, inputs):
         model.generate_actions(**inputs, prompt=prompt)
     with pytest.raises(ValueError, match="Give either the processor's tensors"):
         model.generate_actions(do_sample=False)
-    with pytest.raises(ValueError, match="knows neither prompt nor noise_keys"):
+    with pytest.raises(ValueError, match="accepts neither prompt nor noise_keys"):
         model.generate_actions(prompt=prompt, num_beams=2)
     with pytest.raises(ValueError, match="noise_keys has 3 entries for 4 rows"):
         model.generate_actions(prompt=prompt, noise_keys=KEYS[:3], **SAMPLING)

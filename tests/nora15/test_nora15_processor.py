@@ -206,7 +206,7 @@ class TestPrompt:
                 "<|im_start|>assistant\n{% endif %}", "<|im_start|>robot\n{% endif %}"
             ),
         )
-        with pytest.raises(ValueError, match="no prefix"):
+        with pytest.raises(ValueError, match="not a prefix"):
             broken.prompt_ids(TEXT)
 
 
@@ -296,7 +296,7 @@ class TestUnits:
 
 
 BAD_IMAGES = {
-    "no pixels": (np.zeros((0, 80, 3), dtype=np.uint8), "without pixels"),
+    "no pixels": (np.zeros((0, 80, 3), dtype=np.uint8), "has no pixels"),
     "float": (np.zeros((60, 80, 3), dtype=np.float32), "expected uint8"),
     "grey": (np.zeros((60, 80), dtype=np.uint8), "repeated to three channels"),
     "grey with a channel": (np.zeros((60, 80, 1), dtype=np.uint8), "repeated to three channels"),
@@ -366,7 +366,7 @@ class TestBadInput:
         ("change", "message"),
         [
             ({"image_size": 100}, "multiple of patch_size"),
-            ({"action_dim": 7}, "Statistics of another robot"),
+            ({"action_dim": 7}, "those of another robot"),
         ],
     )
     def test_construction(self, processor, change, message):

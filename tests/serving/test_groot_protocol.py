@@ -191,7 +191,7 @@ def test_who_is_no_client_is_not_answered(server):
 
 def test_what_cannot_be_served(policy, server):
     port = int(server.url.rsplit(":", 1)[1])
-    with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port} cannot be listened to .*Choose another --port"):
+    with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*Choose another --port"):
         PolicyServer(policy, protocol="gr00t", port=port).__enter__()
     policy.contract = lambda key: Embodiment(action_dim=3, chunk_size=4)
     with pytest.raises(ValueError, match="does not name its cameras"):

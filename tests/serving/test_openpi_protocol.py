@@ -104,7 +104,7 @@ def test_options_and_batches(server, policy):
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ("text", "The message is a text, expected a binary one"),
+        ("text", "The message is text, expected a binary message"),
         (b"\xc1", "The message is not valid msgpack"),
         (msgpack.packb([1]), "The message holds a list, expected a map with an observation"),
         ({}, "The observation lacks 'images/top', 'images/wrist'"),
@@ -330,7 +330,7 @@ def test_a_busy_port_and_an_unknown_host(server, policy):
     port = int(server.url.rsplit(":", 1)[1])
     with pytest.raises(OSError, match=rf"Port {port} of 127\.0\.0\.1 is in use\. Choose another one with --port"):
         PolicyServer(policy, port=port).__enter__()
-    with pytest.raises(OSError, match=r"cannot be listened to .* with --host"):
+    with pytest.raises(OSError, match=r"cannot listen on .* with --host"):
         PolicyServer(policy, host="203.0.113.1", port=0).__enter__()
 
 

@@ -145,14 +145,14 @@ def test_a_lost_connection_is_opened_again_and_an_answer_to_another_request_refu
         # The second request meets a closed connection, the third time it is answered; nothing of it is counted twice.
         assert client.predict_chunk(picture)[0, 0] == 3
         client.close()
-        with pytest.raises(PolicyServerError, match="answered another request"):
+        with pytest.raises(PolicyServerError, match="answered a different request"):
             client.predict_chunk(picture)
     assert seen_requests == [[1, 0], [1, 1], [1, 1], [1, 2]]
 
 
 def test_who_is_no_server_of_ours(policy):
     with PolicyServer(policy, port=0, api_key="secret") as server:
-        with pytest.raises(PermissionError, match="wants another api_key"):
+        with pytest.raises(PermissionError, match="requires an api_key"):
             PolicyClient(server.url)
         with PolicyClient(server.url, api_key="secret") as client:
             assert client.predict_chunk(seen()).shape == (H, A)

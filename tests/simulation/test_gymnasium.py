@@ -162,7 +162,7 @@ def test_success_that_terminates():
         ({"instruction": None}, "either `instruction`"),
         ({"instruction_key": "words"}, "either `instruction`"),
         ({"instruction": {"tests/Bare-v0": "slide"}}, "one text for each"),
-        ({"instruction": None, "instruction_key": "task"}, "no attribute of .*place, words"),
+        ({"instruction": None, "instruction_key": "task"}, "neither an attribute of .*place, words"),
         ({"image_keys": "top=pixels.top"}, r"'pixels\.top'.*'pixels\.front' uint8 \(8, 8, 3\)"),
         ({"image_keys": "top=pixels.depth"}, r"`image_keys`.*picture.*'pixels\.depth' float32 \(8, 8\)"),
         ({"state_key": "pixels.front"}, "`state_key`.*state"),

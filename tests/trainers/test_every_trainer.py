@@ -196,7 +196,7 @@ def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (save({"head.weight": torch.zeros(1)}), "averages other parameters than those that learn now"),
+        (save({"head.weight": torch.zeros(1)}), "averages parameters other than those that are trained now"),
         (b"{", "is damaged"),
     ],
     ids=["other parameters", "damaged"],

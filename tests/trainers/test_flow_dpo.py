@@ -425,5 +425,5 @@ def test_trainer_refuses_models(policy, processor, tmp_path):
     with pytest.raises(ValueError, match="backbones of model and ref_model differ"):
         make_trainer(policy, processor, tmp_path, ref_model=other, freeze_backbone=True)
     adapted = get_peft_model(policy, LoraConfig(r=2, target_modules=r"vlm\.model\.language_model\..*q_proj"))
-    with pytest.raises(ValueError, match="adapter parameters of the backbone learn"):
+    with pytest.raises(ValueError, match="adapter parameters of the backbone are trained"):
         make_trainer(adapted, processor, tmp_path, freeze_backbone=True)

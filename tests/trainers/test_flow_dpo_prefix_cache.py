@@ -213,7 +213,7 @@ def test_what_cannot_be_cached_is_refused(policy, processor, tmp_path):
     with pytest.raises(ValueError, match="'train' has a transform of its own"):
         make_trainer(copy.deepcopy(policy), processor, tmp_path, rows, prefix_cache_dir=cache, freeze_backbone=True)
     lora = LoraConfig(r=2, target_modules=r"vlm.*layers.*q_proj")
-    with pytest.raises(ValueError, match="adapter parameters of the backbone learn"):
+    with pytest.raises(ValueError, match="adapter parameters of the backbone are trained"):
         make_trainer(policy, processor, tmp_path, peft_config=lora, prefix_cache_dir=cache, freeze_backbone=True)
 
 

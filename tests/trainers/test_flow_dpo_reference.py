@@ -204,7 +204,7 @@ def test_evaluation(policy, processor, tmp_path):
     metrics = trainer.evaluate()
     assert metrics["eval_train_reference_distance"] > 0
     assert metrics["eval_train_loss"] != pytest.approx(math.log(2), abs=1e-6)
-    with pytest.raises(ValueError, match=r"no reference is left\. Give the dataset to the trainer as eval_dataset"):
+    with pytest.raises(ValueError, match=r"no reference remains\. Pass the dataset to the trainer as eval_dataset"):
         trainer.evaluate(rows)
 
 

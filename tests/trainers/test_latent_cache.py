@@ -141,7 +141,7 @@ def other_dataset(clips, blobs, tmp_path):
 def test_refuses_latents_of_something_else(blobs, tmp_path, change, named):
     clips, _ = blob_clips(blobs, num_frames=3)
     LatentCache(tmp_path / "cache", settings(clips))
-    with pytest.raises(ValueError, match=rf"made from something else: {named} was .*Remove that folder") as refusal:
+    with pytest.raises(ValueError, match=rf"created from something else: {named} was .*Remove that folder") as refusal:
         LatentCache(tmp_path / "cache", change(clips, blobs, tmp_path))
     assert str(refusal.value).count(" was ") == 1
 

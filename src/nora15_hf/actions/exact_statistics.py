@@ -34,7 +34,7 @@ def exact_statistics(
         if bad.size:
             raise ValueError(
                 f"at least {bad.size} row(s) hold NaN or infinity, the first is row {first_row + bad[0]}: "
-                f"{block[bad[0]].tolist()}. Mend or drop these rows before computing statistics."
+                f"{block[bad[0]].tolist()}. Fix or drop these rows before computing statistics."
             )
         first_row += len(block)
         if not len(block):
@@ -46,7 +46,7 @@ def exact_statistics(
         for column, keys in enumerate(_sortable(block)):
             upper[column] += np.bincount(keys >> 16, minlength=_BINS)
     if moments is None:
-        raise ValueError("there are no rows to compute statistics of.")
+        raise ValueError("there are no rows to compute statistics from.")
 
     positions = np.asarray(quantiles) * (moments.count - 1)
     ranks = np.unique(np.concatenate([np.floor(positions), np.ceil(positions)]).astype(np.int64))

@@ -100,7 +100,7 @@ class FastActionTokenizer:
         complete = (token.decode("utf-8", errors="ignore") for token in self._token_bytes)
         last = max([-2 * self.min_token, *(ord(character) for text in complete for character in text)])
         if last >= 0xD800:
-            raise ValueError(f"`min_token` is {self.min_token}; its code points run into Unicode's surrogates.")
+            raise ValueError(f"`min_token` is {self.min_token}; its code points extend into Unicode's surrogates.")
         byte_characters = bytes_to_unicode()
         spelled = (all(byte_characters[byte] in vocabulary for byte in chr(code).encode()) for code in range(last + 1))
         return 0, np.fromiter(spelled, dtype=bool)
@@ -239,7 +239,7 @@ class FastActionTokenizer:
         num_coefficients = high - low + 1
         if num_coefficients > _LAST_PRIVATE_CHARACTER - _FIRST_PRIVATE_CHARACTER + 1:
             raise ValueError(
-                f"the coefficients run from {low} to {high}, more than there are characters; normalise `chunks` to "
+                f"the coefficients range from {low} to {high}, more than there are characters; normalise `chunks` to "
                 "about [-1, 1], clip the outliers or lower `scale`."
             )
         if num_coefficients > vocab_size:
@@ -296,7 +296,7 @@ class FastActionTokenizer:
             raise ValueError(
                 f"`actions`: chunk {chunk} has the coefficient "
                 f"{codes[chunk, frequency, dimension] + self.min_token:.0f} at frequency {frequency} of "
-                f"dimension {dimension}, which this vocabulary cannot spell (it knows "
+                f"dimension {dimension}, which this vocabulary cannot encode (it contains "
                 f"{int(self._encodable.sum())} coefficients between {self.coefficient_range[0]} and "
                 f"{self.coefficient_range[1]}). Normalise the actions to about [-1, 1], clip outliers, or fit a codec "
                 "on data like this with `FastActionTokenizer.fit`."
@@ -389,7 +389,9 @@ class FastActionTokenizer:
         else:
             rows = [row.tolist() if isinstance(row, (np.ndarray, torch.Tensor)) else row for row in ids]
         if not all(isinstance(row, (list, tuple)) for row in rows):
-            raise TypeError("`ids` is not made of rows; expected B lists of integers. Wrap a single list: `[ids]`.")
+            raise TypeError(
+                "`ids` does not consist of rows; expected B lists of integers. Wrap a single list: `[ids]`."
+            )
         flat = np.array(list(chain.from_iterable(rows)))
         if flat.size and flat.dtype.kind not in "iu":
             raise TypeError(f"`ids` holds values of type {flat.dtype}; expected integers.")
@@ -455,7 +457,7 @@ def _as_float64(actions: np.ndarray | torch.Tensor) -> np.ndarray:
         values = values.astype(np.float64)
     if not np.isfinite(values).all():
         index = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
-        raise ValueError(f"the actions hold NaN or infinity, the first at index {index}; mend or drop the chunk.")
+        raise ValueError(f"the actions hold NaN or infinity, the first at index {index}; fix or drop the chunk.")
     return values
 
 

@@ -35,7 +35,7 @@ def check_held(values: np.ndarray, rounded: np.ndarray, what: str) -> None:
             raise ValueError(
                 f"{what}, dimension {dimension}, holds values from {smallest:.15g} to {values[:, dimension].max():.15g} in a "
                 f"usual range (1 % to 99 % quantile) of {width:.3g}. Rounded to float32, in which policies compute, they are "
-                f"off by up to {errors[dimension]:.3g}, so that their differences are lost. Record the feature relative to "
+                f"off by up to {errors[dimension]:.3g}, so their differences are lost. Record the feature relative to "
                 "an offset, such as its zero position, or leave it out."
             )
 

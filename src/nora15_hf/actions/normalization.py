@@ -234,13 +234,15 @@ def normalize(
             or a value that differs from the constant of a constant dimension: it would be lost.
     """
     if clip and mode == "mean_std":
-        raise ValueError("`clip=True` bounds the result to [-1, 1], which mode 'mean_std' does not aim at; drop one.")
+        raise ValueError(
+            "`clip=True` bounds the result to [-1, 1], which mode 'mean_std' does not map to; drop one of them."
+        )
     values, offset, width, constant, mask = _prepare(actions, statistics, mode)
     broken = ~torch.isfinite(values)
     if broken.any():
         raise ValueError(
             f"`actions` holds {int(broken.sum())} NaN or infinite value(s), the first at index "
-            f"{tuple(broken.nonzero()[0].tolist())}; mend or drop them."
+            f"{tuple(broken.nonzero()[0].tolist())}; fix or drop them."
         )
     lost = _differs_from_constant(values, offset, constant & mask)
     if lost.any() and not lossy:
@@ -248,7 +250,7 @@ def normalize(
         low, high = _MODE_FIELDS[mode]
         raise ValueError(
             f"`actions` at index {index} is {values[index].item()}, but dimension {index[-1]} is constant "
-            f"({offset[index[-1]].item()}) according to {low} and {high}, so that the value would be lost. "
+            f"({offset[index[-1]].item()}) according to {low} and {high}, so the value would be lost. "
             "Use mode 'min_max', set the dimension's `mask` to False, or recompute the statistics on this data."
         )
     scaled = (values - offset) / (width + _EPSILON)
@@ -403,7 +405,7 @@ def _state_offset(actions, state, delta_mask: Sequence[bool]) -> torch.Tensor:
     if state.ndim == 2 and state.shape[0] != actions.shape[0]:
         raise ValueError(f"`state` has {state.shape[0]} rows for a batch of {actions.shape[0]} actions.")
     if not state.isfinite().all():
-        raise ValueError("`state` holds NaN or infinity; every action of the chunk would, too.")
+        raise ValueError("`state` holds NaN or infinity, and so would every action of the chunk.")
     offset = state.new_zeros(*state.shape[:-1], width)
     mask = torch.tensor(delta_mask, device=state.device)
     offset[..., mask] = state[..., : len(mask)][..., mask[: state.shape[-1]]]
@@ -505,7 +507,7 @@ def save_norm_stats(
         raise ValueError("`stats_by_key` is empty; expected the statistics of at least one dataset.")
     orphans = sorted(set(state_stats_by_key) - set(stats_by_key))
     if orphans:
-        raise ValueError(f"`state_stats_by_key` has {orphans}, of which `stats_by_key` (the actions) knows nothing.")
+        raise ValueError(f"`state_stats_by_key` has {orphans}, which `stats_by_key` (the actions) does not contain.")
     content = {key: statistics.to_dict() for key, statistics in stats_by_key.items()}
     for key, statistics in state_stats_by_key.items():
         content[key]["proprio"] = statistics.to_dict("proprio")["proprio"]

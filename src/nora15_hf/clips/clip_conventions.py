@@ -140,7 +140,7 @@ class ClipConventions:
         if processor.delta_action_mask is not None:
             raise ValueError(
                 "`processor` makes actions relative to the state at the start of a chunk (delta_action_mask): the same "
-                "motion has another value in every chunk, so a clip of frames has no actions in these units. Use a "
+                "motion has a different value in every chunk, so a clip of frames has no actions in these units. Use a "
                 "policy of absolute or per-step actions, or ClipConventions.of_dataset."
             )
         key = select_dataset_key(processor.norm_stats, dataset_key)
@@ -216,7 +216,7 @@ class ClipConventions:
         """
         keys = list(image_keys.values() if isinstance(image_keys, Mapping) else image_keys or [self.image_key])
         if len(keys) != 1:
-            raise ValueError(f"image_keys={keys}: a world model sees one camera, name one.")
+            raise ValueError(f"image_keys={keys}: a world model uses one camera; name one.")
         names = {"image_key": keys[0], "action_key": action_key, "state_key": state_key}
         return dataclasses.replace(self, **{name: key for name, key in names.items() if key is not None})
 
@@ -310,8 +310,8 @@ class ClipConventions:
             content["held_out_episodes"] = tuple(content["held_out_episodes"])
             if content.get("embodiment") is None:
                 logger.warning(
-                    f"{path} does not say which actions its world model was trained on, so that they cannot be compared with "
-                    "a policy's. Train it again to have them written down."
+                    f"{path} does not say which actions its world model was trained on, so they cannot be compared with "
+                    "a policy's. Train it again to record them."
                 )
             else:
                 content["embodiment"] = Embodiment.from_dict(content["embodiment"], f"embodiment of {path}")
@@ -335,7 +335,7 @@ def check_poses(width: int, key: str | None) -> None:
 def _identity(dataset: LeRobotDataset) -> dict[str, Any]:
     if len(dataset.image_keys) != 1:
         raise ValueError(
-            f"`dataset` is opened with the cameras {dataset.image_keys}; a world model sees one. Open it with "
+            f"`dataset` is opened with the cameras {dataset.image_keys}; a world model uses one. Open it with "
             "image_keys=[...] naming one."
         )
     return {

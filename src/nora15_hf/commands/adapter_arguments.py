@@ -29,7 +29,9 @@ class AdapterArguments:
 
     def __post_init__(self):
         if self.quantize_backbone and self.lora_rank is None:
-            raise ValueError("quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, adapters can.")
+            raise ValueError(
+                "quantize_backbone needs lora_rank: weights in 4 bits cannot be trained, but adapters can."
+            )
 
     def quantization_config(self, bf16: bool) -> BitsAndBytesConfig | None:
         """For loading the policy; `bf16` is the training's compute type, float32 otherwise."""

@@ -82,7 +82,9 @@ def run(options: DemonstrationsArguments) -> None:
     print(f"{dataset.num_episodes} episodes, {len(dataset)} frames in {options.output}")
     for task, seeds in dataset.conventions[RECORDING]["failed_seeds"].items():
         if seeds:
-            print(f"{task}: the expert failed {len(seeds)} times (seeds {', '.join(map(str, seeds))}), left out")
+            print(
+                f"{task}: the expert failed {len(seeds)} times (seeds {', '.join(map(str, seeds))}), which are not included"
+            )
 
 
 __all__ = ["ARGUMENTS", "DemonstrationsArguments", "run"]

@@ -53,7 +53,7 @@ ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)
 def run(options: DPOArguments, config: FlowDPOConfig) -> None:
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
     if is_finished(checkpoint):
-        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
+        print(f"This run is finished; see {config.output_dir}. To repeat its last part, delete {checkpoint}.")
         return
     # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
     policy = Nora15ForActionPrediction.from_pretrained(

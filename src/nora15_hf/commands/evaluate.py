@@ -127,7 +127,7 @@ def run(options: EvaluateArguments) -> int:
         options.selected_tasks(options.environment)
     if options.write_card and not Path(options.policy).is_dir():
         raise ValueError(
-            f"--write-card writes into the policy's folder, and {options.policy!r} is none. Give the results to its card with "
+            f"--write-card writes to the policy's folder, but {options.policy!r} is not a folder. Add the results to its card with "
             "nora15 card --evaluation results.json."
         )
     from .policy_evaluation import evaluate

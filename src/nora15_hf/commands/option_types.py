@@ -201,7 +201,7 @@ def _output(text: str) -> Path:
     path = Path(text)
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
     if there != path.absolute() and not there.is_dir():
-        raise ArgumentTypeError(f"{text!r} cannot be made: {str(there)!r} is a file")
+        raise ArgumentTypeError(f"{text!r} cannot be created: {str(there)!r} is a file")
     if not os.access(there, os.W_OK):
         raise ArgumentTypeError(f"{text!r} cannot be written: no permission for {str(there)!r}")
     return path

@@ -131,7 +131,7 @@ class CommandParser(_ErrorsRaise, TrlParser):
             self.error(f"unrecognized arguments: {' '.join(of_command_line)}")
         if of_config:
             unknown = ", ".join(key.removeprefix("--") for key in of_config[::2])
-            raise ValueError(f"{config.config} has keys that are no options: {unknown}. --help lists the options.")
+            raise ValueError(f"{config.config} has keys that are not options: {unknown}. --help lists the options.")
         return parsed[: len(self.dataclass_types)]
 
     def set_defaults_with_config(self, **settings: Any) -> list[str]:

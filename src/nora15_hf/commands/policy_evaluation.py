@@ -46,7 +46,7 @@ def evaluate(options: EvaluateArguments) -> int:
         try:
             return _evaluate(options, *_served(options, stack), other)
         except PolicyServerError as error:
-            raise ValueError(f"{error} Finished episodes are kept, --resume continues.") from error
+            raise ValueError(f"{error} Finished episodes are kept; --resume continues.") from error
 
 
 def _evaluate(
@@ -82,7 +82,7 @@ def _evaluate(
             )
     except LostEnvironmentError as error:
         print(
-            f"nora15 evaluate: {error}\nFinished episodes are kept, --resume continues. Logs: {options.output / LOGS_FOLDER}",
+            f"nora15 evaluate: {error}\nFinished episodes are kept; --resume continues. Logs: {options.output / LOGS_FOLDER}",
             file=sys.stderr,
         )
         return 1
@@ -102,7 +102,7 @@ def _evaluate(
 def _loaded(options: EvaluateArguments) -> tuple[EvaluatedPolicy, str]:
     """The policy of a repo, and the environment."""
     if options.decoder == "fast" and options.num_steps is not None:
-        raise ValueError(f"--num-steps {options.num_steps} belongs to the flow; leave it out with --decoder fast.")
+        raise ValueError(f"--num-steps {options.num_steps} applies to the flow decoder; omit it with --decoder fast.")
     device = usable_device(options.device)
     revision = resolve_revision(options.policy, options.revision)
     if options.base_model is None:
@@ -126,7 +126,9 @@ def _served(options: EvaluateArguments, stack: ExitStack) -> tuple[EvaluatedPoli
     """The policy of a server, and the environment."""
     given = [f"--{name.replace('_', '-')}" for name in _POLICY_OPTIONS if vars(options)[name] is not None]
     if given:
-        raise ValueError(f"{', '.join(given)}: the server of {options.policy} decides this, start it with the option.")
+        raise ValueError(
+            f"{', '.join(given)}: the server of {options.policy} decides this; start the server with the option."
+        )
     from ..serving import PolicyClient
 
     key = None if options.api_key_file is None else options.api_key_file.read_text(encoding="utf-8").strip()
@@ -135,7 +137,7 @@ def _served(options: EvaluateArguments, stack: ExitStack) -> tuple[EvaluatedPoli
     client.timeout = options.timeout
     if "contract" not in client.metadata:
         raise ValueError(
-            f"The server of {options.policy} does not tell what its policy was trained on, so that it cannot be compared with a "
+            f"The server of {options.policy} does not report what its policy was trained on, so it cannot be compared with a "
             "simulator. Start it with nora15 serve."
         )
     conventions = {client.metadata["dataset_key"]: client.metadata["conventions"]}

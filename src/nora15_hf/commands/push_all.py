@@ -47,7 +47,7 @@ def artefact_folders(folder: Path) -> list[Path]:
             continue
         found.append(candidate)
     if not found:
-        raise ValueError(f"`folder` {folder} holds no folder with an artefact. Run `nora15 quickstart` first.")
+        raise ValueError(f"`folder` {folder} contains no folder with an artefact. Run `nora15 quickstart` first.")
     return found
 
 

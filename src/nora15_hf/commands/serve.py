@@ -91,11 +91,11 @@ class ServeArguments:
             if getattr(self, name) is not None:
                 option = name.replace("_", "-")
                 raise ValueError(
-                    f"--{option} is not part of vla-eval's protocol: leave it out, or choose another --protocol."
+                    f"--{option} is not part of vla-eval's protocol: omit it, or choose another --protocol."
                 )
         if self.robot not in (None, "libero"):
             raise ValueError(
-                f"--robot {self.robot} is no benchmark of vla-eval that is known: it is libero, or left out."
+                f"--robot {self.robot} is not a known benchmark of vla-eval: use libero, or omit the option."
             )
 
 
@@ -117,7 +117,7 @@ def run(options: ServeArguments) -> None:
     if options.api_key_file is not None:
         api_key = options.api_key_file.read_text(encoding="utf-8").strip()
         if not api_key:
-            raise ValueError(f"{options.api_key_file} is empty: write the key into it that clients have to send.")
+            raise ValueError(f"{options.api_key_file} is empty: write the key that clients must send into it.")
     server = PolicyServer(
         _policy(options),
         protocol=options.protocol,
@@ -132,7 +132,7 @@ def run(options: ServeArguments) -> None:
     def say_where() -> None:
         print(
             f"Serving {metadata['policy']} ({metadata['dataset_key']}: chunks of {metadata['action_horizon']} x "
-            f"{metadata['action_dim']}, cameras {', '.join(metadata['cameras']) or 'not named'}) at {server.url}. Ctrl-C ends it.",
+            f"{metadata['action_dim']}, cameras {', '.join(metadata['cameras']) or 'not named'}) at {server.url}. Ctrl-C stops it.",
             flush=True,
         )
 
@@ -150,7 +150,9 @@ def _run_vla_eval(options: ServeArguments) -> None:
     server = kind(_policy(options), n_action_steps=options.n_action_steps)
 
     def say_where(port: int) -> None:
-        print(f"Serving {server.policy.metadata['policy']} at ws://{options.host}:{port}. Ctrl-C ends it.", flush=True)
+        print(
+            f"Serving {server.policy.metadata['policy']} at ws://{options.host}:{port}. Ctrl-C stops it.", flush=True
+        )
 
     server.run(options.host, port, say_where)
 

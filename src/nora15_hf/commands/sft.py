@@ -138,7 +138,7 @@ def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStr
 def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
     checkpoint = find_checkpoint(config, dataclasses.asdict(options))
     if is_finished(checkpoint):
-        print(f"This run is finished, see {config.output_dir}. To repeat its end, delete {checkpoint}.")
+        print(f"This run is finished; see {config.output_dir}. To repeat its last part, delete {checkpoint}.")
         return
     # New adapters and a new state projection are random.
     set_seed(config.seed)

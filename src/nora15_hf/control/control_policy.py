@@ -104,7 +104,7 @@ class Nora15ControlPolicy:
         if decoder not in ("flow", "fast"):
             raise ValueError(f"decoder={decoder!r} is unknown, expected 'flow' or 'fast'.")
         if num_steps is not None and decoder == "fast":
-            raise ValueError(f"num_steps={num_steps} belongs to the flow decoder; leave it out with decoder='fast'.")
+            raise ValueError(f"num_steps={num_steps} applies to the flow decoder; omit it with decoder='fast'.")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps={num_steps} must be at least 1.")
         if on_invalid not in ("raise", "previous"):
@@ -178,7 +178,7 @@ class Nora15ControlPolicy:
                 raise
             if self._previous_action is None:
                 raise InvalidChunkError(
-                    f"{error} There is no previous action to repeat: the episode begins."
+                    f"{error} There is no previous action to repeat at the first step of an episode."
                 ) from error
             self._buffer.skip_step()
             action = self._previous_action
@@ -276,13 +276,13 @@ class Nora15ControlPolicy:
             )[0]
         except InvalidChunkError as error:
             raise InvalidChunkError(
-                f"The policy's FAST tokens for {instruction!r} do not spell a chunk: {error} Use decoder='flow', or "
+                f"The policy's FAST tokens for {instruction!r} do not decode to a chunk: {error} Use decoder='flow', or "
                 "on_invalid='previous' to repeat the previous action."
             ) from error
         if not np.isfinite(chunk).all():
             raise InvalidChunkError(
                 f"The policy predicted NaN or infinity for {instruction!r}. Its weights or their dtype are damaged: "
-                "`nora15 doctor` tells which."
+                "`nora15 doctor` names them."
             )
         return chunk
 

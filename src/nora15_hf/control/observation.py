@@ -47,7 +47,7 @@ def check_observation(
         )
     cameras = [key for key in ("image", "images") if key in observation]
     if len(cameras) == 2:
-        raise ValueError(f"observation has both 'image' and 'images', keep one of them; {_EXPECTED}.")
+        raise ValueError(f"observation has both 'image' and 'images'; keep one of them; {_EXPECTED}.")
     missing = ([] if cameras else ["'image' (or 'images')"]) + (
         [] if "instruction" in observation else ["'instruction'"]
     )

@@ -81,9 +81,7 @@ def summarize_timings(timings: deque[ControlTiming]) -> TimingSummary:
     """
     planned = [timing for timing in timings if timing.planned]
     if not planned:
-        raise ValueError(
-            "No chunk has been predicted yet, so that there is nothing to summarise: call select_action()."
-        )
+        raise ValueError("No chunk has been predicted yet, so there is nothing to summarise: call select_action().")
     percentiles = {
         name: tuple(np.percentile([vars(timing)[name] for timing in planned], [50, 95]).tolist())
         for name in (*PHASES, "total")

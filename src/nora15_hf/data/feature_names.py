@@ -43,7 +43,7 @@ def _named(names: Any, group: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
         if all(type(position) is int for position in positions.values()):
             order = sorted(positions, key=positions.__getitem__)
             if len(set(positions.values())) != len(positions):
-                raise ValueError(f"{names} gives two names one position.")
+                raise ValueError(f"{names} gives two names the same position.")
             yield from (((*group, str(name)), positions[name]) for name in order)
         elif all(isinstance(name, str) and str(place).isdecimal() for place, name in names.items()):
             # The other way round.

@@ -151,7 +151,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         self._skipped_episodes = {int(index[position]): skipped[position] for position in sorted(skipped)}
         if skipped:
             logger.warning(
-                f"{len(skipped)} of {len(positions)} episodes of {self.dataset_key!r} are bad and left out; the first, "
+                f"{len(skipped)} of {len(positions)} episodes of {self.dataset_key!r} are bad and were skipped. The first, "
                 f"episode {next(iter(self._skipped_episodes))}: {next(iter(self._skipped_episodes.values()))}"
             )
             positions = np.setdiff1d(positions, list(skipped))
@@ -255,7 +255,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
                 raise ValueError("The dataset was opened without cameras. Name at least one in `image_keys`.")
             key = self.image_keys[0]
         if key not in self._opened:
-            raise ValueError(f"`key` {key!r} is no opened camera. Opened: {', '.join(self._opened)}.")
+            raise ValueError(f"`key` {key!r} is not an opened camera. Opened: {', '.join(self._opened)}.")
         return self._opened[key].read(self._row(index))
 
     def last_frame_index(self, index: int) -> int:

@@ -60,7 +60,7 @@ def locate_dataset(root_or_repo: str | Path, revision: str | None = None, token:
         if revision is not None:
             raise ValueError(
                 f"`revision` {revision!r} was given for the local folder {folder}, which has no revisions. "
-                "Leave it out, or pass a repo id of the Hub."
+                "Omit it, or pass a repo id of the Hub."
             )
         return DatasetFiles(folder)
     if isinstance(root_or_repo, Path):

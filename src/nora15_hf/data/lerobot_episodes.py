@@ -222,7 +222,7 @@ def _check_file_order(files: list[str], where: list[str]) -> None:
             finished.add(files[row - 1])
             if files[row] in finished:
                 raise ValueError(
-                    f"{where[row]}: the episode lies in {files[row]}, which an earlier episode had left for "
+                    f"{where[row]}: the episode lies in {files[row]}, although an earlier episode had already moved on to "
                     f"{files[row - 1]}. Correct the file numbers or convert the dataset again."
                 )
 

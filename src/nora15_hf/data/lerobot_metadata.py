@@ -46,7 +46,7 @@ class LeRobotMetadata:
                 f"{name} ({entry['dtype']}, {tuple(entry['shape'])})" for name, entry in features.items()
             )
             raise ValueError(
-                f"`{argument}` {key!r} is no feature of the dataset in {self.root}. Available: {available}. "
+                f"`{argument}` {key!r} is not a feature of the dataset in {self.root}. Available: {available}. "
                 f"Pass the name of {kind} as `{argument}`."
             )
         return features[key]
@@ -85,7 +85,7 @@ def _load_info(root: Path) -> dict:
     if not path.is_file():
         if next(root.glob("data/**/*.parquet"), None) is not None:
             raise FileNotFoundError(
-                f"{path} is missing although data files are there: the dataset was not finalised. "
+                f"{path} is missing although there are data files: the dataset was not finalised. "
                 "Call `LeRobotWriter.finalize()` after the last episode, or record it again."
             )
         raise FileNotFoundError(f"{path} is missing: {root} is not the root of a LeRobot dataset.")

@@ -153,7 +153,7 @@ def arranged_members(members: Sequence[LeRobotReader], allow_mixed_fps: bool) ->
         ValueError: Members that cannot train one policy together.
     """
     if not members:
-        raise ValueError("The mixture has no member. Pass at least one dataset.")
+        raise ValueError("The mixture has no members. Pass at least one dataset.")
     keys = [member.dataset_key for member in members]
     repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
     if repeated is not None:
@@ -185,8 +185,8 @@ def arranged_members(members: Sequence[LeRobotReader], allow_mixed_fps: bool) ->
         if first.fps != member.fps and not allow_mixed_fps:
             raise ValueError(
                 f"Members {first.dataset_key!r} and {member.dataset_key!r} differ: {first.fps} and {member.fps} frames per "
-                f"second, so that a chunk of {first.chunk_size} actions lasts differently long. Pass "
-                "`allow_mixed_fps=True` when that is meant."
+                f"second, so a chunk of {first.chunk_size} actions has different durations. Pass "
+                "`allow_mixed_fps=True` if that is intended."
             )
     arranged: list[LeRobotReader] = []
     for member in members:

@@ -78,7 +78,7 @@ class LeRobotSource:
         unknown = sorted(set(episodes) - set(index.tolist()))
         if unknown:
             raise ValueError(
-                f"`episodes` names {unknown[0]}, which the dataset does not hold: it has {len(index)} episodes, "
+                f"`episodes` names {unknown[0]}, which is not in the dataset: it has {len(index)} episodes, "
                 f"{index[0]} to {index[-1]}."
             )
         if len(set(episodes)) != len(episodes) or len(episodes) == 0:
@@ -271,7 +271,7 @@ def open_source(
     repeated = sorted({key for key in chosen if chosen.count(key) > 1}, key=str)
     if repeated:
         raise ValueError(
-            f"`image_keys` names {', '.join(map(repr, repeated))} twice; a policy is shown each camera once. Leave one of them out."
+            f"`image_keys` names {', '.join(map(repr, repeated))} twice; a policy receives each camera once. Remove one of them."
         )
     if not isinstance(image_keys, Mapping):
         short = Counter(map(camera_name, chosen))
@@ -352,7 +352,7 @@ def _colour_cameras(metadata: LeRobotMetadata) -> list[str]:
     others = {key: reason for key, feature in cameras.items() if (reason := _why_no_colours(feature))}
     if others:
         logger.warning(
-            f"{metadata.root}: {'; '.join(f'camera {key!r} is left out, it {reason}' for key, reason in others.items())}."
+            f"{metadata.root}: {'; '.join(f'camera {key!r} is left out because it {reason}' for key, reason in others.items())}."
         )
     return [key for key in cameras if key not in others]
 
@@ -360,7 +360,7 @@ def _colour_cameras(metadata: LeRobotMetadata) -> list[str]:
 def _why_no_colours(feature: dict) -> str | None:
     """Why a camera shows no RGB pictures; `None` where it does."""
     if is_depth_map(feature):
-        return "is a depth map, not a colour picture, by its `is_depth_map` in meta/info.json"
+        return "is a depth map, not a colour image, according to its `is_depth_map` in meta/info.json"
     shape = picture_shape(feature)
     if shape is None or shape[2] != 3:
         return f"has shape {tuple(feature['shape'])}, expected (height, width, 3) or (3, height, width)"
@@ -376,9 +376,7 @@ def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
         colours = [
             name for name, each in metadata.info["features"].items() if is_camera(each) and not _why_no_colours(each)
         ]
-        raise ValueError(
-            f"`image_keys` {key!r} {reason}. Cameras with colour pictures: {', '.join(colours) or 'none'}."
-        )
+        raise ValueError(f"`image_keys` {key!r} {reason}. Cameras with colour images: {', '.join(colours) or 'none'}.")
     return picture_shape(feature)[:2]
 
 

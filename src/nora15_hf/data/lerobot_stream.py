@@ -154,7 +154,7 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         """Positions of episodes that are read together."""
         if len(self._positions) < readers:
             raise ValueError(
-                f"{len(self._positions)} episodes cannot be shared out over {readers} readers ({self.world_size} "
+                f"{len(self._positions)} episodes cannot be distributed over {readers} readers ({self.world_size} "
                 "process(es) and their data-loading workers). Use fewer workers or processes."
             )
         files: dict[str, list[int]] = {}

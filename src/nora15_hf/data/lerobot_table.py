@@ -159,13 +159,13 @@ class _FileReader:
             if wrong.size:
                 raise ValueError(
                     f"{self.path}, row {first_row + wrong[0]}: {name} is {stored[name][wrong[0]]}, the episode table "
-                    f"expects {values[wrong[0]]}. Table and data do not belong together: convert or fetch the dataset "
+                    f"expects {values[wrong[0]]}. The table does not belong to the data: convert or fetch the dataset "
                     "again."
                 )
         if len(data) != len(frame):
             raise ValueError(
                 f"{self.path}, row {first_row + rows}: the file holds {first_row + len(data)} rows, its episodes add up "
-                f"to {first_row + len(frame)}. Table and data do not belong together: convert or fetch the dataset "
+                f"to {first_row + len(frame)}. The table does not belong to the data: convert or fetch the dataset "
                 "again."
             )
         # Half a frame is the widest tolerance that still tells neighbours apart; float32 seconds drift in long files.

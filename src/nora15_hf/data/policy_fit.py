@@ -54,8 +54,8 @@ def fit_dataset(
     for member in dataset.members if mixed else [dataset]:
         if not member.conventions:
             logger.warning(
-                f"Dataset {member.dataset_key!r} declares no conventions (gripper, cameras, units): nothing can tell later whether a "
-                "robot or simulator agrees with it."
+                f"Dataset {member.dataset_key!r} declares no conventions (gripper, cameras, units): it cannot be checked later whether a "
+                "robot or simulator matches it."
             )
         _check_numbers(member, processor)
         fitted.append(arranged_for(member, processor))
@@ -160,7 +160,7 @@ def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: 
         if strict:
             raise ValueError(
                 f"strict=True compares ranges with the policy's, but dataset {member.dataset_key!r} is a stream, which is not read "
-                "ahead. Compare a LeRobotDataset of it first, and leave strict out here."
+                "in advance. Compare it as a LeRobotDataset first, and omit strict here."
             )
         return dimensions
     key, mode = member.dataset_key, processor.normalization_mode
@@ -194,25 +194,25 @@ def _check_numbers(member: LeRobotReader, processor: ProcessorMixin) -> None:
     key = member.dataset_key
     if member.action_dim != processor.action_dim:
         raise ValueError(
-            f"Dataset {key!r} has actions of {member.action_dim} dimensions, the policy of {processor.action_dim}. "
+            f"Dataset {key!r} has actions of {member.action_dim} dimensions, but the policy has {processor.action_dim}. "
             "Choose another feature through `action_key`, or a policy made for this robot."
         )
     if member.chunk_size != processor.chunk_size:
         raise ValueError(
-            f"Dataset {key!r} was opened with chunk_size={member.chunk_size}, the policy's is "
+            f"Dataset {key!r} was opened with chunk_size={member.chunk_size}, but the policy's is "
             f"{processor.chunk_size}. Open it with chunk_size={processor.chunk_size}."
         )
     if not member.image_keys:
         raise ValueError(f"Dataset {key!r} was opened without cameras; the policy needs at least one image.")
     if key not in processor.norm_stats:
         raise ValueError(
-            f"Dataset {key!r} has no statistics in the processor, which knows {sorted(processor.norm_stats)}. Compute "
+            f"Dataset {key!r} has no statistics in the processor, which has those of {sorted(processor.norm_stats)}. Compute "
             "them with `compute_statistics` and pass them to `set_norm_stats`, or open the dataset with the "
             "`dataset_key` of known ones."
         )
     if processor.state_dim not in (None, member.state_dim):
         raise ValueError(
-            f"Dataset {key!r} has a state of {member.state_dim} dimensions, the policy reads {processor.state_dim}. "
+            f"Dataset {key!r} has a state of {member.state_dim} dimensions, but the policy reads {processor.state_dim}. "
             "Choose the feature through `state_key`."
         )
     if processor.delta_action_mask is not None:

@@ -110,7 +110,7 @@ def check_delta_dimensions(dataset: LeRobotReader, delta_mask: Sequence[bool]) -
             kind = "" if named else "recorded dimension "
             raise ValueError(
                 f"Dataset {dataset.dataset_key!r}: in dimension {dimension} the action is {kind}{first!r}, but the state is "
-                f"{kind}{second!r}, so that their difference means nothing. Record both in one order; or, where the names are "
+                f"{kind}{second!r}, so their difference is meaningless. Record both in the same order or, if the names are "
                 "wrong or missing, give action_names and state_names in the recorded order."
             )
 

@@ -83,7 +83,7 @@ def dataset_statistics(
         index = source.metadata.episodes.index
         if not 0 < sample_episodes <= len(index):
             raise ValueError(
-                f"`sample_episodes` is {sample_episodes}; the dataset has {len(index)} episodes. Leave it out to use all."
+                f"`sample_episodes` is {sample_episodes}; the dataset has {len(index)} episodes. Omit it to use all of them."
             )
         episodes = np.random.default_rng(seed).choice(index, sample_episodes, replace=False).tolist()
         sample = f", a sample of {sample_episodes} of {len(index)} episodes (seed {seed})"

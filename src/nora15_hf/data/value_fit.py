@@ -75,7 +75,7 @@ def _check_frames(
             row, step, dimension = lost[0]
             raise ValueError(
                 f"{_place(dataset, first + row, step, dimension)} is {chunks[row, step, dimension]:.6g}, where {mode} of the "
-                f"statistics has no range, so that the value would be lost. Choose {WAYS_OUT['sparse']}; or compute the "
+                f"statistics has no range, so the value would be lost. Choose {WAYS_OUT['sparse']}; or compute the "
                 "statistics on this data."
             )
         normalized = normalize(chunks, statistics, mode, clip=processor.clip_actions)
@@ -86,7 +86,7 @@ def _check_frames(
             row, step, dimension = far[0]
             raise ValueError(
                 f"{_place(dataset, first + row, step, dimension)} is {chunks[row, step, dimension]:.6g}, "
-                f"{sizes[row, step, dimension]:.4g} after normalisation to about [-1, 1]: such frames alone would make up the "
+                f"{sizes[row, step, dimension]:.4g} after normalisation to about [-1, 1]: such frames would dominate the "
                 f"loss. Choose {WAYS_OUT['outliers']}; or repair or leave out the episode."
             )
         if action_tokens:
@@ -99,13 +99,13 @@ def _check_frames(
                 raise ValueError(
                     f"{_place(dataset, first + row, step, dimension)} is {chunks[row, step, dimension]:.6g}, "
                     f"{normalized[row, step, dimension]:.4g} in the policy's units, in a chunk that the policy's FAST codec "
-                    f"cannot spell. Choose {choice}; or leave out the episode, train without FAST tokens "
+                    f"cannot encode. Choose {choice}; or leave out the episode, train without FAST tokens "
                     "(objective='flow'), or fit a codec on this data."
                 )
     for dimension in np.flatnonzero(reach > REACH_SAID).tolist():
         logger.warning(
             f"Dataset {dataset.dataset_key!r}: {dimension_name(dimension, dataset.action_names)} of {dataset.action_key!r} "
-            f"reaches {reach[dimension]:.3g} after normalisation to about [-1, 1]. If these frames are no motion to be learned, "
+            f"reaches {reach[dimension]:.3g} after normalisation to about [-1, 1]. If these frames do not show a motion to be learned, "
             f"choose {WAYS_OUT['outliers']}."
         )
 

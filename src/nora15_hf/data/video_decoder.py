@@ -79,7 +79,7 @@ class VideoDecoder:
         except self._ffmpeg_error as error:
             self._last = None
             raise ValueError(
-                f"{self.path} cannot be decoded at {seconds:.6g} s ({error}). The copy is cut short or damaged: fetch or "
+                f"{self.path} cannot be decoded at {seconds:.6g} s ({error}). The copy is truncated or damaged: fetch or "
                 "record it again."
             ) from error
         # One thread here, too.
@@ -92,8 +92,8 @@ class VideoDecoder:
         end = float(((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base)
         if end < seconds:
             raise ValueError(
-                f"{self.path} ends at {end:.6g} s, before the frames that the episode table counts in it, which need "
-                f"{seconds:.6g} s. The video is cut short or the table wrong: fetch or convert the dataset again."
+                f"{self.path} ends at {end:.6g} s, before the frames that the episode table expects in it, which need "
+                f"{seconds:.6g} s. The video is truncated or the table is wrong: fetch or convert the dataset again."
             )
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class VideoDecoder:
         if frame is None or frame.time >= seconds + half:
             found = "ends before it" if frame is None else f"goes on at {frame.time:.6g} s"
             raise ValueError(
-                f"{self.path} has no frame within half a frame of {seconds:.6g} s: it {found}. The video is cut short, or "
+                f"{self.path} has no frame within half a frame of {seconds:.6g} s: it {found}. The video is truncated, or "
                 "fps or the episode's timestamps are wrong: correct them or record the dataset again."
             )
         return frame

@@ -43,8 +43,8 @@ def check_actions(
         Finding(
             "warning", "actions",
             f"dimension {dim}: {far[dim]:.0%} of the predicted actions lie outside {low[dim]:.4g} ... {high[dim]:.4g} of "
-            f"{reference_name} by more than {FAR_OUTSIDE_MARGIN:.0%} of that range. An untrained policy, wrong statistics or "
-            "images unlike those of training.",
+            f"{reference_name} by more than {FAR_OUTSIDE_MARGIN:.0%} of that range. Possible causes: an untrained policy, wrong statistics, or "
+            "images unlike those of the training.",
         )
         for dim in np.flatnonzero(far > FAR_OUTSIDE_SHARE)
     ]  # fmt: skip
@@ -66,7 +66,7 @@ def check_latency(policy: Nora15ControlPolicy, actions_per_second: float | None)
             findings.append(
                 Finding(
                     "warning", "latency",
-                    f"a prediction takes {summary.total[1]:.0f} ms (p95), its {policy.n_action_steps} actions last "
+                    f"a prediction takes {summary.total[1]:.0f} ms (p95), but its {policy.n_action_steps} actions last only "
                     f"{chunk_milliseconds:.0f} ms at {actions_per_second:g} actions per second: the robot would wait. Use "
                     "fewer solver steps or faster hardware.",
                 )

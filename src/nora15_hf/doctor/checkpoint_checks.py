@@ -47,7 +47,7 @@ def check_weights(
             Finding(
                 "error", "load",
                 f"{len(damaged)} parameter(s) hold NaN or infinity, first {damaged[:3]}: the training diverged or the file "
-                "is damaged. Take an earlier checkpoint.",
+                "is damaged. Use an earlier checkpoint.",
             )
         )  # fmt: skip
     return Section("Load report", values), findings
@@ -116,7 +116,7 @@ def check_statistics(
         findings.append(
             Finding(
                 "error", "statistics",
-                f"the dataset's actions have {dataset.action_dim} dimensions, the policy's {len(low)}: another robot or "
+                f"the dataset's actions have {dataset.action_dim} dimensions, the policy's have {len(low)}: another robot or "
                 "action space.",
             )
         )  # fmt: skip

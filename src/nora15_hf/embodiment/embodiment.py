@@ -86,7 +86,7 @@ class Embodiment:
             object.__setattr__(self, name, tuple(value))
             of_names = name.endswith("_names")
             if of_names and len(set(value)) != len(value):
-                raise ValueError(f"{name}={list(value)} names a dimension twice; each needs a name of its own.")
+                raise ValueError(f"{name}={list(value)} names a dimension twice; each needs its own name.")
             kind = "state" if name.startswith("state") else "action"
             width = getattr(self, f"{kind}_dim")
             if width is None:

@@ -94,7 +94,7 @@ def require_expert(spec: EnvironmentSpec) -> None:
     """Refuse an environment that has no scripted expert to record."""
     if not spec.has_expert:
         raise ValueError(
-            f"The environment {spec.name!r} has no scripted expert, who would have to act or to label. Record in one that "
+            f"The environment {spec.name!r} has no scripted expert, which is needed to act or to label. Record in one that "
             "has, or write demonstrations of your own with LeRobotWriter."
         )
 

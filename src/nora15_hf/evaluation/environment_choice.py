@@ -52,7 +52,7 @@ def choose_dataset_key(
     if len(named) > 1:
         listed = ", ".join(f"{task!r} to {key!r}" for key, task in named.items())
         raise ValueError(
-            f"The tasks belong to several of the policy's datasets ({listed}): evaluate them apart, or choose one with "
+            f"The tasks belong to several of the policy's datasets ({listed}): evaluate them separately, or choose one with "
             "--dataset-key."
         )
     recorded = [key for key, settings in conventions.items() if settings.get("simulator") == environment]

@@ -88,7 +88,7 @@ def require_finite(actions: np.ndarray) -> None:
     """Refuses a policy output with NaN or infinity."""
     if not np.isfinite(actions).all():
         raise ValueError(
-            "The policy returned actions that are not finite (NaN or infinity). `nora15 doctor` tells whether its weights are "
+            "The policy returned actions that are not finite (NaN or infinity). `nora15 doctor` checks whether its weights are "
             "damaged."
         )
 

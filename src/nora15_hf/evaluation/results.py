@@ -225,13 +225,13 @@ def check_comparable(
     if found:
         listed = "; ".join(f"{name}: {there!r} there, {here!r} here" for name, (there, here) in found.items())
         raise ValueError(
-            f"The other results are of another environment ({listed}): episodes with the same seed are not the same there. "
+            f"The other results are of another environment ({listed}): episodes with the same seed are different there. "
             "Evaluate both policies with the same environment, protocol and settings."
         )
     unpaired = sorted(set(episodes) ^ {(episode.task, episode.seed) for episode in other.episodes})
     if unpaired:
         raise ValueError(
-            f"The other results are of other episodes: {len(unpaired)} are in one only, for example {unpaired[:3]}. Evaluate "
+            f"The other results are of other episodes: {len(unpaired)} are only in one of them, for example {unpaired[:3]}. Evaluate "
             "the same tasks with the same --episodes and --first-seed."
         )
 

@@ -48,7 +48,9 @@ class ShuffledImages:
             # An episode that began alone is not in the table, so any image in it is foreign.
             images = [self._last_foreign.get(episodes[0], next(iter(self._last_foreign.values())))]
         else:
-            raise ValueError("ShuffledImages got a single episode and has no other image to show: run two or more.")
+            raise ValueError(
+                "ShuffledImages received a single episode and has no other image to show: run two or more."
+            )
         shown = [replace(observation, images=other) for observation, other in zip(observations, images, strict=True)]
         return self._policy(shown, noise_keys)
 

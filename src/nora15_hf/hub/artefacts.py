@@ -60,6 +60,6 @@ def find_artefact(folder: str | Path) -> Artefact:
     elif (folder / "scheduler_config.json").is_file():
         return Artefact.SCHEDULER
     raise ValueError(
-        f"`folder` {str(folder)!r} holds no artefact of this package. Expected config.json of a {' or '.join(MODEL_TYPES)} "
+        f"`folder` {str(folder)!r} contains no artefact of this package. Expected config.json of a {' or '.join(MODEL_TYPES)} "
         f"model, adapter_config.json, processor_config.json, scheduler_config.json, {INFO_PATH} or {PROVENANCE_FILE}."
     )

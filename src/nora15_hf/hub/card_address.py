@@ -47,8 +47,8 @@ def addressed_card(folder: Path, repo_id: str) -> str:
         card.text = render_card(folder, info.addressed(repo_id)).text
     elif facts is not None:
         logger.warning(
-            "%s was edited, or written by another version of this package: the names in its text stay as they are. Where "
-            "they should be those of the Hub, write them by hand or call `nora15 card` with --repo-id %s.",
+            "%s was edited, or written by another version of this package: the names in its text are kept. If "
+            "they should be those of the Hub, edit them or call `nora15 card` with --repo-id %s.",
             folder / CARD_FILE,
             repo_id,
         )

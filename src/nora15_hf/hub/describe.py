@@ -107,7 +107,7 @@ def write_card(folder: str | Path, facts: AuthorFacts | None = None) -> Path:
     artefact = find_artefact(folder)
     if artefact not in _READERS:
         raise ValueError(
-            f"{folder} holds a {artefact.value}, which has no card of its own: it is described in the card of the model it "
+            f"{folder} holds a {artefact.value}, which has no card of its own: it is described in the card of the model that it "
             f"belongs to. Cards exist for {', '.join(kind.value for kind in _READERS)}."
         )
     info = _READERS[artefact](folder, facts)
@@ -172,8 +172,8 @@ def _adapter(folder: Path, facts: AuthorFacts) -> AdapterCardInfo:
         )
     except ValueError as error:
         raise ValueError(
-            f"{folder / 'adapter_config.json'} names the base model {base_model!r}, which is no Hub id. Push that policy, "
-            "and tell its id with base_model (--base-model)."
+            f"{folder / 'adapter_config.json'} names the base model {base_model!r}, which is not a Hub id. Push that policy, "
+            "and pass its id as base_model (--base-model)."
         ) from error
 
 

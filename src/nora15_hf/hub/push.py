@@ -61,7 +61,7 @@ def push_folder(
         reason = f"{error} {error.__cause__}" if isinstance(error, RuntimeError) and error.__cause__ else str(error)
         raise ConnectionError(
             f"{plan.folder} could not be pushed to {plan.artefact.repo_type} repo {repo_id!r}: {reason}\nRun the same "
-            "command again: files that have arrived are not sent twice, and without a commit nothing of them is visible."
+            "command again: files that have arrived are not sent twice, and nothing is visible before the commit."
         ) from error
 
 

@@ -108,14 +108,14 @@ def _refuse_unsafe_files(folder: Path, files: dict[str, Path]) -> None:
     if unknown:
         raise ValueError(
             f"{folder} holds {unknown[:5]}, {len(unknown)} file(s) of a kind that is not published. Published are "
-            f"{', '.join(sorted(_SUFFIXES))}: rename or convert the files, or move them away. Weights belong into safetensors: "
+            f"{', '.join(sorted(_SUFFIXES))}: rename or convert the files, or move them elsewhere. Store weights as safetensors: "
             "a pickle (.bin, .pt, .pth, .pkl) can run any code when it is opened; save the model with save_pretrained in an "
             "empty folder."
         )
     root = folder.resolve()
     for path, source in files.items():
         if not source.resolve().is_relative_to(root):
-            raise ValueError(f"{source} is a link that leads out of {folder}: put the file itself there.")
+            raise ValueError(f"{source} is a link that leads out of {folder}: put the file itself in its place.")
         if PurePosixPath(path).suffix.lower() in _TEXT_SUFFIXES:
             _refuse_token(source)
 
@@ -125,7 +125,7 @@ def _refuse_token(file: Path) -> None:
     token = get_token()
     if _TOKEN.search(text) or (token is not None and token in text):
         raise ValueError(
-            f"{file} holds what looks like an access token of the Hub. Remove it, and revoke the token at "
+            f"{file} contains what looks like an access token of the Hub. Remove it, and revoke the token at "
             "https://huggingface.co/settings/tokens if the file was ever shared."
         )
 

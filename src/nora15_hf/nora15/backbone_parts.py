@@ -61,7 +61,7 @@ def multimodal_position_ids(
     if num_image_tokens != int(tokens_per_image.sum()):
         raise ValueError(
             f"input_ids holds {num_image_tokens} image tokens, but image_grid_thw={image_grid_thw.tolist()} stands for "
-            f"{int(tokens_per_image.sum())}. Make the prompt and the images in one call of the processor."
+            f"{int(tokens_per_image.sum())}. Create the prompt and the images in one call of the processor."
         )
     image_index = torch.repeat_interleave(tokens_per_image)
     first_token = tokens_per_image.cumsum(0) - tokens_per_image

@@ -129,7 +129,7 @@ class PolicyCheckpointMixin:
         if save_original_format:
             raise ValueError(
                 "save_original_format=True would write the backbone under the names of Qwen2.5-VL's first release, which no "
-                "policy has. Leave it out: the weights are written under the names of the released policy."
+                "policy has. Omit it: the weights are written under the names of the released policy."
             )
         if push_to_hub:
             raise ValueError(

@@ -171,7 +171,7 @@ class Nora15Config(PreTrainedConfig):
             )
         if "sliding_attention" in text.layer_types:
             raise ValueError(
-                "vlm_config.text_config has layers with sliding attention, which the policy's backbone does not run. Set "
+                "vlm_config.text_config has layers with sliding attention, which the policy's backbone does not support. Set "
                 "use_sliding_window=False."
             )
         last_action_token = self.action_token_start_id + self.num_action_tokens - 1

@@ -201,13 +201,11 @@ def convert_nora15_to_hf(
 
 def _check_expert_request(source: str, expert: bool, init_expert: int | None) -> None:
     if expert and init_expert is not None:
-        raise ValueError(
-            f"init_expert={init_expert} would throw away the trained action expert of {source!r}. Leave it out."
-        )
+        raise ValueError(f"init_expert={init_expert} would discard the trained action expert of {source!r}. Omit it.")
     if not expert and init_expert is None:
         raise ValueError(
             f"{source!r} is a backbone without an action expert. Ask for a newly initialised one with init_expert=SEED "
-            "(--init-expert SEED); it has to be trained before sample_actions is of any use."
+            "(--init-expert SEED); it must be trained before sample_actions is useful."
         )
 
 

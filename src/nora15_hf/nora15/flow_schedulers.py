@@ -68,7 +68,7 @@ def load_flow_scheduler(repo_or_folder: str | Path, **hub_options) -> SchedulerM
     scheduler_class = getattr(diffusers, config["_class_name"], None)
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
         raise ValueError(
-            f"scheduler/scheduler_config.json of {str(repo_or_folder)!r} names {config['_class_name']!r}, which is no "
+            f"scheduler/scheduler_config.json of {str(repo_or_folder)!r} names {config['_class_name']!r}, which is not a "
             f"scheduler of diffusers {diffusers.__version__}. {_KNOWN}"
         )
     scheduler = scheduler_class.from_config(config)
@@ -190,8 +190,8 @@ def _read_solver(scheduler_class: type[SchedulerMixin], config: str, num_steps: 
         ) from error
     if not torch.allclose(torch.einsum("kj,j...->k...", coefficients, trial), expected, rtol=1e-3, atol=1e-3):
         raise ValueError(
-            f"{name} does not integrate a flow with its configuration: it draws noise or clips in its steps, as {config} asks. "
-            "Actions are integrated by a deterministic solver: leave out stochastic_sampling, thresholding and sde-* "
+            f"{name} does not integrate a flow with its configuration: it draws noise or clips in its steps, as {config} requires. "
+            "Actions are integrated by a deterministic solver: omit stochastic_sampling, thresholding and sde-* "
             f"algorithms. {_KNOWN}"
         )
     left = 1 + coefficients[-1, 1:].sum()
@@ -204,8 +204,8 @@ def _read_solver(scheduler_class: type[SchedulerMixin], config: str, num_steps: 
     if not ((noise - 1).abs().max() < _TOLERANCE and (velocity - expected).abs().max() < _TOLERANCE):
         raise ValueError(
             f"{name} does not integrate a flow with its configuration: in {num_steps} steps along a straight line from the "
-            f"noise to the actions it arrives at {noise[-1]:.3g} * noise + {velocity[-1]:.3g} * (noise - actions); expected "
-            f"are 1 and -1, and the same at the times on the way. {_KNOWN}"
+            f"noise to the actions it reaches {noise[-1]:.3g} * noise + {velocity[-1]:.3g} * (noise - actions); expected "
+            f"1 and -1, and likewise at the times in between. {_KNOWN}"
         )
     return FlowSolver(times, coefficients)
 

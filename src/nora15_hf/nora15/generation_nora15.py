@@ -363,8 +363,8 @@ class FastTokensMixin:
         end_ids = self.generation_config.eos_token_id
         if end_ids is None:
             raise ValueError(
-                "The policy does not know where an answer ends: set generation_config.eos_token_id, or "
-                "vlm_config.text_config.eos_token_id before the model is made, to the id of <|im_end|>."
+                "The policy has no token that ends an answer: set generation_config.eos_token_id, or "
+                "vlm_config.text_config.eos_token_id before the model is created, to the id of <|im_end|>."
             )
         end_ids = [end_ids] if isinstance(end_ids, int) else list(end_ids)
         config = copy.deepcopy(self.generation_config)
@@ -372,14 +372,14 @@ class FastTokensMixin:
         is_ours = is_simple(config) and not unknown
         if not is_ours and (prompt is not None or noise_keys is not None):
             raise ValueError(
-                f"generation_options={generation_options} are left to transformers' `generate`, which knows neither prompt "
+                f"generation_options={generation_options} are passed to transformers' `generate`, which accepts neither prompt "
                 "nor noise_keys. Drop these two, or use do_sample, temperature, top_k and top_p only."
             )
         num_rows = len(input_ids if prompt is None else prompt)
         if noise_keys is not None and not (config.do_sample and len(noise_keys) == num_rows):
             raise ValueError(
                 f"noise_keys has {len(noise_keys)} entries for {num_rows} rows and do_sample={config.do_sample}; expected "
-                "one key per row, and do_sample=True: greedy decoding draws nothing."
+                "one key per row, and do_sample=True: greedy decoding draws no random numbers."
             )
         inference, decoder, ignore_end = self._inference, None, False
         if prompt is None:

@@ -45,7 +45,7 @@ def as_uint8_tensor(image: Image.Image | np.ndarray | torch.Tensor, name: str = 
             hint = " A grey image must be repeated to three channels."
         raise ValueError(f"{name} has shape {tuple(image.shape)}, expected (height, width, 3).{hint}")
     if image.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(image.shape)}: an image without pixels.")
+        raise ValueError(f"{name} has shape {tuple(image.shape)}: the image has no pixels.")
     return image.permute(2, 0, 1)
 
 

@@ -617,7 +617,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         if answer_index is not None:
             if is_flash_attention_requested(self.config):
                 raise ValueError(
-                    "answer_index needs a mask that flash attention does not know: load the policy with "
+                    "answer_index needs a mask that flash attention does not support: load the policy with "
                     'attn_implementation="sdpa".'
                 )
             position_ids = answer_position_ids(position_ids, attention_mask, answer_index)
@@ -745,7 +745,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         if timestep.shape != noisy_actions.shape[:-2] or noisy_actions.shape[0] != len(prefix):
             raise ValueError(
                 f"noisy_actions {tuple(noisy_actions.shape)}, timestep {tuple(timestep.shape)} and the prefix of "
-                f"{len(prefix)} rows do not belong together: timestep must have shape "
+                f"{len(prefix)} rows do not match: timestep must have shape "
                 f"{tuple(noisy_actions.shape[:-2])}, one flow time per chunk."
             )
         dtype = self.action_in_proj.weight.dtype
@@ -796,7 +796,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         if expected is None:
             raise ValueError(
                 f"state has shape {found}, but this policy has no state input (config.state_dim is None) and would ignore "
-                "it. Leave state out, or give the policy one: model.add_state_input(state_dim)."
+                "it. Omit state, or add a state input: model.add_state_input(state_dim)."
             )
         if found != (len(prefix), expected):
             raise ValueError(
@@ -925,7 +925,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             ValueError: There is no such preset.
         """
         if name not in SAMPLING_PRESETS:
-            raise ValueError(f"name={name!r} is no sampling preset. Known: {', '.join(SAMPLING_PRESETS)}.")
+            raise ValueError(f"name={name!r} is not a sampling preset. Known presets: {', '.join(SAMPLING_PRESETS)}.")
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
         self.config.num_inference_steps = SAMPLING_PRESETS[name]
 
@@ -974,7 +974,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         elif tuple(noise.shape) != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {shape} for num_samples={num_samples}.")
         elif not noise.isfinite().all():
-            raise ValueError("noise holds NaN or infinity, which every action would become: draw it from N(0, 1).")
+            raise ValueError("noise holds NaN or infinity, and so would every action: draw it from N(0, 1).")
 
         solver = flow_solver(self.scheduler, int(num_steps))
         velocity = self.velocity_field(prefix, solver.times.to(prefix.mask.device), num_samples)
@@ -1020,8 +1020,8 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             raise ValueError(
                 "warm_up() compiles plain weights, but modules of this policy are hooked, adapted, wrapped, quantised, sharded "
                 f"or offloaded, or run with attn_implementation={self.config._attn_implementation!r} instead of 'sdpa', or "
-                f"use_inference_path={self.use_inference_path}. Merge adapters, remove hooks and load the policy whole, or do "
-                "without warm_up(): sample_actions() works all the same."
+                f"use_inference_path={self.use_inference_path}. Merge adapters, remove hooks and load the whole policy, or do "
+                "without warm_up(): sample_actions() works without it."
             )
         inputs = (input_ids, attention_mask, pixel_values, image_grid_thw)
         if decoder == "flow":

@@ -168,7 +168,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         """
         if self.state_dim is None and state_stats:
             raise ValueError(
-                f"state_stats has {sorted(state_stats)}, but state_dim is None: this policy reads no state. Leave them out."
+                f"state_stats has {sorted(state_stats)}, but state_dim is None: this policy reads no state. Omit them."
             )
         for name, stats_by_key, width in (
             ("norm_stats", norm_stats, self.action_dim),
@@ -179,7 +179,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                     raise ValueError(
                         f"{name}[{key!r}] describes {len(statistics)} dimensions, but "
                         f"{'action_dim' if name == 'norm_stats' else 'state_dim'}={width}. "
-                        "Statistics of another robot? Pass those of the dataset this policy is for."
+                        "Are they those of another robot? Pass those of the dataset that this policy is for."
                     )
         if self.state_dim is not None and set(state_stats or {}) != set(norm_stats):
             raise ValueError(
@@ -332,7 +332,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             markers = [token for token in self.tokenizer.get_added_vocab() if token in instruction]
             if markers:
                 raise ValueError(
-                    f"text {instruction!r} contains the special token(s) {markers}, which would be read as structure of "
+                    f"text {instruction!r} contains the special token(s) {markers}, which would be read as part of the structure of "
                     "the prompt. Remove them from the instruction."
                 )
             if self.lowercase_instruction:
@@ -346,8 +346,8 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             complete = self.tokenizer.apply_chat_template(conversation, **render)
             if not complete.startswith(prompt + answer):
                 raise ValueError(
-                    "The chat template renders a prompt that is no prefix of the complete conversation, so that training "
-                    "and inference would see different prompts. Use Qwen's template or one like it."
+                    "The chat template renders a prompt that is not a prefix of the complete conversation, so training "
+                    "and inference would see different prompts. Use Qwen's template or a similar one."
                 )
             if len(self._prompts) == REMEMBERED_PROMPTS:
                 self._prompts.clear()
@@ -396,7 +396,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         given = [name for name in without_effect if kwargs.get(name)]
         if given:
             raise ValueError(
-                f"{given} of apply_chat_template would have no effect: rows are padded on the left and never cut off, and "
+                f"{given} of apply_chat_template would have no effect: rows are padded on the left and never truncated, and "
                 "training targets come from processor(images=..., text=..., actions=...). Leave them out."
             )
         rendered = super().apply_chat_template(conversation, chat_template, **kwargs)
@@ -416,8 +416,8 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         expected = sum(prompt.count(IMAGE_TOKEN) for prompt in prompts)
         if expected != len(images):
             raise ValueError(
-                f"The chat template renders {expected} image(s), but the conversation holds {len(images)}: give each part of "
-                'the type "image" its picture as "image", "url" or "path".'
+                f"The chat template renders {expected} image(s), but the conversation has {len(images)}: give each part of "
+                'the type "image" its image as "image", "url" or "path".'
             )
         features = self._pad_prompts([self._token_ids(prompt) for prompt in prompts], None, None)
         if not return_dict:
@@ -487,9 +487,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
     def _as_batch(self, images, text) -> tuple[list[str], list[list[ImageLike]]]:
         """Texts and, for each, the list of its cameras."""
         if images is None:
-            raise TypeError(
-                "images is None: the policy acts on what it sees, pass at least one image per instruction."
-            )
+            raise TypeError("images is None: the policy needs at least one image per instruction.")
         if isinstance(text, str):
             texts, rows = [text], [images]
         else:
@@ -548,7 +546,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             if not fitting:
                 known = ", or on ".join(f"{len(names)} camera(s): {', '.join(names)}" for names in orders)
                 raise ValueError(
-                    f"images has {shown}, but the policy was trained on {known}. Show it each of these and no other."
+                    f"images has {shown}, but the policy was trained on {known}. Pass each of these and no other."
                 )
             if by_name and len(fitting) > 1:
                 raise ValueError(
@@ -597,7 +595,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         if not mask.any(-1).all():
             raise ValueError(
                 f"action_mask is False on every step of chunk(s) {(~mask.any(-1)).nonzero().flatten().tolist()}: there is "
-                "nothing to learn from. Leave them out of the batch."
+                "nothing to learn from. Remove them from the batch."
             )
         if dataset_key is None or isinstance(dataset_key, str):
             return self.normalize_actions(actions, dataset_key, state), mask
@@ -632,7 +630,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                 f"state has shape {tuple(state.shape)}, expected (batch, state_dim) = {(batch, self.state_dim)}."
             )
         if not state.isfinite().all():
-            raise ValueError("state holds NaN or infinity, which every action would become.")
+            raise ValueError("state holds NaN or infinity, and so would every action.")
         if dataset_key is None or isinstance(dataset_key, str):
             dataset_key = [select_dataset_key(self.state_stats, dataset_key)] * batch
         normalized = torch.empty_like(state)
@@ -656,7 +654,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                 self._odd_states.add((key, dimension))
                 logger.warning(
                     f"Dimension {dimension} of the state is {states[odd[:, dimension], dimension][0].item():.6g}, unlike in the "
-                    f"training data {key!r}. {consequence} This is said once."
+                    f"training data {key!r}. {consequence} This warning is shown once."
                 )
 
     @staticmethod
@@ -813,7 +811,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         if unknown:
             logger.warning(
                 f"{str(pretrained_model_name_or_path)!r} does not say which cameras, actions and states its dataset keys "
-                f"{unknown} mean, so that nothing can be checked against them. Set processor.embodiments and save it again."
+                f"{unknown} stand for, so nothing can be checked against them. Set processor.embodiments and save it again."
             )
         return processor
 

@@ -61,7 +61,7 @@ def backbone_quantization(config: BitsAndBytesConfig) -> BitsAndBytesConfig:
         raise ValueError(
             f"llm_int8_skip_modules={config.llm_int8_skip_modules} would quantise {unprotected}. The action expert and "
             "its projections integrate the flow and must keep their precision; the LM head shares its weights with the "
-            f"embedding, which cannot be quantised. Add these names, or leave the list out for the default "
+            f"embedding, which cannot be quantised. Add these names, or omit the list to use the default "
             f"{list(DEFAULT_SKIP_MODULES)}."
         )
     return config

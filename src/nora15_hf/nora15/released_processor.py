@@ -139,7 +139,7 @@ def check_action_tokens(tokenizer: PreTrainedTokenizerBase, num_action_tokens: i
         if vocabulary.get(name) != FIRST_ACTION_TOKEN_ID + i:
             raise ValueError(
                 f"The tokenizer of {source!r} has {name} at id {vocabulary.get(name)}, expected "
-                f"{FIRST_ACTION_TOKEN_ID + i}: it is not that of NORA, and FAST tokens would be read as other text. Pass "
+                f"{FIRST_ACTION_TOKEN_ID + i}: it is not NORA's tokenizer, and FAST tokens would be read as other text. Pass "
                 f"tokenizer_source={RELEASED_BACKBONE!r}."
             )
 

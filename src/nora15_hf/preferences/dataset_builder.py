@@ -149,9 +149,9 @@ def build_preferences(
     _write_front_matter(folder, record)
     if record.counts.pairs == 0:
         raise ValueError(
-            f"No pair is left of {len(indices)} states: {record.counts.undecodable} gave tokens that spell no chunk, "
+            f"No pair is left of {len(indices)} states: {record.counts.undecodable} gave tokens that do not decode to a chunk, "
             f"{record.counts.ties} pairs are ties and {record.counts.too_close} have a margin below "
-            f"min_margin={min_margin}. Lower min_margin, or look at the rewards in a new folder: {folder} holds none."
+            f"min_margin={min_margin}. Lower min_margin, or inspect the rewards. {folder} contains no pairs, so use a new folder."
         )
     return load_preferences(folder)
 

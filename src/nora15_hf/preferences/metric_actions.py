@@ -39,7 +39,7 @@ class MetricActions:
         check_poses(poses.shape[1], pose_key)
         if not dataset.action_dim == processor.action_dim == poses.shape[1]:
             raise ValueError(
-                f"A metric world model judges pose differences of {poses.shape[1]} dimensions (position, Euler angles, "
+                f"A metric world model evaluates pose differences of {poses.shape[1]} dimensions (position, Euler angles, "
                 f"gripper), but the policy's actions have {processor.action_dim} and those of the dataset "
                 f"{dataset.action_dim} (action_key={dataset.action_key!r}). Use a policy of pose differences, or a world "
                 "model of normalised actions."
@@ -69,7 +69,7 @@ class MetricActions:
         """
         if dataset.root != self._root:
             raise ValueError(
-                f"The states come from {dataset.root}, but MetricActions was made for {self._root}. Make it, and the "
+                f"The states come from {dataset.root}, but MetricActions was created for {self._root}. Create it, and the "
                 "reward, for the dataset of the states."
             )
         return torch.from_numpy(dataset.column(self.pose_key)[list(indices)])
@@ -93,7 +93,7 @@ def _check_actions_move_poses(dataset: LeRobotDataset, poses: torch.Tensor, pose
             raise ValueError(
                 f"The actions of the dataset do not move its poses (pose_key={pose_key!r}): {steps} of them move "
                 f"the {part} by {intended:.3g} on average where the poses move by {way:.3g}, and end {missed:.3g} away. A "
-                "metric world model judges policies whose actions are pose differences per frame: metres, extrinsic "
+                "metric world model evaluates policies whose actions are pose differences per frame: metres, extrinsic "
                 "xyz Euler angles in radians, difference of gripper closedness. For other actions train a world model "
                 "with ClipConventions.of_policy."
             )

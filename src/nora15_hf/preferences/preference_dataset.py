@@ -129,9 +129,7 @@ def is_sampler(policy: Nora15ForActionPrediction, record: PreferenceRecord, *, n
 def _local_folder(folder_or_repo: str | Path, revision: str | None, token: str | None) -> Path:
     folder = Path(folder_or_repo)
     if folder.is_dir() and revision is not None:
-        raise ValueError(
-            f"revision={revision!r} was given for the local folder {folder}, which has none. Leave it out."
-        )
+        raise ValueError(f"revision={revision!r} was given for the local folder {folder}, which has none. Omit it.")
     if folder.is_dir() or isinstance(folder_or_repo, Path):
         return folder
     try:
@@ -167,7 +165,9 @@ def split_by_episode(rows: Dataset, validation_fraction: float, seed: int) -> tu
     """
     missing = {"dataset_key", "episode_index"} - set(rows.column_names)
     if missing:
-        raise ValueError(f"The rows lack {sorted(missing)}, which tell their episodes. Split them yourself, by state.")
+        raise ValueError(
+            f"The rows lack {sorted(missing)}, which identify their episodes. Split them yourself, by state."
+        )
     of_rows = list(zip(rows["dataset_key"][:], rows["episode_index"][:], strict=True))
     episodes = sorted(set(of_rows))
     _, positions = split_positions(np.arange(len(episodes)), validation_fraction, seed)
@@ -212,7 +212,7 @@ def check_preferences(
     unknown = set(dataset.unique("dataset_key")) - set(processor.norm_stats)
     if unknown:
         raise ValueError(
-            f"{name} holds chunks normalised for dataset_key {sorted(unknown)}, but the policy knows "
+            f"{name} holds chunks normalised for dataset_key {sorted(unknown)}, but the policy has statistics for "
             f"{sorted(processor.norm_stats)}. Build the preferences with this policy and its processor."
         )
     info = preference_info(dataset)

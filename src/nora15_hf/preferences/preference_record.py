@@ -158,7 +158,7 @@ class PreferenceRecord:
         file = Path(folder, PROVENANCE_FILE)
         if not file.is_file():
             raise FileNotFoundError(
-                f"{folder} holds no {PROVENANCE_FILE}. Make a preference set with build_preferences."
+                f"{folder} holds no {PROVENANCE_FILE}. Build a preference set with build_preferences."
             )
         record = cls.from_json(read_json(file), str(file))
         if record.counts is None and not unfinished:

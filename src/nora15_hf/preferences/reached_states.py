@@ -89,7 +89,7 @@ def record_reached_states(
     if not 1 <= n_action_steps <= max_policy_steps < spec.max_steps:
         raise ValueError(
             f"n_action_steps={n_action_steps}, max_policy_steps={max_policy_steps}, but 1 <= n_action_steps <= "
-            f"max_policy_steps < {spec.max_steps} must hold: the expert needs steps of the pool's limit, too."
+            f"max_policy_steps < {spec.max_steps} must hold: the expert also needs some of the steps within the pool's limit."
         )
     require_expert(spec)
     check_policy_fits(policy.processor, spec, policy.dataset_key)

@@ -95,8 +95,8 @@ class GroundTruthActionReward:
             raise ValueError(f"gripper_weight={gripper_weight} must not be negative.")
         if gripper_dim in masked_dims and gripper_weight != 1.0:
             raise ValueError(
-                f"gripper_weight={gripper_weight} has no effect, since masked_dims={list(masked_dims)} leaves the gripper "
-                "out. Give one of the two."
+                f"gripper_weight={gripper_weight} has no effect, since masked_dims={list(masked_dims)} excludes the gripper. "
+                "Pass only one of the two."
             )
         self.gripper_weight = gripper_weight
         self.gripper_dim = gripper_dim

@@ -59,11 +59,11 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
     if indices != list(range(dataset.info["total_episodes"])):
         raise ValueError(
             f"The dataset was opened with {len(indices)} of its {dataset.info['total_episodes']} episodes. Open all of "
-            "them: seeds are counted through."
+            "them: seeds are numbered consecutively."
         )
     if EPISODE_SEEDS not in conventions and RECORDING not in conventions:
         raise ValueError(
-            f"The dataset's conventions ({sorted(conventions)}) do not tell the seeds of its episodes: it was not recorded "
+            f"The dataset's conventions ({sorted(conventions)}) do not contain the seeds of its episodes: it was not recorded "
             "by record_demonstrations or record_reached_states, and its states cannot be reached again."
         )
     if EPISODE_SEEDS in conventions:
@@ -76,8 +76,8 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
         other = task_of.setdefault(known_tasks[name].instruction, name)
         if other != name:
             raise ValueError(
-                f"The dataset holds {other!r} and {name!r}, which have the same instruction, so that it does not tell which of "
-                "them an episode shows. Record them into datasets of their own."
+                f"The dataset holds {other!r} and {name!r}, which have the same instruction, so it is not known which of "
+                "them an episode shows. Record them in separate datasets."
             )
     tasks = [task_of[instruction] for instruction, *_ in dataset.episodes["tasks"]]
     # A task's episodes stand in the order of its seeds, those left out that failed.

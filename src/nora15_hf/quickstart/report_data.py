@@ -227,7 +227,7 @@ class ReportData:
             if outcomes.keys() != tasks:
                 raise ValueError(
                     f"`success[{arm!r}]` has the tasks {sorted(outcomes)} and `success['sft']` {sorted(tasks)}; every arm "
-                    "has to be evaluated on the same tasks."
+                    "must be evaluated on the same tasks."
                 )
         paired = self.paired
         episodes = paired.both + paired.only_dpo + paired.only_continued_sft + paired.neither

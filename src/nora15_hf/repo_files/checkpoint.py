@@ -68,7 +68,7 @@ class Checkpoint:
         """
         if self.settings.get("model_type") in MODEL_TYPES:
             raise ValueError(
-                f"{str(self.source)!r} is a native repo already, that of a {MODEL_TYPES[self.settings['model_type']]}: "
+                f"{str(self.source)!r} is already a native repo, that of a {MODEL_TYPES[self.settings['model_type']]}: "
                 "AutoModel.from_pretrained loads it as it is."
             )
 

@@ -76,7 +76,7 @@ def _imported_module(path: Path, node: ast.ImportFrom) -> Path:
     module = path.parents[node.level - 1].joinpath(*(node.module or "").split(".")).with_suffix(".py")
     if not module.is_file():
         raise ValueError(
-            f"{path}, line {node.lineno}: imports from {'.' * node.level}{node.module or ''}, which is no module but a "
+            f"{path}, line {node.lineno}: imports from {'.' * node.level}{node.module or ''}, which is not a module but a "
             "package. Code that is pushed with a model imports from the modules that define the names."
         )
     return module

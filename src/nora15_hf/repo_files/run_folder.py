@@ -35,7 +35,7 @@ def open_run_folder(
         ValueError: `resume` and `overwrite` together, or `resume` with other settings.
     """
     if resume and overwrite:
-        raise ValueError("--resume and --overwrite exclude each other: keep what is there or remove it.")
+        raise ValueError("--resume and --overwrite exclude each other: keep the existing run or remove it.")
     settings = as_json(settings)
     state = output / state_folder
     run_file = state / RUN_FILE
@@ -47,7 +47,7 @@ def open_run_folder(
             )
         if not state.is_dir():
             raise FileExistsError(
-                f"The output folder {output} was not made by {made_by}, so that it is left alone. Choose another --output "
+                f"The output folder {output} was not created by {made_by}, so it is not changed. Choose another --output "
                 "or remove the folder yourself."
             )
         if overwrite:
@@ -56,7 +56,7 @@ def open_run_folder(
             listed = "; ".join(f"{name}: {found!r}, now {now!r}" for name, (found, now) in differing.items())
             raise ValueError(
                 f"{output} holds a run with other settings ({listed}). Repeat that run's options with --resume, or start "
-                "anew with --overwrite or another --output."
+                "again with --overwrite or another --output."
             )
     state.mkdir(parents=True, exist_ok=True)
     # Also of a run that was killed before it had written them.

@@ -39,7 +39,7 @@ class StrictLoadingMixin:
         source, state_dict = checkpoint.source, kwargs.get("state_dict")
         if source is None and (state_dict is None or kwargs.get("config") is None):
             raise ValueError(
-                "from_pretrained(None) makes a model of weights in memory: give both config=... and state_dict=..., or the "
+                "from_pretrained(None) creates a model from weights in memory: pass both config=... and state_dict=..., or the "
                 "name of a repo or folder in place of None."
             )
         if state_dict is None:
@@ -53,7 +53,7 @@ class StrictLoadingMixin:
         if any(problems.values()) and (state_dict is None or state_dict):
             found = "; ".join(f"{len(keys)} {name}: {keys[:5]}" for name, keys in problems.items() if keys)
             raise ValueError(
-                f"The weights in {checkpoint.name} are not those of {cls.__name__}: {found}. Nothing was loaded by halves. "
+                f"The weights in {checkpoint.name} are not those of {cls.__name__}: {found}. Nothing was loaded. "
                 "Check that the configuration belongs to these weights; an original checkpoint has to be converted first."
             )
         return model, info

@@ -78,7 +78,7 @@ def load_verified(
         logger.warning("Files of %r arrived damaged and were removed: %s.", repo, damaged)
     raise OSError(
         f"Files of {repo!r} arrived damaged twice: {damaged} have the right size, but not the content that the Hub has a "
-        "checksum of. They were removed from the cache. Look at what stands between this machine and the Hub (a proxy, a "
+        "checksum of. They were removed from the cache. Check what is between this machine and the Hub (a proxy, a "
         "mirror, memory, the disk), then load again."
     )
 

@@ -233,7 +233,7 @@ def choose_threads(requested: int | None = None) -> ThreadUse:
     """
     global _run
     if requested is not None and requested < 1:
-        raise ValueError(f"--threads {requested} must be 1 or more; leave it out to use the CPUs that are free.")
+        raise ValueError(f"--threads {requested} must be 1 or more; omit it to use the free CPUs.")
     if requested is None and _run is not None:
         return _run
     if _run is not None and _run.watch is not None:

@@ -20,7 +20,7 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
     # Builds of PyTorch without CUDA raise the latter.
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device={device!r} cannot be used here ({reason}). Use 'cpu', or leave it out.") from error
+        raise ValueError(f"device={device!r} cannot be used here ({reason}). Use 'cpu', or omit it.") from error
 
 
 __all__ = ["usable_device"]

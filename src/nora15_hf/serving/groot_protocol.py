@@ -37,7 +37,7 @@ def own_robot_keys(policy: ServedPolicy) -> RobotKeys:
     contract = policy.contract(policy.dataset_key)
     if not contract.cameras:
         raise ValueError(
-            "The policy's repo does not name its cameras, by which GR00T's clients send pictures. Give --robot, or complete "
+            "The policy's repo does not name its cameras, which GR00T's clients use as keys of their images. Pass --robot, or complete "
             "processor.embodiments and save it again."
         )
     return RobotKeys(
@@ -77,7 +77,7 @@ class GrootProtocol:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise OSError(
-                f"{host}:{port} cannot be listened to ({error}). Choose another --port, or another --host."
+                f"The server cannot listen on {host}:{port} ({error}). Choose another --port, or another --host."
             ) from error
         self.url = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._exchanges: set[asyncio.Task] = set()
@@ -181,7 +181,7 @@ class GrootProtocol:
 
     async def _get_action(self, client: bytes, observation: Any, options: Mapping[str, Any]) -> list[Any]:
         if not isinstance(observation, Mapping):
-            raise ServingError("'observation' is missing or no map.")
+            raise ServingError("'observation' is missing or is not a map.")
         shared = {name: options[name] for name in ("dataset_key", "sampling_params") if name in options}
         requests = [self._service.read_request({**row, **shared}) for row in _rows(observation)]
         seed, prediction = self._service.next_key(client, options)

@@ -62,14 +62,14 @@ def decode_message(message: bytes, on_dialect: Callable[[ArrayDialect], None] = 
         ServingError: Anything else than one well-formed message of numbers, texts, lists, maps and arrays; it names the place.
     """
     if len(message) > MAX_MESSAGE_BYTES:
-        raise ServingError(f"The message has {len(message)} bytes; at most {MAX_MESSAGE_BYTES} are taken.")
+        raise ServingError(f"The message has {len(message)} bytes; at most {MAX_MESSAGE_BYTES} are accepted.")
     items = 0
 
     def count(container: Any) -> Any:
         nonlocal items
         items += 1 + len(container)
         if items > MAX_ITEMS:
-            raise ServingError(f"The message has more than {MAX_ITEMS} items. Send pictures and states as arrays.")
+            raise ServingError(f"The message has more than {MAX_ITEMS} items. Send images and states as arrays.")
         return container
 
     try:
@@ -124,7 +124,7 @@ def _restore(value: Any, path: str, depth: int, on_dialect: Callable[[ArrayDiale
     if not isinstance(value, dict):
         if isinstance(value, str | bytes | int | float | None):
             return value
-        raise ServingError(f"{path or 'The message'} is a {type(value).__name__}, which is not taken.")
+        raise ServingError(f"{path or 'The message'} is a {type(value).__name__}, which is not accepted.")
     members = {_text(key, path): member for key, member in value.items()}
     if "__ndarray__" in members:
         on_dialect(ArrayDialect.OPENPI)
@@ -149,7 +149,7 @@ def _restore(value: Any, path: str, depth: int, on_dialect: Callable[[ArrayDiale
 def _text(value: str | bytes, path: str) -> str:
     if len(value) > MAX_KEY_BYTES:
         raise ServingError(
-            f"{path or 'The message'} has a key of {len(value)} characters; at most {MAX_KEY_BYTES} are taken."
+            f"{path or 'The message'} has a key of {len(value)} characters; at most {MAX_KEY_BYTES} are accepted."
         )
     try:
         return value.decode() if isinstance(value, bytes) else value

@@ -60,12 +60,12 @@ class ObservationReader:
             )
         if self.robot.action_dim not in (None, contract.action_dim):
             raise ValueError(
-                f"The robot takes actions of {self.robot.action_dim} dimensions, the policy's have {contract.action_dim}. "
+                f"The robot takes actions of {self.robot.action_dim} dimensions, but the policy's have {contract.action_dim}. "
                 "Serve a policy of this robot, or name the dataset_key that belongs to it."
             )
         if self.robot.horizon is not None and self.robot.horizon > contract.chunk_size:
             raise ValueError(
-                f"The robot takes chunks of {self.robot.horizon} actions, the policy's have {contract.chunk_size}."
+                f"The robot takes chunks of {self.robot.horizon} actions, but the policy's have {contract.chunk_size}."
             )
         self._said: set[str] = set()
 
@@ -95,7 +95,7 @@ class ObservationReader:
         missing = [paths[name] for name, picture in pictures.items() if picture is None]
         if missing or not paths:
             raise ServingError(
-                f"The observation lacks {', '.join(map(repr, missing)) or 'its pictures'}. {self._expected(keys, paths)} "
+                f"The observation lacks {', '.join(map(repr, missing)) or 'its images'}. {self._expected(keys, paths)} "
                 f"Found: {_listed(path for path, _ in _leaves(message))}."
             )
         self._look_at_the_rest(message, keys, paths)
@@ -117,7 +117,7 @@ class ObservationReader:
                 continue
             if isinstance(value, np.ndarray) and value.ndim == 3 and path not in keys.cameras:
                 raise ServingError(
-                    f"{path!r} is a picture of a camera that the policy was not trained on. {self._expected(keys, paths)}"
+                    f"{path!r} is an image of a camera that the policy was not trained on. {self._expected(keys, paths)}"
                 )
             self._say_once(path, f"{path!r} of the observations is left out: the policy does not use it.")
 
@@ -156,7 +156,7 @@ class ObservationReader:
             raise ServingError(f"{keys.instruction!r} is {shown(instruction)}, expected a text.")
         if len(instruction) > MAX_INSTRUCTION_LENGTH:
             raise ServingError(
-                f"{keys.instruction!r} has {len(instruction)} characters, at most {MAX_INSTRUCTION_LENGTH} are taken."
+                f"{keys.instruction!r} has {len(instruction)} characters, at most {MAX_INSTRUCTION_LENGTH} are accepted."
             )
         return instruction
 
@@ -164,7 +164,7 @@ class ObservationReader:
         # Bounded, since clients choose the names.
         if about not in self._said and len(self._said) < 100:
             self._said.add(about)
-            logger.warning(f"{sentence} This is said once.")
+            logger.warning(f"{sentence} This warning is shown once.")
 
 
 def as_picture(value: Any, key: str) -> np.ndarray:
@@ -179,7 +179,7 @@ def as_picture(value: Any, key: str) -> np.ndarray:
         ServingError: Anything else.
     """
     if not isinstance(value, np.ndarray):
-        raise ServingError(f"{key!r} is a {type(value).__name__}, expected an array with a picture.")
+        raise ServingError(f"{key!r} is a {type(value).__name__}, expected an array with an image.")
     if value.ndim != 3 or 3 not in (value.shape[0], value.shape[2]) or value.size == 0:
         raise ServingError(f"{key!r} has shape {value.shape}, expected (height, width, 3) or (3, height, width).")
     if value.shape[2] != 3:
@@ -212,7 +212,7 @@ def _numbers(value: Any, key: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise ServingError(f"{key!r} holds NaN or infinity, which every action would become.")
+        raise ServingError(f"{key!r} holds NaN or infinity, and so would every action.")
     return array
 
 

@@ -151,7 +151,7 @@ class OpenPIProtocol:
 
     async def _reply(self, client: object, message: str | bytes, previous_seconds: float | None) -> dict[str, Any]:
         if isinstance(message, str):
-            raise ServingError("The message is a text, expected a binary one with a msgpack map.")
+            raise ServingError("The message is text, expected a binary message with a msgpack map.")
         request = decode_message(message)
         if not isinstance(request, Mapping):
             raise ServingError(f"The message holds a {type(request).__name__}, expected a map with an observation.")

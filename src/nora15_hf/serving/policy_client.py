@@ -212,7 +212,7 @@ class PolicyClient:
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(
                 f"The request has {len(message)} bytes; a server takes at most {MAX_MESSAGE_BYTES}. Send fewer observations at "
-                "once, or smaller pictures."
+                "once, or smaller images."
             )
         pauses = _pauses()
         with self._within_time() as deadline:
@@ -230,7 +230,7 @@ class PolicyClient:
         reply = decode_message(reply)
         if reply.get("request_id") != request["request_id"]:
             self.close()
-            raise PolicyServerError("The server answered another request than the one that was sent.")
+            raise PolicyServerError("The server answered a different request from the one that was sent.")
         return reply
 
     @contextlib.contextmanager
@@ -252,7 +252,7 @@ class PolicyClient:
                 self._open(deadline)
             except websockets.InvalidStatus as error:
                 if error.response.status_code == 401:
-                    raise PermissionError(f"{self.url} wants another api_key, or one at all.") from error
+                    raise PermissionError(f"{self.url} requires an api_key, or another one.") from error
                 self._pause(next(pauses), deadline, error)
             except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed) as error:
                 self._pause(next(pauses), deadline, error)

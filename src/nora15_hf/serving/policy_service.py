@@ -113,9 +113,7 @@ class PolicyService:
         """
         key = message.get("dataset_key")
         if key is not None and (not isinstance(key, str) or key not in self.policy.dataset_keys):
-            raise ServingError(
-                f"'dataset_key' is {shown(key)}; the policy knows {', '.join(self.policy.dataset_keys)}."
-            )
+            raise ServingError(f"'dataset_key' is {shown(key)}; the policy has {', '.join(self.policy.dataset_keys)}.")
         try:
             reader = self.reader(key or self.policy.dataset_key)
         except ValueError as error:
@@ -168,7 +166,7 @@ def _read_seed(message: Mapping[str, Any]) -> int | None:
     """The `seed` of a message, if it has one."""
     seed = message.get("seed")
     if seed is not None and not _is_whole(seed, 0, MAX_SEED):
-        raise ServingError(f"'seed' is {shown(seed)}, expected a whole number from 0 to 2**64 - 1.")
+        raise ServingError(f"'seed' is {shown(seed)}, expected an integer from 0 to 2**64 - 1.")
     return seed
 
 
@@ -189,7 +187,7 @@ def _read_noise_key(message: Mapping[str, Any]) -> NoiseKey:
         or not all(_is_whole(each, 0, MAX_SEED) for each in key)
     ):
         raise ServingError(
-            f"'noise_key' is {shown(key)}, expected a list of 1 to {MAX_KEY_LENGTH} whole numbers from 0 on, for example "
+            f"'noise_key' is {shown(key)}, expected a list of 1 to {MAX_KEY_LENGTH} integers from 0 on, for example "
             "[seed, number of the prediction]."
         )
     return tuple(key)
@@ -202,7 +200,7 @@ def _read_num_steps(message: Mapping[str, Any]) -> int | None:
     steps = (parameters or {}).get("num_inference_steps")
     if steps is not None and not _is_whole(steps, 1, MAX_SOLVER_STEPS):
         raise ServingError(
-            f"'num_inference_steps' in 'sampling_params' is {shown(steps)}, expected a whole number from 1 to "
+            f"'num_inference_steps' in 'sampling_params' is {shown(steps)}, expected an integer from 1 to "
             f"{MAX_SOLVER_STEPS}."
         )
     return steps

@@ -101,8 +101,8 @@ class RequestQueue:
             raise ShuttingDownError
         if self.num_waiting + len(requests) > self.max_waiting:
             raise ServingError(
-                f"The server is busy: {self.num_waiting} request(s) wait and {len(requests)} more came, at most "
-                f"{self.max_waiting} may wait. Ask again later, or for fewer at once."
+                f"The server is busy: {self.num_waiting} request(s) are waiting and {len(requests)} more arrived, but at most "
+                f"{self.max_waiting} may wait. Try again later, or send fewer at once."
             )
         now = self._clock()
         if client in self._recent:

@@ -61,8 +61,8 @@ class RobotKeys:
         ]
         if missing:
             raise ValueError(
-                f"It is not clear which pictures of the robot, {dict(self.cameras)}, are the policy's camera(s) "
-                f"{', '.join(missing)}. Say so in a YAML file for --robot: cameras: {{KEY OF A PICTURE: NAME OF A CAMERA}}."
+                f"It is not clear which images of the robot, {dict(self.cameras)}, are the policy's camera(s) "
+                f"{', '.join(missing)}. Say so in a YAML file for --robot: cameras: {{KEY OF AN IMAGE: NAME OF A CAMERA}}."
             )
         return {name: found[name] for name in cameras}
 
@@ -169,7 +169,7 @@ def load_robot(name_or_file: str | Path, protocol: str = "openpi") -> RobotKeys:
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{file} does not describe a robot ({' '.join(str(error).split())}). It is a YAML file with the keys "
-            f"{', '.join(names)}, of which cameras is a map from the key of a picture to the name of a camera."
+            f"{', '.join(names)}, of which cameras maps the key of an image to the name of a camera."
         ) from error
 
 

@@ -83,8 +83,8 @@ class PolicyServer:
         )
         if api_key is None and not is_loopback(host):
             logger.warning(
-                f"The server listens to {host} without a key: whoever reaches it can ask the policy. Give one with "
-                "--api-key-file, or listen to 127.0.0.1."
+                f"The server listens on {host} without a key, so anyone who can reach it can use the policy. Set one with "
+                "--api-key-file, or listen on 127.0.0.1."
             )
         self.url = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -166,7 +166,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"Port {port} of {host} is in use. Choose another one with --port.") from error
         raise OSError(
-            f"{host}:{port} cannot be listened to ({error.strerror}). Choose another address of this machine with --host, or "
+            f"The server cannot listen on {host}:{port} ({error.strerror}). Choose another address of this machine with --host, or "
             "another --port."
         ) from error
 

@@ -83,7 +83,9 @@ class VlaEvalServer(PredictModelServer):
         """
 
         if not is_loopback(host):
-            logger.warning(f"Whoever reaches {host} can use this policy: vla-eval knows no key. Listen to 127.0.0.1.")
+            logger.warning(
+                f"Anyone who can reach {host} can use this policy, since vla-eval has no keys. Listen on 127.0.0.1."
+            )
 
         async def serve_until_told() -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

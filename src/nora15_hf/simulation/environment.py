@@ -211,7 +211,7 @@ def check_observation(observation: Observation, spec: EnvironmentSpec) -> None:
     if observation.state is not None:
         shown["state"] = (observation.state.shape, str(observation.state.dtype))
     if list(promised.items()) != list(shown.items()):
-        raise ValueError(f"The environment {spec.name!r} shows {shown}, but its spec promises {promised}.")
+        raise ValueError(f"The environment {spec.name!r} shows {shown}, but its spec declares {promised}.")
 
 
 def camera_feature(camera: str) -> str:

@@ -45,12 +45,10 @@ def _spec_of(settings_text: str) -> EnvironmentSpec:
     settings = json.loads(settings_text)
     if not settings["gym_ids"]:
         raise ValueError(
-            "`gym_ids` is missing: name what gymnasium.make takes, for example gym_pusht:gym_pusht/PushT-v0."
+            "`gym_ids` is missing: name an environment of gymnasium.make, for example gym_pusht:gym_pusht/PushT-v0."
         )
     if (settings["instruction"] is None) == (settings["instruction_key"] is None):
-        raise ValueError(
-            "Give either `instruction`, what the policy is told, or `instruction_key`, where it is found."
-        )
+        raise ValueError("Pass either `instruction`, the text itself, or `instruction_key`, where it is found.")
     if settings["instruction"] is not None and settings["instruction"].keys() != set(settings["gym_ids"]):
         raise ValueError(
             f"`instruction` must hold one text for each of `gym_ids`, by id; it has {settings['instruction']}."
@@ -66,7 +64,9 @@ def _spec_of(settings_text: str) -> EnvironmentSpec:
     first_id, first = next(iter(found.items()))
     for gym_id, other in found.items():
         if other != first:
-            raise ValueError(f"Evaluate apart what differs: {first_id!r} has {first}, but {gym_id!r} has {other}.")
+            raise ValueError(
+                f"Evaluate different environments separately: {first_id!r} has {first}, but {gym_id!r} has {other}."
+            )
     action_dim = len(first.action_limits[0])
     action_names = settings["action_names"] or [f"action_{dimension}" for dimension in range(action_dim)]
     for name, names, dim in (
@@ -109,7 +109,7 @@ def make(gym_id: str, settings: Mapping[str, Any]) -> gymnasium.Env:
         )
     except gymnasium.error.UnregisteredEnv:
         known = unknown_name("environment of gymnasium", gym_id.rpartition(":")[2], gymnasium.registry)
-        raise ValueError(f"{known} If the import of a package registers it, write package:{gym_id}.") from None
+        raise ValueError(f"{known} If it is registered by importing a package, write package:{gym_id}.") from None
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"The action space of {gym_id!r} is {space}; a policy's actions need a Box with one axis.")
@@ -144,12 +144,12 @@ def _examine(env: gymnasium.Env, gym_id: str, settings: Mapping[str, Any]) -> tu
     if settings["success_key"] not in (TERMINATED, *info):
         raise ValueError(
             f"`success_key` is {settings['success_key']!r}, but the info after a step of {gym_id!r} holds "
-            f"{', '.join(info) or 'nothing'}. {TERMINATED!r} means that episodes terminate with success and only then."
+            f"{', '.join(info) or 'nothing'}. {TERMINATED!r} means that episodes terminate only with success."
         )
     again, _ = env.reset(seed=0)
     if not all(np.array_equal(seen[key], value) for key, value in flat(again).items()):
         logger.warning(
-            f"Two episodes of {gym_id!r} with the same seed begin differently: results cannot be repeated, nor can policies "
+            f"Two episodes of {gym_id!r} with the same seed begin differently: results cannot be reproduced, nor can policies "
             "be compared on the same episodes."
         )
     limits = {
@@ -158,7 +158,7 @@ def _examine(env: gymnasium.Env, gym_id: str, settings: Mapping[str, Any]) -> tu
     }
     for name, limit in limits.items():
         if limit is None:
-            raise ValueError(f"`{name}` is missing, and {gym_id!r} does not tell it.")
+            raise ValueError(f"`{name}` is missing, and {gym_id!r} does not define it.")
     action_limits = (tuple(env.action_space.low.tolist()), tuple(env.action_space.high.tolist()))
     return _Found(cameras, state_dim, action_limits, **limits), instruction
 
@@ -193,7 +193,7 @@ def told_instruction(
         return str(told[key])
     if not env.has_wrapper_attr(key):
         raise ValueError(
-            f"`instruction_key` is {key!r}, which is no attribute of {gym_id!r} and not in its observation or info: "
+            f"`instruction_key` is {key!r}, which is neither an attribute of {gym_id!r} nor in its observation or info: "
             f"{', '.join(told)}."
         )
     return str(env.get_wrapper_attr(key))

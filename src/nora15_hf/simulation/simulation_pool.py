@@ -120,7 +120,7 @@ class SimulationPool:
         """
         if "simulator" not in conventions:
             raise ValueError(
-                f"The dataset's conventions ({sorted(conventions)}) name no simulator: it was not recorded in an environment "
+                f"The dataset's conventions ({sorted(conventions)}) do not name a simulator: it was not recorded in an environment "
                 f"of the table ({', '.join(ENVIRONMENTS)})."
             )
         environment = conventions["simulator"]

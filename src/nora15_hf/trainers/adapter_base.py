@@ -74,7 +74,7 @@ class AdapterBase:
             raise ValueError(
                 f"The adapters in {adapters} were trained on {trained_on.name or 'a policy'!r} with other weights than those "
                 f"of this base, {self.name or 'a policy'!r}: its {' and '.join(differing)} differ. On another base adapters "
-                "give other actions than those that were trained. Pass the policy that their training started from."
+                "give different actions from those that were trained. Pass the policy that their training started from."
             )
 
 

@@ -64,7 +64,7 @@ def check_arguments(args: TrainingArguments, expected: type[TrainingArguments]) 
     if not isinstance(args, expected):
         raise TypeError(
             f"args is a {type(args).__name__}, expected {expected.__name__}, which has this trainer's own options and "
-            f"defaults. Make the same arguments as {expected.__name__}(...)."
+            f"defaults. Create the arguments as {expected.__name__}(...)."
         )
 
 
@@ -112,7 +112,7 @@ def refuse_hub_token(args: TrainingArguments) -> None:
     """
     if args.hub_token is not None:
         raise ValueError(
-            "hub_token does not belong among the training arguments, which travel with a run and its logs. Leave it out, "
+            "hub_token must not be one of the training arguments, which are stored with a run and its logs. Omit it, "
             "and log in with `hf auth login` or set the environment variable HF_TOKEN."
         )
 
@@ -149,7 +149,7 @@ def check_training(trainer: Trainer) -> None:
     """
     if trainer.args.n_gpu > 1:
         raise ValueError(
-            f"One process sees {trainer.args.n_gpu} GPUs, which transformers would feed through DataParallel. Start one "
+            f"One process sees {trainer.args.n_gpu} GPUs, which transformers would use through DataParallel. Start one "
             "process for each GPU: accelerate launch, see examples/accelerate, or set CUDA_VISIBLE_DEVICES."
         )
     _check_data_loading(trainer)
@@ -162,7 +162,7 @@ def _check_data_loading(trainer: Trainer) -> None:
     if loading.dispatch_batches:
         raise ValueError(
             "accelerator_config has dispatch_batches=True, which cuts every tensor of a batch by its rows, but the images of a "
-            "batch are a tensor of patches. Leave it out: each process then reads its own rows."
+            "batch are a tensor of patches. Omit it: each process then reads its own rows."
         )
     # By default accelerate would do so with iterable datasets.
     loading.dispatch_batches = False
@@ -186,11 +186,13 @@ def _check_optimizer(args: TrainingArguments, is_fsdp_enabled: bool) -> None:
 def _check_trainable_parameters(model: nn.Module) -> None:
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trainable:
-        raise ValueError("No parameter of model requires a gradient. Call requires_grad_(True) on what shall learn.")
+        raise ValueError(
+            "No parameter of model requires a gradient. Call requires_grad_(True) on the parameters to train."
+        )
     for name, parameter in trainable.items():
         if parameter.dtype != torch.float32:
             raise ValueError(
-                f"Parameter {name!r} learns in {parameter.dtype}: small updates would be rounded away. Load the model with "
+                f"Parameter {name!r} is trained in {parameter.dtype}: small updates would be rounded away. Load the model with "
                 "dtype=torch.float32; bf16=True still computes in bfloat16."
             )
 

@@ -59,13 +59,13 @@ def open_cache_folder(folder: str | Path, settings: Mapping[str, str], *, conten
         ]
         if differences:
             raise ValueError(
-                f"The {contents} in {folder} were made from something else: {'; '.join(differences)}. Remove that folder "
-                f"to make them again, or choose another through {option}."
+                f"The {contents} in {folder} were created from something else: {'; '.join(differences)}. Remove that folder "
+                f"to create them again, or choose another one with {option}."
             )
         return folder
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
-            f"{folder} is not empty and no cache of {contents}: it has no {SETTINGS_FILE}. Choose another {option}."
+            f"{folder} is not empty and not a cache of {contents}: it has no {SETTINGS_FILE}. Choose another {option}."
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, dict(settings))

@@ -47,7 +47,7 @@ class CompletePushCallback(TrainerCallback):
         for error in (job.exception() for job in uploads.jobs):
             if error is not None:
                 logger.warning(
-                    "An upload to %r during training failed, its commit is missing there: %s The training goes on; the "
+                    "An upload to %r during training failed, so its commit is missing there: %s The training continues; the "
                     "next upload sends all files again.",
                     self.trainer.hub_model_id,
                     error,

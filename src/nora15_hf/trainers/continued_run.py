@@ -120,7 +120,7 @@ class ContinuedRunMixin:
         ]
         raise ValueError(
             f"A step of the run that wrote {checkpoint} takes {told[0]}, a step of this one {told[1]}, but learning rate and "
-            f"schedule belong to the batch. {how_to_make(prod(before.values()), self.args)} To train with another one, start "
+            f"schedule depend on the batch. {how_to_make(prod(before.values()), self.args)} To train with another one, start "
             "a new run from the weights of the checkpoint."
         )
 

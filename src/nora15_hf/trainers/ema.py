@@ -53,7 +53,7 @@ class EmaCallback(TrainerCallback):
         if not file.exists():
             raise FileNotFoundError(
                 f"Training resumes at step {state.global_step} with ema_decay={self.decay}, but {file} is missing: the "
-                "checkpoint was written without a moving average. Resume without ema_decay or start anew."
+                "checkpoint was written without a moving average. Resume without ema_decay or start a new run."
             )
         try:
             saved = load_file(file)
@@ -62,7 +62,7 @@ class EmaCallback(TrainerCallback):
         if saved.keys() != parameters.keys():
             odd = sorted(saved.keys() ^ parameters.keys())
             raise ValueError(
-                f"{file} averages other parameters than those that learn now: {len(odd)} differ, for example {odd[0]!r}. Resume "
+                f"{file} averages parameters other than those that are trained now: {len(odd)} differ, for example {odd[0]!r}. Resume "
                 "with the freeze, objective and adapters of the run that wrote it, or start a new run from its weights."
             )
         self.average = {name: _placed_as(parameter, saved[name]) for name, parameter in parameters.items()}

@@ -66,7 +66,7 @@ def tiny_policy_for(
         if longest < member.chunk_size:
             raise ValueError(
                 f"chunk_size={member.chunk_size} is longer than every episode of dataset {member.dataset_key!r}, of which the "
-                f"longest has {longest} frames: no chunk is complete, and the FAST codec has nothing to be fitted on. Choose a "
+                f"longest has {longest} frames: no chunk is complete, and there are no chunks to fit the FAST codec on. Choose a "
                 f"chunk_size of at most {longest}."
             )
     statistics = {member.dataset_key: compute_statistics(member) for member in members}
@@ -160,7 +160,7 @@ def _tell_other_cameras(processor: Nora15Processor, member: LeRobotDataset) -> N
     if seen and len(member.camera_names) not in seen:
         logger.warning(
             f"The policy was trained on {sorted(seen)} camera(s) so far; dataset {member.dataset_key!r} shows it "
-            f"{len(member.camera_names)}: {', '.join(member.camera_names)}. Choose with image_keys if that is not meant."
+            f"{len(member.camera_names)}: {', '.join(member.camera_names)}. Choose with image_keys if that is not intended."
         )
 
 

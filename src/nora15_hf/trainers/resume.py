@@ -70,8 +70,8 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
         return None
     if not record.is_file():
         raise ValueError(
-            f"`output_dir` {str(output_dir)!r} holds {Path(checkpoint).name}, but no {RUN_FILE} that tells which run "
-            "wrote it. Choose another output_dir, or name the checkpoint through resume_from_checkpoint."
+            f"`output_dir` {str(output_dir)!r} holds {Path(checkpoint).name}, but no {RUN_FILE} that says which run "
+            "wrote it. Choose another output_dir, or name the checkpoint with resume_from_checkpoint."
         )
     earlier = {group: {} for group in run} | read_json(record)
     if {group: earlier[group] for group in run} != run:

@@ -66,7 +66,7 @@ class TrainingCardMixin:
         for name, value in (facts | {"dataset_name": dataset_name, "tags": tags}).items():
             if name not in _FIELDS:
                 raise ValueError(
-                    f"{name} has no place in this library's cards, which take {', '.join(_FIELDS)}. Leave it out."
+                    f"{name} is not part of this library's cards, which accept {', '.join(_FIELDS)}. Omit it."
                 )
             if value is not None:
                 self._told_facts |= _told(name, value)

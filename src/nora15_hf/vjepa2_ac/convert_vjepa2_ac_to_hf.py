@@ -117,12 +117,12 @@ def convert_vjepa2_ac_to_hf(
     parts = read_released_world_model(source)
     if "encoder" in parts and encoder_source is not None:
         raise ValueError(
-            f"encoder_source={str(encoder_source)!r} was given, but {source} holds the encoder that its predictor was "
-            "trained with. Leave it out."
+            f"encoder_source={str(encoder_source)!r} was given, but {source} contains the encoder that its predictor was "
+            "trained with. Omit it."
         )
     if "encoder" not in parts and encoder_source is None:
         raise ValueError(
-            f"{source} holds a predictor without an encoder. Name where its encoder comes from with encoder_source "
+            f"{source} holds a predictor without an encoder. Name the source of its encoder with encoder_source "
             "(--encoder): vjepa2-ac-vitg.pt, or a repo converted from it."
         )
     if "encoder" in parts:
@@ -187,8 +187,8 @@ def _plan(source: Path, stored: Mapping[str, StoredTensor], config: VJEPA2ACConf
         encoder_width, predictor_input = stored[_PATCH_EMBEDDING].shape[0], stored[_PREDICTOR_EMBEDDING].shape[-1]
         if encoder_width != predictor_input:
             raise ValueError(
-                f"The encoder makes latents of {encoder_width} dimensions, the predictor in {source} reads "
-                f"{predictor_input}: they were not trained together. Take the encoder of the predictor's own training."
+                f"The encoder produces latents of {encoder_width} dimensions, but the predictor in {source} reads "
+                f"{predictor_input}: they were not trained together. Use the encoder from the predictor's own training."
             )
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in VJEPA2ACModel(config).state_dict().items()}
@@ -204,8 +204,8 @@ def _plan(source: Path, stored: Mapping[str, StoredTensor], config: VJEPA2ACConf
     if any(problems.values()):
         lists = "; ".join(f"{len(names)} {kind}: {names[:5]}" for kind, names in problems.items() if names)
         raise ValueError(
-            f"The weights in {source} are not those of the expected V-JEPA 2-AC configuration (names as this package has "
-            f"them): {lists}. Nothing was written. Correct the checkpoint, or pass the `config` it was trained with."
+            f"The weights in {source} are not those of the expected V-JEPA 2-AC configuration (with the names of this package"
+            f"): {lists}. Nothing was written. Correct the checkpoint, or pass the `config` it was trained with."
         )
     return [ConvertedTensor(name, stored[name].dtype, shape, stored[name]) for name, shape in expected.items()]
 

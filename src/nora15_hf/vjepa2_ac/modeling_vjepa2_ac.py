@@ -181,8 +181,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             )
         if self.config.grid_size != self.config.encoder_grid_size:
             raise ValueError(
-                f"This model predicts on a grid of {self.config.grid_size} patches, but its encoder makes "
-                f"{self.config.encoder_grid_size}. Feed latents of the encoder that the predictor was trained with, "
+                f"This model predicts on a grid of {self.config.grid_size} patches, but its encoder produces "
+                f"{self.config.encoder_grid_size}. Pass latents of the encoder that the predictor was trained with, "
                 "or load a checkpoint whose two halves match."
             )
         images = pixel_values.flatten(0, 1)[:, None]
@@ -286,7 +286,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         if not 1 <= auto_steps < latents.shape[1]:
             raise ValueError(
                 f"`auto_steps`={auto_steps}, but clips of {latents.shape[1]} frames have {latents.shape[1] - 1} frames "
-                "to imagine. Lower auto_steps or make longer clips."
+                "to imagine. Lower auto_steps or use longer clips."
             )
         for name, values in {"states": states, "extrinsics": extrinsics}.items():
             if values is not None and values.shape[:2] != latents.shape[:2]:
@@ -375,7 +375,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         if states is not None and self.config.action_convention != "metric":
             raise ValueError(
                 "`states` was given, but config.action_convention is 'normalized', in which imagined states are zeros. "
-                "Leave it out, or use a model of the 'metric' convention."
+                "Omit it, or use a model of the 'metric' convention."
             )
         candidates = actions if actions.ndim == 4 else actions[:, None]
         num_candidates, num_steps = candidates.shape[1:3]
@@ -518,7 +518,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         if (extrinsics is not None) != config.use_extrinsics:
             raise ValueError(
                 f"`extrinsics` was {'given' if extrinsics is not None else 'not given'}, but config.use_extrinsics is "
-                f"{config.use_extrinsics}. Give it exactly when the model reads it."
+                f"{config.use_extrinsics}. Pass it if and only if the model reads it."
             )
         expected = (*latents.shape[:2], config.extrinsics_dim)
         if extrinsics is not None and extrinsics.shape != expected:

@@ -117,7 +117,7 @@ def plan_actions(
     if noise is None:
         noise = torch.randn(shape, generator=generator, device=latents.device)
     elif generator is not None:
-        raise ValueError("`noise` and `generator` were both given. Noise that is given needs no generator.")
+        raise ValueError("`noise` and `generator` were both given. Pass only one of them.")
     elif noise.shape != shape:
         raise ValueError(
             f"`noise` has shape {tuple(noise.shape)}, expected {shape}: iterations, steps, batch, samples and the "

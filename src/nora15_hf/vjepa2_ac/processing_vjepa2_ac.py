@@ -56,7 +56,7 @@ class VJEPA2ACProcessor(OneCommitPushMixin, ProcessorMixin):
         if not 0 < min_aspect_ratio <= 1 <= max_aspect_ratio:
             raise ValueError(
                 f"`min_aspect_ratio`={min_aspect_ratio} and `max_aspect_ratio`={max_aspect_ratio} must enclose 1, so "
-                "that a square frame is kept whole."
+                "that a square frame is not cropped."
             )
         if len(image_mean) != 3 or len(image_std) != 3 or min(image_std) <= 0:
             raise ValueError(

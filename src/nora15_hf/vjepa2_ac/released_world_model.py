@@ -48,7 +48,7 @@ def read_released_world_model(file: Path) -> dict[str, dict[str, StoredTensor]]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
-            f"{file} holds more than tensors and numbers. Opening it could run any code, so it is refused. Take the file "
+            f"{file} holds more than tensors and numbers. Opening it could run any code, so it is refused. Download the file "
             f"from its authors again. torch says: {str(error).splitlines()[0]}"
         ) from error
     except RuntimeError as error:

@@ -115,10 +115,10 @@ class LiberoEnv:
         if max_steps is not None and not 1 <= max_steps <= longest:
             raise ValueError(f"`max_steps` is {max_steps}; LIBERO allows 1 to {longest}.")
         if not 16 <= image_size <= RENDERED_SIZE:
-            raise ValueError(f"`image_size` is {image_size}; expected 16 to {RENDERED_SIZE}, the size that is drawn.")
+            raise ValueError(f"`image_size` is {image_size}; expected 16 to {RENDERED_SIZE}, the rendered size.")
         if renderer not in OPENGL_PLATFORMS:
             raise ValueError(
-                f"Unknown renderer {renderer!r}: only OpenGL draws LIBERO's scenes. Renderers: {', '.join(OPENGL_PLATFORMS)}."
+                f"Unknown renderer {renderer!r}: LIBERO's scenes need OpenGL. Renderers: {', '.join(OPENGL_PLATFORMS)}."
             )
         others = " or ".join(repr(each) for each in OPENGL_PLATFORMS if each != renderer)
         require_opengl(renderer, f"set renderer={others}")
@@ -182,7 +182,7 @@ class LiberoEnv:
             raise ValueError(
                 f"`seed` is {seed}; expected 0 or more, and at most {FIRST_EVALUATION_SEED + len(self._initial_states) - 1}: "
                 f"{self.task.name} has {len(self._initial_states)} official initial states, "
-                f"which the seeds from {FIRST_EVALUATION_SEED} on name."
+                f"which correspond to the seeds from {FIRST_EVALUATION_SEED} on."
             )
         if number < 0:
             self._wrapper.seed(seed)
@@ -286,7 +286,7 @@ def _import_robosuite(renderer: str) -> None:
     """Import robosuite, which from then on draws with `renderer`; what it says about files of settings is left out."""
     if "robosuite" in sys.modules and os.environ["MUJOCO_GL"] != renderer:
         raise ValueError(
-            f"This process draws with renderer={os.environ['MUJOCO_GL']!r} already and cannot draw with {renderer!r} as well."
+            f"This process already renders with renderer={os.environ['MUJOCO_GL']!r} and cannot render with {renderer!r} as well."
         )
     os.environ["MUJOCO_GL"] = renderer
     logging.disable(logging.WARNING)

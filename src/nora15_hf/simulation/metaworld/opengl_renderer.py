@@ -69,7 +69,7 @@ class OpenGLRenderer:
         image = self._field[:, ::-1][top : top + size, left : left + size].copy()
         if image.std() < 5:
             raise RuntimeError(
-                "OpenGL delivered an empty picture (one colour). Its driver does not work here; "
+                "OpenGL returned an empty image (a single colour). Its driver does not work here; "
                 'use renderer="raycast", which needs no OpenGL.'
             )
         return image

@@ -40,7 +40,7 @@ def available_renderer(preference: str = "auto") -> str:
         for platform in OPENGL_PLATFORMS:
             if opengl_works(platform):
                 return platform
-        logger.warning("OpenGL does not work on this machine; pictures are drawn by casting rays (renderer=raycast).")
+        logger.warning("OpenGL does not work on this machine; images are rendered by ray casting (renderer=raycast).")
         return "raycast"
     if preference not in OPENGL_PLATFORMS:
         raise ValueError(f"Unknown renderer {preference!r}. Renderers: {', '.join(RENDERERS)}.")

@@ -231,7 +231,9 @@ class FlowDPOConfig(DPOConfig):
                 "remove_unused_columns=True would drop the columns that the collator reads. Leave it False."
             )
         if not self.prediction_loss_only:
-            raise ValueError("prediction_loss_only=False asks for logits, which a flow policy has not. Leave it True.")
+            raise ValueError(
+                "prediction_loss_only=False asks for logits, which a flow policy does not have. Leave it True."
+            )
 
     def _refuse_inapplicable(self):
         defaults: dict[str, Any] = {option.name: option.default for option in fields(self)}

@@ -24,7 +24,7 @@ def freeze_backbone(
         if not all(torch.equal(own[name], given[name]) for name in own):
             raise ValueError(
                 "freeze_backbone=True encodes the prompt once for policy and reference, but the backbones of model "
-                "and ref_model differ. Set freeze_backbone=False, or give no ref_model."
+                "and ref_model differ. Set freeze_backbone=False, or omit ref_model."
             )
 
 
@@ -33,7 +33,7 @@ def refuse_backbone_adapters(policy: Nora15ForActionPrediction) -> None:
     adapted = [name for name, p in policy.vlm.named_parameters() if p.requires_grad]
     if adapted:
         raise ValueError(
-            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone learn, for example "
+            f"freeze_backbone=True, but {len(adapted)} adapter parameters of the backbone are trained, for example "
             f"{adapted[0]!r}. Set freeze_backbone=False or put adapters on action_expert only."
         )
 

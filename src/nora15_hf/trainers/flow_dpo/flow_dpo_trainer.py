@@ -249,8 +249,8 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
         for option in (option for option, value in used.items() if value):
             if dataset.format["type"] == "custom":
                 raise ValueError(
-                    f"Dataset {name or 'given to evaluate'!r} has a transform of its own, which may show other images at every "
-                    f"epoch, but {option} looks at each prompt once. Call dataset.reset_format(), or leave {option} out."
+                    f"Dataset {name or 'given to evaluate'!r} has its own transform, which may show other images in every "
+                    f"epoch, but {option} reads each prompt once. Call dataset.reset_format(), or omit {option}."
                 )
         rows = numbered = dataset.add_column(ROW_INDEX, list(range(len(dataset))))
         if args.prefix_cache_dir is not None:
@@ -284,7 +284,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
         if self.ref_model is None and not isinstance(self.accelerator.unwrap_model(self.model), PeftModel):
             raise ValueError(
                 f"The reference's values of dataset {name!r} were not computed before training, and with "
-                "precompute_ref_log_probs=True no reference is left. Give the dataset to the trainer as eval_dataset."
+                "precompute_ref_log_probs=True no reference remains. Pass the dataset to the trainer as eval_dataset."
             )
         collected = defaultdict(list)
         for _, values, _ in self._reference_passes(dataset, f"Reference values, {name}"):
@@ -335,7 +335,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
                 raise OSError(
                     f"The prefixes of {len(rows)} prompts in dataset {dataset_name!r} take {size / 2**30:.2f} GiB, but "
                     f"prefix_cache_dir={self.args.prefix_cache_dir!r} has {free / 2**30:.2f} GiB free. Choose another "
-                    "folder, train on fewer rows, or leave prefix_cache_dir out."
+                    "folder, train on fewer rows, or omit prefix_cache_dir."
                 )
             description = f"{len(rows)} prefixes of {dataset_name}, {size / 2**30:.2f} GiB in {store.folder}"
             logger.info("Encoding %s.", description)
@@ -346,7 +346,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
         if store.missing(names):
             raise OSError(
                 f"Process {self.args.process_index} does not find all prefixes in {store.folder} that other processes "
-                "wrote: prefix_cache_dir must lie on a disk that all of them share."
+                "wrote: prefix_cache_dir must be on a disk that all of them share."
             )
         return dataset.remove_columns("images").add_column(PREFIX_NAME, names)
 

@@ -126,8 +126,8 @@ def check_action_tokens(dataset: Dataset, processor: ProcessorMixin, *, name: st
     alike = sum(chosen == rejected for chosen, rejected in zip(*tokens.values(), strict=True))
     if alike:
         logger.warning(
-            "%d of the %d pairs in %s have the same FAST tokens for chosen and rejected and teach the tokens nothing. A "
-            "larger min_margin when the preferences are built leaves fewer of them.",
+            "%d of the %d pairs in %s have the same FAST tokens for chosen and rejected and cannot be learned from. A "
+            "larger min_margin when building the preferences reduces their number.",
             alike,
             len(dataset),
             name,

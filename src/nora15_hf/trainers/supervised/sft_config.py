@@ -102,11 +102,11 @@ class Nora15SFTConfig(TrainingArguments):
         if (self.activation_checkpointing_kwargs or {}).get("use_reentrant"):
             raise ValueError(
                 "activation_checkpointing_kwargs has use_reentrant=True, which gives unused parameters a gradient of zero "
-                "and with it weight decay. Leave it out."
+                "and with it weight decay. Omit it."
             )
         if self.ema_decay is not None and self.load_best_model_at_end:
             raise ValueError(
-                f"load_best_model_at_end=True with ema_decay={self.ema_decay}: at the end there is either the best "
+                f"load_best_model_at_end=True with ema_decay={self.ema_decay}: the end result is either the best "
                 "checkpoint or the average. With metric_for_best_model and save_total_limit the best checkpoint is kept."
             )
         if self.open_loop_episodes < 0:

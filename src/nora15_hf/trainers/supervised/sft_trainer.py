@@ -100,19 +100,21 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         self.eval_collator = data_collator
         if data_collator is None:
             if processing_class is None:
-                raise ValueError("data_collator and processing_class are both absent: give one, to make batches with.")
+                raise ValueError(
+                    "data_collator and processing_class are both absent: pass one of them to form batches."
+                )
             options = {"action_tokens": args.objective != "flow", "pad_to_multiple_of": args.pad_to_multiple_of}
             data_collator = PolicyCollator(processing_class, augmentation=args.make_augmentation(), **options)
             self.eval_collator = PolicyCollator(processing_class, **options)
         elif args.image_augmentation is not None or args.pad_to_multiple_of is not None:
             raise ValueError(
-                "image_augmentation and pad_to_multiple_of are for the collator that the trainer makes, but data_collator "
-                "is given. Give these two to your collator, or processing_class instead of data_collator."
+                "image_augmentation and pad_to_multiple_of are for the collator that the trainer creates, but data_collator "
+                "is given. Pass these two to your collator, or pass processing_class instead of data_collator."
             )
         if processing_class is None and (args.open_loop_episodes or args.push_to_hub):
             raise ValueError(
                 f"open_loop_episodes={args.open_loop_episodes} and push_to_hub={args.push_to_hub}, but processing_class is "
-                "missing: it knows the units of the actions and belongs into the repo. Give it."
+                "missing: it has the units of the actions and is part of the repo. Pass it."
             )
         # Also where the processor is the collator's only.
         collating = isinstance(self.eval_collator, PolicyCollator)
@@ -128,7 +130,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
             eval_dataset = _evaluated(eval_dataset, args, self.fitting_processor)
         if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
             raise ValueError(
-                "train_dataset is a stream that ends after one epoch, so that processes would run dry at different steps. "
+                "train_dataset is a stream that ends after one epoch, so processes would run out of data at different steps. "
                 "Open it with repeat=True and set max_steps."
             )
         super().__init__(
@@ -165,7 +167,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         if self.ema_with_zero3:
             raise ValueError(
                 f"ema_decay={self.args.ema_decay} with DeepSpeed ZeRO-3, whose parameters are empty between steps. Use "
-                "ZeRO-2 or FSDP2, or leave ema_decay out."
+                "ZeRO-2 or FSDP2, or omit ema_decay."
             )
 
     @property
@@ -337,7 +339,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
 
     def _card_info(self, model_name: str | None) -> PolicyCardInfo:
         if self.processing_class is None:
-            raise ValueError("A card states the processor's conventions: give processing_class to the trainer.")
+            raise ValueError("A card states the processor's conventions: pass processing_class to the trainer.")
         # A stream would have to be opened for it.
         rows = None if isinstance(self.train_dataset, IterableDataset) else self.train_dataset
         instruction = rows and known("an instruction of its training", lambda: rows[0]["instruction"])
@@ -371,7 +373,7 @@ def _evaluated(dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15
     """[`_fitted`], after what no evaluation could get through has been refused."""
     if isinstance(dataset, LeRobotStreamMixture) or (isinstance(dataset, LeRobotStream) and dataset.repeat):
         raise ValueError(
-            f"eval_dataset is a {type(dataset).__name__} without end, which an evaluation would never get through. Evaluate on "
+            f"eval_dataset is a {type(dataset).__name__} without end, which an evaluation would never finish. Evaluate on "
             "a LeRobotStream with repeat=False, or on a LeRobotDataset."
         )
     if dataset is not None and args.open_loop_episodes:

@@ -44,7 +44,7 @@ class EncoderPretrainingConfig(TrainingArguments):
         refuse_settings(self, FIXED)
         if self.push_to_hub:
             raise ValueError(
-                "push_to_hub=True does not apply: what this training saves is its own state, no model that loads. Call "
+                "push_to_hub=True does not apply: this training saves its own state, which is not a loadable model. Call "
                 "save_pretrained of the world model afterwards, and push that folder with `nora15 push`."
             )
         if self.reconstruction_weight <= 0:

@@ -69,7 +69,7 @@ class WorldModelTrainingConfig(TrainingArguments):
             raise ValueError(f"latent_dtype={self.latent_dtype!r} must be one of {', '.join(LATENT_DTYPES)}.")
         if not self.precompute_latents and self.latent_cache_dir is not None:
             raise ValueError(
-                f"latent_cache_dir={self.latent_cache_dir!r} is not used with precompute_latents=False. Leave one out."
+                f"latent_cache_dir={self.latent_cache_dir!r} is not used with precompute_latents=False. Omit one of them."
             )
 
 
