@@ -309,7 +309,7 @@ class FastActionTokenizer:
         return self._codes(_as_float64(actions))[1].all(axis=1)
 
     def _codes(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Code points `(B, H, A)` of chunks, as floats, and whether the vocabulary knows them."""
+        """Code points `(B, H, A)` of chunks, as floats, and whether the vocabulary contains them."""
         codes = np.rint(_dct_matrix(actions.shape[1]) @ actions * self.scale) - self.min_token
         fits = (codes >= self._first_code) & (codes <= self._last_code)
         inside = np.clip(codes, self._first_code, self._last_code).astype(np.int64) - self._first_code
@@ -322,7 +322,7 @@ class FastActionTokenizer:
         action_dim: int | None = None,
         on_invalid: Literal["mask", "raise", "relaxed"] = "mask",
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Turns ids into chunks, and tells which of them can be trusted.
+        """Decodes ids into chunks, and reports which of them are valid.
 
         A row is valid if every id is in the vocabulary, its bytes are UTF-8, and it gives exactly `H * A` coefficients
         inside `coefficient_range`. The end marker of a language model is not part of a row: cut it off first.

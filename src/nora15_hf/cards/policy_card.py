@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a policy's configuration and processor tell for its card, whoever writes it."""
+"""The facts of a policy's card that its configuration and processor give."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The interval that stands beside every success rate."""
+"""The confidence interval of a success rate."""
 
 from math import sqrt
 from statistics import NormalDist

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""How a world model reads a LeRobot dataset: camera, action column, units. Kept beside its weights as `clips.json`."""
+"""How a world model reads a LeRobot dataset: camera, action column, units. Stored next to its weights in `clips.json`."""
 
 import dataclasses
 import json
@@ -75,12 +75,12 @@ class ClipConventions:
 
     @property
     def action_source(self) -> str:
-        """What the actions are, as a card says it."""
+        """The meaning of the actions, for a card."""
         return f"column `{self.action_key}`" if self.action_key else "differences between consecutive poses"
 
     @property
     def action_scale(self) -> str:
-        """In which units the model sees actions, as a card says it."""
+        """The units of the model's actions, for a card."""
         if self.normalization_mode is None:
             return "metres and radians"
         mode = {
@@ -92,7 +92,7 @@ class ClipConventions:
 
     @property
     def state_input(self) -> str:
-        """What the model is told about the robot's state, as a card says it."""
+        """The model's state input, for a card."""
         return f"poses, column `{self.state_key}`" if self.state_key else "zeros"
 
     @classmethod

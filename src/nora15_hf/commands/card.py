@@ -16,7 +16,7 @@ DEFAULTS = library_defaults("hub/describe.py", "AuthorFacts")
 
 @dataclass
 class CardArguments:
-    """The folder, and what [`~nora15_hf.hub.AuthorFacts`] tells about it."""
+    """The folder, and the [`~nora15_hf.hub.AuthorFacts`] about it."""
 
     folder: Path = field(
         metadata={

@@ -15,7 +15,7 @@ POLICY_OPTIONS = ("init_expert", "chunk_size", "revision", "subfolder", "tokeniz
 
 @dataclass
 class ConvertArguments:
-    """What the converters of policies and world models need."""
+    """Options of the converters of policies and world models."""
 
     source: str = field(
         metadata={

@@ -28,7 +28,7 @@ __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
 
 @dataclass
 class DPOArguments(AdapterArguments):
-    """What the command needs besides `FlowDPOConfig`."""
+    """Options of the command in addition to `FlowDPOConfig`."""
 
     policy: str = field(
         metadata={

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Options of every command that runs episodes in a simulator: which one, under which settings, and what is done in it."""
+"""Options of every command that runs episodes in a simulator: the simulator, its settings, and the tasks."""
 
 from dataclasses import dataclass, field
 from typing import Any

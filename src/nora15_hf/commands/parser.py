@@ -182,7 +182,7 @@ class CommandParser(_ErrorsRaise, TrlParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default unless there is none, or the help tells it in words."""
+    """Shows a default unless there is none or the help states it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if (

@@ -36,7 +36,7 @@ __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
 
 @dataclass
 class SFTArguments(AdapterArguments, FeatureArguments):
-    """What the command needs besides `Nora15SFTConfig`."""
+    """Options of the command in addition to `Nora15SFTConfig`."""
 
     datasets: list[str] = field(
         metadata={

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a policy tells about itself: to a simulator or robot that it should fit, and to whoever reads its results."""
+"""The metadata of a policy: for a simulator or robot that it must fit, and for readers of its results."""
 
 import platform
 from importlib.metadata import version
@@ -14,7 +14,7 @@ METADATA_KEYS = (
     "policy", "policy_revision", "policy_fingerprint", "dataset_key", "dataset_keys", "chunk_size", "action_dim", "needs_state",
     "dtype", "device", "decoder", "solver", "num_steps", "temperature", "contract", "conventions", "versions",
 )  # fmt: skip
-"""Of what [`policy_metadata`] tells; a server tells more."""
+"""Keys of [`policy_metadata`]; a server adds more."""
 PACKAGES = ("nora15_hf", "torch", "transformers", "diffusers", "tokenizers", "numpy")
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What tells whether two LeRobot datasets are the same one."""
+"""A fingerprint that shows whether two LeRobot datasets are the same."""
 
 from functools import cache
 from pathlib import Path

@@ -37,7 +37,7 @@ def feature_names(feature: Mapping[str, Any]) -> list[str] | None:
 
 
 def _named(names: Any, group: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | None]]:
-    """Each name behind the names of the groups that it belongs to, and its position where one is told."""
+    """Each name after the names of its groups, and its position if one is given."""
     if isinstance(names, Mapping):
         positions = {name: whole_number(value) for name, value in names.items()}
         if all(type(position) is int for position in positions.values()):

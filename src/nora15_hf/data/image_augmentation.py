@@ -80,7 +80,7 @@ def _crop(image: np.ndarray, side: float, position: np.ndarray) -> np.ndarray:
 
 
 def _colour_matrix(saturation: float, hue: float) -> np.ndarray:
-    """What turns RGB columns into RGB with other saturation and hue; grey stays as it is."""
+    """The matrix that changes saturation and hue of RGB columns; grey is unchanged."""
     cosine, sine = saturation * math.cos(2 * math.pi * hue), saturation * math.sin(2 * math.pi * hue)
     rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
     return _FROM_YIQ @ rotation @ _TO_YIQ

@@ -43,7 +43,7 @@ class DatasetFiles:
 
 
 def locate_dataset(root_or_repo: str | Path, revision: str | None = None, token: str | None = None) -> DatasetFiles:
-    """A local folder as it is, otherwise the `meta/` files of a dataset repo on the Hub.
+    """A local folder unchanged, otherwise the `meta/` files of a dataset repo on the Hub.
 
     Args:
         root_or_repo (`str` or `Path`): Local folder (wins when both exist) or repo id such as `"user/name"`.

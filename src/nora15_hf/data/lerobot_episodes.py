@@ -172,7 +172,7 @@ def _episode_order(index: np.ndarray, where: list[str]) -> np.ndarray:
 
 
 def _check_ranges(start: np.ndarray, stop: np.ndarray, length: np.ndarray, where: list[str]) -> None:
-    """Episodes must tile the rows 0 ... total_frames - 1 without a gap, each as long as it says."""
+    """Episodes must cover the rows 0 ... total_frames - 1 without gaps, each with its stated length."""
     expected = np.concatenate([[0], stop[:-1]])
     wrong = np.flatnonzero((start != expected) | (stop - start != length) | (length < 1))
     if wrong.size:

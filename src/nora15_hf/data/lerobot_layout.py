@@ -53,7 +53,7 @@ def is_camera(feature: Mapping[str, Any]) -> bool:
 
 
 def is_depth_map(feature: Mapping[str, Any]) -> bool:
-    """Whether a camera's description says that it shows distances, in the present or the former key of LeRobot."""
+    """Whether a camera is described as a depth camera, under LeRobot's current or former key."""
     described = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
     return bool(described.get("is_depth_map") or described.get("video.is_depth_map"))
 

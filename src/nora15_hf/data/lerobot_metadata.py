@@ -18,7 +18,7 @@ from .lerobot_layout import (
 
 @dataclass(frozen=True)
 class LeRobotMetadata:
-    """What the `meta/` folder says about a dataset.
+    """The metadata of a dataset from its `meta/` folder.
 
     Args:
         root (`Path`): Local folder of the dataset.

@@ -224,7 +224,7 @@ class LeRobotReader:
         return self if arranged == source else self._with_source(arranged)
 
     def _with_source(self, source: LeRobotSource) -> Self:
-        """A copy that gives out the same rows as another source says."""
+        """A copy with the same rows, described by another source."""
         arranged = copy.copy(self)
         arranged._source = source
         return arranged
@@ -315,7 +315,7 @@ def _dimension_names(
 
 
 def _in_order(told: tuple | None, width: int, order: tuple[int, ...] | None) -> tuple | None:
-    """What was told per recorded dimension, in the order of a source; not what was told of a column of another width."""
+    """Values per recorded dimension, in the order of a source; values for a column of another width are ignored."""
     if told is None or len(told) != width:
         return None
     return told if order is None else tuple(told[number] for number in order)
@@ -324,7 +324,7 @@ def _in_order(told: tuple | None, width: int, order: tuple[int, ...] | None) -> 
 def _reordered(
     kind: str, names: tuple[str, ...] | None, wanted: tuple[str, ...] | None, order: tuple[int, ...] | None
 ) -> dict[str, tuple | None]:
-    """Names and order of a source's dimensions as `wanted`, or as they are where these are no other order of the same."""
+    """Names and order of a source's dimensions as in `wanted`, or unchanged if `wanted` is not a permutation of them."""
     if names is not None and wanted is not None and names != wanted and sorted(names) == sorted(wanted):
         places = tuple(names.index(name) for name in wanted)
         order = places if order is None else tuple(order[place] for place in places)
@@ -381,7 +381,7 @@ def _image_size(metadata: LeRobotMetadata, key: str) -> tuple[int, int]:
 
 
 def check_vector_feature(metadata: LeRobotMetadata, key: str, argument: str) -> None:
-    """Refuses a feature that is no numeric vector; `argument` is what named it."""
+    """Refuses a feature that is not a numeric vector; `argument` is the argument that named it."""
     feature = metadata.feature(key, argument, "a vector feature")
     if len(feature["shape"]) != 1 or feature["dtype"] in ("image", "video", "string"):
         raise ValueError(

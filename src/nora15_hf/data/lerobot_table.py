@@ -83,7 +83,7 @@ def read_frame_table(
 
 
 class _FileReader:
-    """Columns of one data file, checked against the episodes that the episode table says it holds."""
+    """Columns of one data file, checked against its episodes in the episode table."""
 
     def __init__(self, metadata: LeRobotMetadata, file: str, action_key: str, state_key: str | None):
         self.metadata = metadata

@@ -71,7 +71,7 @@ def check_dataset_fits(
     strict: bool = False,
     action_tokens: bool = True,
 ) -> None:
-    """Refuse, before the first sample is loaded, a dataset that a policy's processor cannot take as it is.
+    """Refuse a dataset that does not fit a policy's processor, before the first sample is loaded.
 
     Args:
         dataset: Each member of a mixture is checked.

@@ -86,7 +86,7 @@ class VideoDecoder:
         return frame.reformat(format="rgb24", threads=1).to_ndarray()
 
     def check_reaches(self, seconds: float) -> None:
-        """Raise a `ValueError` when the file says that it ends before a time. Nothing is decoded."""
+        """Raise a `ValueError` if the file ends before a time, according to its header. Nothing is decoded."""
         if self._stream.duration is None:
             return
         end = float(((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base)
@@ -159,7 +159,7 @@ class VideoDecoders:
 
 
 def import_av() -> Any:
-    """The PyAV package, or an `ImportError` that says how to get it."""
+    """The PyAV package, or an `ImportError` with the command that installs it."""
     # Imported here: PyAV is an extra that datasets of images do without.
     try:
         import av

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What can be told of a policy by running it: range of its actions, latency, whether it uses its inputs."""
+"""Checks of a policy that run it: range of its actions, latency, whether it uses its inputs."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What can be told of a checkpoint without running it: versions, weights, conventions, statistics."""
+"""Checks of a checkpoint that do not run it: versions, weights, conventions, statistics."""
 
 import platform
 from importlib.metadata import version

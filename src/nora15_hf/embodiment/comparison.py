@@ -173,6 +173,6 @@ _AGREEMENTS = {
     "instruction_format": _same,
 }
 ITEMS = tuple(_AGREEMENTS)
-"""Names of all items that [`compare`] knows."""
+"""Names of all items that [`compare`] compares."""
 
 __all__ = ["ITEMS", "RANGE_TOLERANCE", "Agreement", "Item", "compare", "differing_ranges"]

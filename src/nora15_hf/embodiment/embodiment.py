@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The contract of an artefact: what its pictures, states and actions are, whoever recorded, trained or converted it."""
+"""The contract of an artefact: the meaning of its images, states and actions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -136,7 +136,7 @@ class Embodiment:
             raise ValueError(f"{source} does not describe an embodiment: {error}") from error
 
     def completed(self, other: "Embodiment") -> "Embodiment":
-        """This one, with what only `other` knows, whose dimensions are in the same order; of other widths nothing is taken."""
+        """A copy completed by the items that only `other` has. Dimensions must be in the same order; items of other widths are ignored."""
         for kind in ("action", "state"):
             widths = getattr(self, f"{kind}_dim"), getattr(other, f"{kind}_dim")
             if None not in widths and widths[0] != widths[1]:

@@ -18,7 +18,7 @@ class Consequence(StrEnum):
     REFUSE = "refuse"
     """An error."""
     ARRANGE = "arrange"
-    """The caller brings the second side into the order of the first; told at level INFO."""
+    """The caller reorders the second side to match the first; logged at level INFO."""
     WARN = "warn"
     """A warning."""
     NOTE = "note"

@@ -50,7 +50,7 @@ def check_policy_fits(processor: Nora15Processor, spec: EnvironmentSpec, dataset
 
 
 def check_evaluated_policy_fits(policy: EvaluatedPolicy, spec: EnvironmentSpec) -> None:
-    """As [`check_policy_fits`], by what the policy tells about itself."""
+    """Like [`check_policy_fits`], from the policy's own metadata."""
     metadata = policy.metadata
     contract = Embodiment.from_dict(metadata["contract"], f"The contract of {metadata['policy']!r}")
     _check_contract_fits(contract, metadata["needs_state"], metadata["conventions"], spec)

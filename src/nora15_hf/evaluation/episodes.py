@@ -36,7 +36,7 @@ class Failure(StrEnum):
     INVALID_ACTIONS = "invalid actions"
     """FAST tokens of the policy that spell no chunk."""
     ENVIRONMENT_LOST = "environment lost"
-    """The environment failed, died or hung: the episode says nothing about the policy and is not counted."""
+    """The environment failed, died or hung, so the episode says nothing about the policy and is not counted."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class EpisodeResult:
 
     @property
     def counts(self) -> bool:
-        """Whether it says something about the policy."""
+        """Whether the episode counts for the policy."""
         return self.failure is not Failure.ENVIRONMENT_LOST
 
 

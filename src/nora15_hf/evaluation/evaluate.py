@@ -124,7 +124,7 @@ def run_episodes(
     control: Control | None = None,
     **options: Any,
 ) -> list[EpisodeResult]:
-    """[`rollout`] as it is right for a policy and a control."""
+    """[`rollout`] with the arguments for a policy and a control."""
     return rollout(
         ShuffledImages(policy) if control == "shuffled_images" else policy,
         episodes,
@@ -137,7 +137,7 @@ def run_episodes(
 
 
 def num_groups_for(policy: EvaluatedPolicy) -> int:
-    """Half of the simulators move while the policy looks at the other half, unless they would take each other's CPUs."""
+    """Half of the simulators move while the policy predicts for the other half, unless they would compete for the same CPUs."""
     return 1 if policy.metadata["device"] == "cpu" else 2
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What evaluation asks of a policy, whether it is in this process or behind a server."""
+"""The interface of a policy for evaluation, whether it is in this process or behind a server."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

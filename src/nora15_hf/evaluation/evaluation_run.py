@@ -156,7 +156,7 @@ class _Journal:
         return self._folder / f"{position}.png"
 
     def keep(self, position: int, episode: EpisodeResult) -> None:
-        """Writes down a result, after what belongs to it."""
+        """Writes a result, after the files that belong to it."""
         if not episode.counts:
             log = self._output / LOGS_FOLDER / f"{episode.file_name}.log"
             log.parent.mkdir(exist_ok=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Results of an evaluation with every setting that moves them: as files, as text, for a card, and beside other results."""
+"""Results of an evaluation with every setting that affects them: as files, as text, for a card, and compared with others."""
 
 import json
 from collections import Counter

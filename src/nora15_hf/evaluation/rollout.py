@@ -29,7 +29,7 @@ class _Running(DrivenEpisode):
     earlier: EpisodeResult | None = None
 
     def look(self, observation: Observation) -> None:
-        """Take in what is seen, with the instruction that the policy is to be told."""
+        """Take an observation, with the instruction for the policy."""
         self.observation = replace(observation, instruction=self.instruction)
 
 
@@ -98,7 +98,7 @@ class _Rollout:
             groups = [group for group in groups if self._turn(group)]
 
     def _turn(self, group: _Group) -> bool:
-        """What the group's simulators have done is taken in, the policy looks, they move on; false if nothing is left to do."""
+        """Reads the results of the group's simulators, predicts, and lets them move on; false if nothing is left to do."""
         self._take_outcomes(group)
         self._fill_free_slots(group)
         if all(run.earlier is not None for run in group.running.values()):

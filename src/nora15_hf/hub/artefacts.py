@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which artefact a folder holds, told from its files."""
+"""Which artefact a folder contains, recognised by its files."""
 
 from enum import Enum
 from pathlib import Path

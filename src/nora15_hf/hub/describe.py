@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a card can say about a folder from its own files, completed by what only its author knows."""
+"""The facts of a card that a folder's own files give, completed by those that only its author knows."""
 
 import math
 from collections import Counter
@@ -273,7 +273,7 @@ def _demonstrations(folder: Path, facts: AuthorFacts) -> DemonstrationCardInfo:
 
 
 def _pictures(metadata: LeRobotMetadata, key: str, feature: Mapping[str, Any]) -> str:
-    """Size, kind and storage of a camera's pictures, each as it is stored or called not stated."""
+    """Size, kind and storage of a camera's images, each as stored or "not stated"."""
     shape = picture_shape(feature)
     size = f"size {NOT_STATED}" if shape is None else f"{shape[1]} × {shape[0]} (width × height)"
     colours = {1: "one channel", 3: "RGB", 4: "four channels"}

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What of a folder belongs into its repo, decided and checked before anything is sent."""
+"""Which files of a folder are uploaded to its repo, decided and checked before anything is sent."""
 
 import re
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Imagined latents made visible: the dataset's frame whose latent is nearest stands for each."""
+"""Imagined latents made visible: each is represented by the frame of the dataset with the nearest latent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ NEUTRAL_OPTIONS = {
 
 
 def is_simple(config: GenerationConfig) -> bool:
-    """Whether a configuration asks for greedy decoding or sampling with temperature, top-k and top-p, and nothing else."""
+    """Whether a configuration only uses greedy decoding, or sampling with temperature, top-k and top-p."""
     asked = {name for name, value in config.to_diff_dict().items() if value is not False}
     return asked <= SUPPORTED_OPTIONS | NEUTRAL_OPTIONS
 

@@ -232,7 +232,7 @@ class Nora15ExpertLayer(GradientCheckpointingLayer):
 
 
 class Nora15PreTrainedModel(StrictLoadingMixin, OneCommitPushMixin, PreTrainedModel):
-    """Facts that transformers asks of every model class, and strict loading."""
+    """The attributes that transformers expects of every model class, and strict loading."""
 
     config_class = Nora15Config
     config: Nora15Config

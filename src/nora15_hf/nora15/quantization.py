@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""bitsandbytes for the policy: the backbone's language layers in 8 or 4 bits, everything that makes actions as it is."""
+"""bitsandbytes for the policy: the backbone's language layers in 8 or 4 bits, the parts that produce actions unchanged."""
 
 import copy
 

@@ -64,7 +64,7 @@ def _candidate_numbers(candidates: np.ndarray, chunks: np.ndarray) -> np.ndarray
 
 
 def _draw_examples(dataset: Dataset, num_examples: int) -> Figure:
-    """Pictures with the chosen, the rejected and the demonstrated chunk beside them, one panel per dimension."""
+    """Images next to plots of the chosen, rejected and demonstrated chunks, one panel per dimension."""
     order = np.argsort(np.array(dataset["margin"]))
     picked = order[np.linspace(0, len(order) - 1, min(num_examples, len(order)), dtype=int)]
     rows = [dataset[int(row)] for row in picked]

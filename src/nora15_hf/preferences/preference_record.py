@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""How a preference set came about: `preferences.json` beside its rows, and the same kept with the rows in memory."""
+"""The provenance of a preference set: `preferences.json` next to its rows, and the same record with the rows in memory."""
 
 import dataclasses
 from dataclasses import dataclass, field

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""States that the policy reaches by itself, recorded like demonstrations in a simulator with scripted experts."""
+"""States that the policy itself reaches, recorded like demonstrations in a simulator with scripted experts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

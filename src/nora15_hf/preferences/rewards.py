@@ -329,7 +329,7 @@ class WeightedReward:
         return self.combine(self.score_each(batch))
 
     def check_policy(self, policy: Embodiment) -> None:
-        """See [`PolicyBoundReward`]; asks every reward that is one."""
+        """See [`PolicyBoundReward`]; calls every reward that is one."""
         for reward, _ in self.rewards.values():
             if isinstance(reward, PolicyBoundReward):
                 reward.check_policy(policy)

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The reward that asks the simulator: does the episode succeed after this chunk?"""
+"""The reward from the simulator: does the episode succeed after this chunk?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

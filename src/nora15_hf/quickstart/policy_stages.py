@@ -80,7 +80,7 @@ def train_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
 
 
 def train_dpo(output: Path, config: QuickstartConfig) -> dict[str, Any]:
-    """Flow DPO of the action expert from the SFT policy; the backbone stays as it is."""
+    """Flow DPO of the action expert from the SFT policy; the backbone is frozen."""
     model, processor = load_policy(output / "policy-sft")
     preferences = load_preferences(output / "preferences", policy=model, processor=processor)
     set_seed(config.seed)

@@ -5,7 +5,7 @@ from transformers import ProgressCallback, Trainer
 
 
 class LossProgressCallback(ProgressCallback):
-    """transformers' progress bar with time left, and the named metrics beside it."""
+    """transformers' progress bar with the remaining time and the named metrics."""
 
     def __init__(self, description: str, metrics: tuple[str, ...] = ("loss",)):
         super().__init__()

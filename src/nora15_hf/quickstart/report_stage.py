@@ -152,7 +152,7 @@ def _outcomes(results: list[SimpleNamespace]) -> Outcomes:
 
 
 def _control(name: str, spoiled: list[SimpleNamespace], sft: list[SimpleNamespace]) -> Control:
-    """A control beside the intact policy on the very same episodes."""
+    """A control compared with the intact policy on the same episodes."""
     title, explanation = CONTROL_TEXTS[name]
     same_episodes = {(result.task, result.seed) for result in spoiled}
     intact = [result for result in sft if (result.task, result.seed) in same_episodes]

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What tells whether weights, files or rows are the same ones, and what to call where they came from."""
+"""Fingerprints that identify weights, files and rows, and names for their sources."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,7 +54,7 @@ def fingerprint(tensors: Mapping[str, "torch.Tensor"], *, rounded_to: "torch.dty
 
 
 def artefact_name(name_or_path: str) -> str:
-    """A Hub id as it is; of a local folder only its name, because its path would tell about the machine."""
+    """A Hub id unchanged; of a local folder only its name, because its path would reveal details of the machine."""
     return Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path
 
 

@@ -50,7 +50,7 @@ def hub_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inside_folder(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """[`hub_options`] for a folder that lies beside the files which they are for."""
+    """[`hub_options`] for a folder next to the files that they are for."""
     return {**options, "subfolder": f"{options.get('subfolder') or ''}/{name}".lstrip("/")}
 
 
@@ -77,7 +77,7 @@ def stored_settings(repo_or_folder: str | os.PathLike, name: str, **hub_options)
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Tensor to shard, from the index of a sharded checkpoint; a shard can only lie beside its index."""
+    """Tensor to shard, from the index of a sharded checkpoint; a shard must be in the same folder as its index."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         outside = sorted({name for name in weight_map.values() if Path(name).name != name or "\\" in name})

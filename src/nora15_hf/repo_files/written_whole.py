@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Files and folders that appear whole or not at all, so that whoever finds one can rely on it."""
+"""Files and folders that appear complete or not at all, so that readers can rely on them."""
 
 import os
 import shutil

@@ -55,7 +55,7 @@ class ThreadController:
         self._was_raised = False
 
     def fitting(self, others: float) -> int:
-        """Threads that fit beside others that take so many CPUs."""
+        """Number of threads that fit next to programs that use so many CPUs."""
         free = min(self.quota, self.cpus - others)
         return min(self.most, max(1, math.floor(free + SLACK)))
 
@@ -175,7 +175,7 @@ class ThreadUse:
         )
 
     def change(self, threads: int, others: float) -> None:
-        """Notes and tells a change that happened."""
+        """Records and reports a change."""
         seconds = round(time.monotonic() - self._began, 1)
         self.changes.append({"seconds": seconds, "threads": threads, "cpus_of_others": round(others, 2)})
         _tell(f"PyTorch now uses {_threads(threads)}: other programs take {others:.1f} of {_cpus()}.")

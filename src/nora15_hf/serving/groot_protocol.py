@@ -88,7 +88,7 @@ class GrootProtocol:
         self._receiving = asyncio.create_task(self._receive())
 
     async def close(self) -> None:
-        """Lets replies be sent that are ready. The protocol knows no farewell."""
+        """Sends the replies that are ready. The protocol has no closing message."""
         self._receiving.cancel()
         if self._exchanges:
             await asyncio.wait(self._exchanges)
@@ -206,7 +206,7 @@ def _entries(observation: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def _rows(observation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each row of a batched observation, with its pictures, states and instruction under keys as [`RobotKeys`] knows them."""
+    """Each row of a batched observation, with its images, states and instruction under the keys of [`RobotKeys`]."""
     columns: dict[str, list[Any]] = {}
     for modality, name, value in _entries(observation):
         key = "language" if modality == "language" else f"{modality}/{name}"

@@ -116,7 +116,7 @@ def _pack(dialect: ArrayDialect, value: Any) -> Any:
 
 
 def _restore(value: Any, path: str, depth: int, on_dialect: Callable[[ArrayDialect], None]) -> Any:
-    """A value in which every map that stands for an array has become the array."""
+    """A value in which every map that represents an array is replaced by the array."""
     if depth > MAX_DEPTH:
         raise ServingError(f"{path[:80]}... is nested more than {MAX_DEPTH} deep.")
     if isinstance(value, list):

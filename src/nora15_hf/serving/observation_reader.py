@@ -111,7 +111,7 @@ class ObservationReader:
         return f"Expected: {', '.join([*pictures, *map(repr, state), repr(keys.instruction)])}."
 
     def _look_at_the_rest(self, message: Mapping[str, Any], keys: RobotKeys, paths: Mapping[str, str]) -> None:
-        """Refuses pictures that nobody knows, and says once what else is left out."""
+        """Refuses images of unknown cameras, and warns once about other ignored keys."""
         for path, value in _leaves(message):
             if path in paths.values() or path in keys.state or path == keys.instruction:
                 continue
@@ -217,7 +217,7 @@ def _numbers(value: Any, key: str) -> np.ndarray:
 
 
 def _find(message: Mapping[str, Any], path: str) -> Any:
-    """What stands under a key, or under a key inside another; `None` if there is nothing."""
+    """The value of a key or of a nested key; `None` if there is none."""
     if path in message:
         return message[path]
     first, _, rest = path.partition("/")

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a server asks for chunks: a policy on a device, with all that it tells about itself."""
+"""The source of a server's chunks: a policy on a device, with its metadata."""
 
 import secrets
 from collections.abc import Mapping, Sequence

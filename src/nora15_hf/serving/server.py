@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""A policy as a server that robots and benchmarks of others call, in the foreground or beside the caller's own work."""
+"""A policy as a server for robots and benchmarks, in the foreground or in the background."""
 
 import asyncio
 import contextlib

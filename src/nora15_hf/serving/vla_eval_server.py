@@ -139,7 +139,7 @@ class VlaEvalServer(PredictModelServer):
         await super().on_episode_end(result, ctx)
 
     async def on_observation(self, obs: Message, ctx: SessionContext) -> None:
-        """Reads an observation before it joins a batch, so that a wrong one is an error of its own client only."""
+        """Reads an observation before it joins a batch, so that an invalid one is an error for its own client only."""
         await super().on_observation(self._read(obs), ctx)
 
     def predict_batch(self, obs_batch: Sequence[Observation], ctx_batch: Sequence[SessionContext]) -> list[dict]:

@@ -52,7 +52,7 @@ class Task:
 
     @property
     def needed_settings(self) -> dict[str, Any]:
-        """Settings of the environment without which no policy can do the task; none unless a subclass knows some."""
+        """Settings of the environment that the task requires; none unless a subclass defines some."""
         return {}
 
     @property
@@ -185,14 +185,14 @@ class Environment(Protocol):
         """Execute one action, float32 `(A,)` in physical units, clipped to the spec's limits."""
 
     def observation(self) -> Observation:
-        """The present state. Drawing is costly, so it is asked for only when somebody looks."""
+        """The current observation. Rendering is costly, so it is only requested when it is needed."""
 
     def close(self) -> None:
         """Free what the simulator holds."""
 
 
 class ExpertEnvironment(Environment, Protocol):
-    """An environment that knows how its task is done."""
+    """An environment with a scripted expert for its task."""
 
     def expert_action(self) -> np.ndarray:
         """What the scripted expert does in the present state: float32 `(A,)` within the spec's limits."""

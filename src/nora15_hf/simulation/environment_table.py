@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The table of environments: which class stands behind a name. A simulator is imported when it is used, not before."""
+"""The table of environments: the class for each name. A simulator is imported only when it is used."""
 
 import importlib
 from collections.abc import Mapping, Sequence

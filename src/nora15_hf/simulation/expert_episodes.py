@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Recorded steps of an episode, labelled with what the scripted expert wanted, whoever acted."""
+"""Recorded steps of an episode, labelled with the scripted expert's intended action."""
 
 import math
 import zlib

@@ -73,7 +73,7 @@ class RegisteredEnv(gymnasium.Env):
 
     @property
     def task_description(self) -> str:
-        """The instruction, under the name by which LeRobot asks for it."""
+        """The instruction, under the name that LeRobot uses."""
         return self._environment.task.instruction
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict[str, Any]]:

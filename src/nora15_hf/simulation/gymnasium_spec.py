@@ -184,7 +184,7 @@ def flat(observation: Any, name: str = "") -> dict[str, Any]:
 def told_instruction(
     env: gymnasium.Env, settings: Mapping[str, Any], gym_id: str, seen: Mapping[str, Any], info: Mapping[str, Any]
 ) -> str:
-    """What the policy is told in an episode that has just begun; `seen` and `info` are of its reset."""
+    """The instruction of an episode that has just begun; `seen` and `info` are those of its reset."""
     key = settings["instruction_key"]
     if key is None:
         return settings["instruction"][gym_id]

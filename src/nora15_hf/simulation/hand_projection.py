@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class HandProjection:
-    """A pinhole camera that looks at a hand, whose place is the state's first three numbers in metres.
+    """A pinhole camera that shows a hand, whose position is the state's first three numbers in metres.
 
     Attributes:
         matrix (`np.ndarray` of shape `(3, 3)`): from metres relative to the camera to homogeneous picture coordinates

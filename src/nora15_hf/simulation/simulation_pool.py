@@ -22,7 +22,7 @@ LOSSES_PER_EPISODE = 2  # of its worker: after the first the episode is repeated
 
 @dataclass(frozen=True)
 class LostEnvironment:
-    """In place of a result: the environment failed, or its process died or hung again after it had been started anew.
+    """Replaces a result: the environment failed, or its process died or hung again after a restart.
 
     Attributes:
         reason (`str`): what happened, with the traceback or the end of the worker's log.
@@ -32,7 +32,7 @@ class LostEnvironment:
 
 
 class LostEnvironmentError(RuntimeError):
-    """An environment failed, or its process died or hung again after it had been started anew."""
+    """An environment failed, or its process died or hung again after a restart."""
 
 
 @dataclass

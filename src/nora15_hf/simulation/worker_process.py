@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""A process of [`SimulationPool`], seen from outside: how it is started, what it answers, and what it leaves behind when it dies."""
+"""A process of [`SimulationPool`] from the outside: its start, its answers, and what remains when it dies."""
 
 import contextlib
 import os
@@ -112,7 +112,7 @@ class WorkerProcess:
             answers.put((self, None))
 
     def send(self, call: SlotCall) -> None:
-        """Gives it a call. Where it has ended, there is no answer to this one either."""
+        """Sends it a call. If the process has ended, this call is not answered either."""
         if not self.calls:
             self.last_sign = self._clock()
         self.calls.append(call)

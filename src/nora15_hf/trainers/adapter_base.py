@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which policy adapters belong to: kept beside them, and compared wherever adapters and a policy meet."""
+"""The base policy of adapters: stored next to them, and compared wherever adapters and a policy meet."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -48,7 +48,7 @@ class AdapterBase:
         )
 
     def save(self, folder: Path) -> None:
-        """Writes it beside the adapters."""
+        """Writes it next to the adapters."""
         write_json(folder / ADAPTER_BASE_FILE, asdict(self))
 
     def check(self, adapters: Path) -> None:

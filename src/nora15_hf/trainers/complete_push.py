@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Uploads during training that arrive whole: what transformers' Trainer does not send, wait for or report by itself."""
+"""Complete uploads during training: what transformers' Trainer does not send, wait for or report by itself."""
 
 import logging
 from collections.abc import Callable

@@ -42,7 +42,7 @@ def step_batch(args: TrainingArguments) -> dict[str, int]:
 
 
 def how_to_make(total: int, args: TrainingArguments) -> str:
-    """A sentence that tells how the processes of a run make a batch of `total` rows."""
+    """A sentence that explains how the processes of a run form a batch of `total` rows."""
     per_device, processes = args.per_device_train_batch_size, args.world_size
     if total % (per_device * processes):
         return (

@@ -108,7 +108,7 @@ def _whole(value: torch.Tensor) -> torch.Tensor:
 
 
 def _placed_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A loaded tensor on the device of a parameter, and sharded as it is."""
+    """A loaded tensor on the device of a parameter, with the same sharding."""
     value = value.to(parameter.device)
     if isinstance(parameter, DTensor):
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)

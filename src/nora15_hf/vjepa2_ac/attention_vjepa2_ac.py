@@ -98,7 +98,7 @@ def frame_causal_mask(query: torch.Tensor, num_keys: int, tokens_per_frame: int)
 
 
 class VJEPA2ACResidualLinear(nn.Linear):
-    """A linear layer whose initial weights shrink with the depth of the block in which it stands."""
+    """A linear layer whose initial weights shrink with the depth of its block."""
 
     def __init__(self, in_features: int, out_features: int, layer_index: int):
         super().__init__(in_features, out_features)

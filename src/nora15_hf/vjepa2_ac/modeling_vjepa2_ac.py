@@ -73,7 +73,7 @@ def check_finite(name: str, values: torch.Tensor) -> None:
 
 
 class VJEPA2ACPreTrainedModel(StrictLoadingMixin, OneCommitPushMixin, PreTrainedModel):
-    """Facts that transformers asks for, initial weights, and loading that refuses an incomplete checkpoint."""
+    """The attributes that transformers expects, initial weights, and loading that refuses an incomplete checkpoint."""
 
     config_class = VJEPA2ACConfig
     base_model_prefix = "model"

@@ -9,7 +9,7 @@ import torch
 
 
 def _copy_of(function: FunctionType) -> FunctionType:
-    """The same function with code of its own: dynamo keeps what it compiled with the code, and looks through all of it."""
+    """The same function with its own code object: dynamo stores compiled graphs with the code object and searches all of them."""
     return FunctionType(
         function.__code__.replace(),
         function.__globals__,

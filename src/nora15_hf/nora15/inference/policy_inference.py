@@ -49,7 +49,7 @@ class PolicyInference:
         self.compiled = CompiledParts()
 
     def can_run_backbone(self, policy: nn.Module) -> bool:
-        """Whether the weights of the backbone can be read: each of its modules is as [`KnownModules`] says."""
+        """Whether the weights of the backbone can be read, that is, whether all its modules are known to [`KnownModules`]."""
         return _may_read(policy, is_known_backbone, policy.get_input_embeddings())
 
     def can_generate(self, policy: nn.Module) -> bool:

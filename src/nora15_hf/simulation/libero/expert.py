@@ -43,7 +43,7 @@ class Grip:
 
 
 class LiberoExpert:
-    """Pursues what a task asks for, one goal after the other, until all are fulfilled.
+    """Pursues the goals of a task, one after the other, until all are fulfilled.
 
     Args:
         env: LIBERO's environment of the task, after its reset. It is only looked at.

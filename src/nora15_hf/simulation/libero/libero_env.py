@@ -283,7 +283,7 @@ class LiberoEnv:
 
 
 def _import_robosuite(renderer: str) -> None:
-    """Import robosuite, which from then on draws with `renderer`; what it says about files of settings is left out."""
+    """Import robosuite, which from then on renders with `renderer`, without its messages about settings files."""
     if "robosuite" in sys.modules and os.environ["MUJOCO_GL"] != renderer:
         raise ValueError(
             f"This process already renders with renderer={os.environ['MUJOCO_GL']!r} and cannot render with {renderer!r} as well."

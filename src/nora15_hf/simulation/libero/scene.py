@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What is where in a LIBERO scene, read from the simulator: poses and shapes that no policy is told.
+"""The poses and shapes in a LIBERO scene, read from the simulator; no policy has access to them.
 
 Positions are in metres in the world's frame, z upwards.
 """
@@ -37,7 +37,7 @@ class LiberoScene:
 
     @property
     def goals(self) -> list[list[str]]:
-        """What the task asks for: predicate and names of objects or regions."""
+        """The goals of the task: predicate and names of objects or regions."""
         return self._env.parsed_problem["goal_state"]
 
     def holds(self, *goal: str) -> bool:

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What both renderers show: which camera, which part of its picture, and how a goal looks.
+"""What both renderers show: the camera, the crop of its image, and the appearance of a goal.
 
 The camera `corner4` is the place to which LeRobot moves `corner2`. Its picture is turned by 180 degrees, because
 Meta-World's corner cameras hang upside down, and of the turned square picture only the part is kept where the robot

@@ -171,7 +171,7 @@ class MetaWorldEnv:
         )
 
     def expert_action(self) -> np.ndarray:
-        """What Meta-World's scripted expert does here: float32 `(4,)`, clipped to [-1, 1] (it often asks for more)."""
+        """The action of Meta-World's scripted expert: float32 `(4,)`, clipped to [-1, 1] (it often exceeds this range)."""
         self._require_reset()
         return np.clip(self._expert.get_action(self._metaworld_observation), -1, 1).astype(np.float32)
 

@@ -81,7 +81,7 @@ class RayCastRenderer:
         """Nothing is held outside Python; present so that both renderers are used alike."""
 
     def _refresh_fixed_layer(self, data: mujoco.MjData) -> None:
-        """Cast the resting part of the scene anew if any of it stands elsewhere than at the last picture."""
+        """Cast the static part of the scene again if any of it has moved since the last image."""
         poses = np.concatenate([data.geom_xpos[self._fixed].ravel(), data.geom_xmat[self._fixed].ravel()])
         if self._fixed_poses is not None and np.array_equal(poses, self._fixed_poses):
             return
@@ -196,7 +196,7 @@ class RayCastRenderer:
 
 
 def _bounds_with_visual_geoms(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding boxes that make `mj_multiRay` see what a body shows, not only what it collides with.
+    """Bounding boxes that make `mj_multiRay` hit the visual geometry of a body, not only its collision geometry.
 
     MuJoCo 3.3.0 skips a body when the ray passes beside the body's bounding box, but builds that box from collision
     geoms alone, so that parts of shown meshes that stand out of it vanish (`mj_ray` does not do this). During a cast

@@ -15,7 +15,7 @@ from .flow_dpo_config import FlowDPOConfig
 def freeze_backbone(
     policy: Nora15ForActionPrediction, ref_model: Nora15ForActionPrediction | None, has_adapters: bool
 ) -> None:
-    """Stops gradients to the backbone, and checks that nothing asks for them and that the reference has the same one."""
+    """Stops gradients to the backbone, and checks that nothing needs them and that the reference has the same backbone."""
     if has_adapters:
         refuse_backbone_adapters(policy)
     policy.vlm.requires_grad_(False)
@@ -39,7 +39,7 @@ def refuse_backbone_adapters(policy: Nora15ForActionPrediction) -> None:
 
 
 def initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
-    """The policy as it is now; it stays so, unless its values are precomputed and it goes before training begins."""
+    """A frozen copy of the current policy, which is removed before training if its values are precomputed."""
     # FSDP and DeepSpeed shard every model by itself, so that two cannot share a part.
     is_sharded = bool(args.fsdp or args.deepspeed) or any(
         parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")

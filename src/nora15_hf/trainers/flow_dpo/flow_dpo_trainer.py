@@ -68,7 +68,7 @@ _PAIR_KEYS = {*SIDES, "action_mask", ROW_INDEX, *REFERENCE_COLUMNS}
 
 @dataclass(frozen=True)
 class Surrogate:
-    """What stands for a chunk's log-likelihood: names of its metrics, strength of the preference, share of the loss."""
+    """A surrogate for a chunk's log-likelihood: names of its metrics, strength of the preference, weight in the loss."""
 
     reward_prefix: str
     error_prefix: str
@@ -228,7 +228,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
 
     @contextmanager
     def _reference(self, model: nn.Module) -> Iterator[nn.Module]:
-        """What the reference's passes go through: a model of its own, or the policy without what it has learnt."""
+        """The model that computes the reference: a separate one, or the policy with its adapters disabled."""
         if self.ref_model is not None:
             yield self.ref_model
             return
@@ -563,7 +563,7 @@ def _check_rows(
 
 
 def _reference_fingerprints(model: nn.Module) -> dict[str, str]:
-    """What tells whether another reference is the same one: its weights, and what is computed with them."""
+    """What identifies a reference: its weights, and what is computed with them."""
     adapters = {}
     if isinstance(model, PeftModel):
         adapters = {name: _stated(adapter) for name, adapter in model.peft_config.items()}
@@ -576,7 +576,7 @@ def _reference_fingerprints(model: nn.Module) -> dict[str, str]:
 
 
 def _stated(adapter: PeftConfig) -> dict[str, Any]:
-    """What an adapter's configuration says, without where its base came from."""
+    """An adapter's configuration, without the source of its base."""
     unrelated = ("base_model_name_or_path", "revision", "inference_mode")
     return {
         name: sorted(value) if isinstance(value, set) else value

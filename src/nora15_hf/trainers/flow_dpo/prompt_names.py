@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the backbone reads of preference rows, told without decoding their images."""
+"""Names for what the backbone reads from preference rows, formed without decoding their images."""
 
 import hashlib
 import json

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Open-loop replay: chunks sampled along recorded episodes beside the actions that were demonstrated."""
+"""Open-loop replay: chunks sampled along recorded episodes, compared with the demonstrated actions."""
 
 from dataclasses import dataclass
 from pathlib import Path

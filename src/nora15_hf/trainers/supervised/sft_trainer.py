@@ -359,7 +359,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
 def _fitted(
     dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None, check_values: bool = True
 ) -> Dataset | None:
-    """The dataset as the policy is to be shown it, also in torch's subsets and concatenations; one of anybody's as it is."""
+    """The dataset in the form that the policy needs, also inside torch's subsets and concatenations; other datasets are unchanged."""
     if type(dataset) is ConcatDataset:
         return ConcatDataset([_fitted(part, args, processor, check_values) for part in dataset.datasets])
     if type(dataset) is Subset:

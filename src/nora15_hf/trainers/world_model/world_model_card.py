@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a training run knows for the card of its world model."""
+"""The facts of a world model's card that its training run gives."""
 
 from collections.abc import Mapping
 from typing import Any

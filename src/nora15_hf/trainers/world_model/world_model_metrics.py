@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What tells whether a world model is any good: collapse of its latents, and whether it listens to actions."""
+"""Quality metrics of a world model: collapse of its latents, and sensitivity to actions."""
 
 import itertools
 from collections.abc import Sequence

@@ -199,7 +199,7 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
             self._write_files(Path(output_dir or self.args.output_dir))
 
     def _write_files(self, folder: Path) -> None:
-        """What belongs beside the weights."""
+        """The files that are stored next to the weights."""
         self.processor.save_pretrained(folder)
         self.train_dataset.conventions.save_pretrained(folder)
         self._write_card(folder)
