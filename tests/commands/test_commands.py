@@ -327,7 +327,7 @@ def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(MODULES["stats"], "run", interrupted)
     assert main(["stats", "x"]) == 130
-    assert capsys.readouterr().err == "\nnora15 stats: interrupted; call it again.\n"
+    assert capsys.readouterr().err == "\nnora15 stats: interrupted; run it again.\n"
 
 
 def test_commands_that_compute_take_threads(monkeypatch, capsys):

@@ -241,5 +241,5 @@ def test_stats_count_what_they_left_out(numbers, tmp_path):
     info = json.loads((root / "meta/info.json").read_text())
     (root / "data/chunk-000/file-001.parquet").unlink()
     report = str(dataset_statistics(root, skip_bad_episodes=True))
-    assert "left out as bad: episodes " in report
+    assert "bad episodes that were skipped: " in report
     assert f"copy: {info['total_episodes']} episodes" not in report

@@ -192,8 +192,8 @@ def test_missing_conventions_are_said(tmp_path, caplog):
 
 
 STATES = {
-    "constant": (np.full(EPISODES * LENGTH, 0.7), 0.7003, 0.0, "was constant in training and reads as 0"),
-    "sparse": (sparse(), 1.0, 0.0, "was constant in training and reads as 0"),
+    "constant": (np.full(EPISODES * LENGTH, 0.7), 0.7003, 0.0, "was constant in training, so the policy reads 0"),
+    "sparse": (sparse(), 1.0, 0.0, "was constant in training, so the policy reads 0"),
     "jumping": (jumping(), 0.0, -10.0, "clipped to 10"),
     "resting": (resting(), 1.7, 10.0, "clipped to 10"),
 }

@@ -134,7 +134,7 @@ def test_more_cameras_than_needed_are_left_out():
     (warning,) = check_junction(FINE_TUNING, ARM, more, names=("policy", "dataset"), arranged=True)
     assert (
         warning
-        == "cameras: policy ['top', 'wrist'], dataset ['side', 'top', 'wrist'], of which the others are left out"
+        == "cameras: policy ['top', 'wrist'], dataset ['side', 'top', 'wrist'], of which the others are ignored"
     )
     with pytest.raises(EmbodimentError, match="cameras: "):
         check_junction(FINE_TUNING, ARM, more, names=("policy", "dataset"))

@@ -167,7 +167,7 @@ def stateless(**changes) -> Nora15Processor:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"with_state": False}, r"state: the policy needs it, the simulator gives none"),
+        ({"with_state": False}, r"state: the policy needs it, but the simulator provides none"),
         ({"cameras": ("front",)}, r"cameras: policy \['front', 'wrist'\], simulator \['front'\]"),
         ({"gripper": "-1 closes"}, r"gripper: recorded '1 closes', simulator '-1 closes'"),
     ],

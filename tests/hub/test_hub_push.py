@@ -140,8 +140,11 @@ def test_artefacts_are_told_from_their_files(tmp_path, files, artefact):
         ({"deep/policy.pkl": b"\x80"}, r"deep/policy\.pkl"),
         ({"notes.md": b"token: hf_" + b"a" * 34}, r"notes\.md holds what looks like an access token"),
         ({"norm_stats.json": b'"SECRET-WITHOUT-PREFIX"'}, "access token"),
-        ({"model.safetensors.index.json": b'{"weight_map": {"a": "../outside.safetensors"}}'}, "not beside it"),
-        ({"model.safetensors.index.json": b'{"weight_map": {"a": "model-2.safetensors"}}'}, "not beside it"),
+        (
+            {"model.safetensors.index.json": b'{"weight_map": {"a": "../outside.safetensors"}}'},
+            "not in the same folder",
+        ),
+        ({"model.safetensors.index.json": b'{"weight_map": {"a": "model-2.safetensors"}}'}, "not in the same folder"),
         ({"model.safetensors.index.json": b"{}"}, "has no weight_map"),
         ({"config.json": b"{"}, "is not valid JSON"),
         ({"config.json": b"[]"}, "expected a JSON object"),
@@ -271,7 +274,7 @@ def test_an_interrupted_command_says_how_to_go_on(hub, policy, monkeypatch, caps
 
     monkeypatch.setattr(HfApi, "create_commit", interrupt)
     assert main(["push", str(policy), "robots/arm"]) == 130
-    assert "interrupted; call it again" in capsys.readouterr().err
+    assert "interrupted; run it again" in capsys.readouterr().err
     assert files_of(hub, "robots/arm") == {}
 
 

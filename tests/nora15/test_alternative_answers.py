@@ -93,7 +93,7 @@ def test_refusals(tiny, images):
     prompt = processor(images=images, text=INSTRUCTIONS)
     prefix = policy.encode_prefix(**prompt)
     chunks = torch.zeros(2, 3, 5, 4)
-    with pytest.raises(ValueError, match="Give either the processor's tensors"):
+    with pytest.raises(ValueError, match="Pass either the processor's tensors"):
         policy(**prompt, prefix=prefix, actions=chunks)
     with pytest.raises(ValueError, match="need a backbone pass, which prefix replaces"):
         policy(prefix=prefix, actions=chunks, labels=prompt["input_ids"])

@@ -83,9 +83,9 @@ def test_greedy_answers_to_an_encoded_prompt(policy, inputs):
 def test_refusals(policy, inputs):
     model, _ = policy
     prompt = model.encode_prompt(**inputs)
-    with pytest.raises(ValueError, match="Give either the processor's tensors"):
+    with pytest.raises(ValueError, match="Pass either the processor's tensors"):
         model.generate_actions(**inputs, prompt=prompt)
-    with pytest.raises(ValueError, match="Give either the processor's tensors"):
+    with pytest.raises(ValueError, match="Pass either the processor's tensors"):
         model.generate_actions(do_sample=False)
     with pytest.raises(ValueError, match="accepts neither prompt nor noise_keys"):
         model.generate_actions(prompt=prompt, num_beams=2)

@@ -83,14 +83,14 @@ def find_range_problems(statistics: ActionStatistics, mode: NormalizationMode = 
         elif width == 0:
             found = (
                 "sparse",
-                f"{mode} sees only {center[dimension]:.6g}, but values run from {first:.6g} to {last:.6g}",
+                f"{mode} covers only {center[dimension]:.6g}, but values range from {first:.6g} to {last:.6g}",
             )
         elif last - first < max(_ABSOLUTE_RANGE, _RELATIVE_RANGE * max(abs(first), abs(last))):
-            found = ("nearly constant", f"values run from {first:.9g} to {last:.9g}, which is spread over [-1, 1]")
+            found = ("nearly constant", f"values range from {first:.9g} to {last:.9g}, which is stretched to [-1, 1]")
         elif reach > REACH_SAID:
             found = (
                 "outliers",
-                f"values run from {first:.6g} to {last:.6g} and the range of {mode} is {width:.3g}, so that they reach "
+                f"values range from {first:.6g} to {last:.6g} and the range of {mode} is {width:.3g}, so they reach "
                 f"{reach:.3g} times the normalised range",
             )
         else:

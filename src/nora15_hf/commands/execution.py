@@ -15,8 +15,8 @@ from .parser import CommandParser
 
 # What an interrupted command leaves.
 KEPT = {
-    "nora15 quickstart": "finished stages are kept, --resume continues",
-    "nora15 evaluate": "finished episodes are kept, --resume continues",
+    "nora15 quickstart": "finished stages are kept; --resume continues",
+    "nora15 evaluate": "finished episodes are kept; --resume continues",
 }
 
 
@@ -52,7 +52,7 @@ def exit_code(name: str, work: Callable[[], int | None]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = KEPT.get(name, "call it again")
+        again = KEPT.get(name, "run it again")
         print(f"\n{name}: interrupted; {again}.", file=sys.stderr)
         return 130
 

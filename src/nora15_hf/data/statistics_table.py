@@ -104,7 +104,7 @@ def dataset_statistics(
     )
     lines = [f"{dataset.dataset_key}: {dataset.num_episodes} episodes, {len(dataset)} frames{sample}"]
     if dataset.skipped_episodes:
-        lines.append(f"left out as bad: episodes {', '.join(map(str, dataset.skipped_episodes))}")
+        lines.append(f"bad episodes that were skipped: {', '.join(map(str, dataset.skipped_episodes))}")
     what = f"{dataset.action_key} ({statistics['action'].count} rows"
     if delta_mask is not None:
         what += f": differences from {dataset.state_key}, every step of every chunk of {chunk_size} inside its episode"

@@ -76,13 +76,13 @@ MIXTURE = Junction(
     {name: use for name, use in _DATA.items() if name != "control_rate"}
     | {"chunk_size": (R, R, N), "state_names": (A, W, N), "state_units": (W, W, N)},
     "Open the datasets with the same camera names (image_keys={name: feature}) and dimension names (action_names, "
-    "state_names), or train a policy on each alone.",
+    "state_names), or train a policy on each separately.",
 )
 FINE_TUNING = Junction(
     "a dataset and the policy that is trained on it",
     _DATA | _STATE | {"chunk_size": (R, R, N)},
-    "Open the dataset with image_keys={name: feature} and action_names or state_names that say which is which, or under a "
-    "dataset_key of its own when it is another robot or another way of recording.",
+    "Open the dataset with image_keys={name: feature} and action_names or state_names that identify them, or under a "
+    "separate dataset_key if it is another robot or another way of recording.",
 )
 EVALUATION = Junction(
     "a policy and the simulator that it is evaluated in",
@@ -91,17 +91,17 @@ EVALUATION = Junction(
     "demonstrations in it.",
 )
 CONTROL = Junction(
-    "a policy and the robot that it drives",
+    "a policy and the robot that it controls",
     _DATA | _STATE | _FIXED_ORDER,
     "Name the cameras in the observation as in training, or the dataset_key of the policy that belongs to this robot.",
 )
 CHECKING = Junction(
     "a policy and the dataset that it is checked against",
     dict.fromkeys(_DATA | _STATE, (A, W, N)) | {"cameras": (A, R, N)},
-    "Open the dataset with other keys, or take the policy that was trained on such data.",
+    "Open the dataset with other keys, or use the policy that was trained on such data.",
 )
 WORLD_MODEL = Junction(
-    "a policy and the world model that judges its actions",
+    "a policy and the world model that evaluates its actions",
     _DATA | _FIXED_ORDER | _NORMALIZED,
     "Train the world model for this policy (nora15 world-model --policy ...), or use the one that was trained for it.",
 )
@@ -188,7 +188,7 @@ def _sentence(item: Item, names: tuple[str, str]) -> str:
         value = item.first if known == 0 else item.second
         return f"{label}: {names[known]} {_text(value)}, {names[unknown]} does not say"
     order = " in another order" if item.agreement is Agreement.REORDERED else ""
-    rest = ", of which the others are left out" if item.agreement is Agreement.MORE else ""
+    rest = ", of which the others are ignored" if item.agreement is Agreement.MORE else ""
     return f"{label}{order}: {names[0]} {_text(item.first)}, {names[1]} {_text(item.second)}{rest}"
 
 

@@ -61,7 +61,7 @@ def _check_contract_fits(
 ) -> None:
     found = differing_conventions(conventions, spec)
     if needs_state and spec.state_dim is None:
-        found.append("state: the policy needs it, the simulator gives none")
+        found.append("state: the policy needs it, but the simulator provides none")
     check_junction(
         EVALUATION,
         contract,

@@ -156,14 +156,14 @@ class EvaluationResults:
                 lines.append(f"Failures: {', '.join(f'{number} {reason}' for reason, number in failures.items())}.")
             if self.success.total.successes == 0:
                 lines.append(
-                    "No episode succeeded. Before this is taken for the policy's skill: `nora15 doctor` looks at its weights and "
-                    "statistics; a gripper with the other sign, other statistics (--dataset-key) or a turned camera give "
-                    "0 %, too. --record 1 shows what happens."
+                    "No episode succeeded. Before you attribute this to the policy: `nora15 doctor` checks its weights and "
+                    "statistics, and an inverted gripper sign, other statistics (--dataset-key) or a rotated camera also give "
+                    "0 %. --record 1 shows what happens."
                 )
         if self.lost:
             listed = ", ".join(f"{episode.task} seed {episode.seed}" for episode in self.lost[:5])
             lines.append(
-                f"NOT RUN: {len(self.lost)} of {len(self.episodes)} episodes, whose environment was lost, are not counted: "
+                f"NOT RUN: {len(self.lost)} of {len(self.episodes)} episodes are not counted because their environment was lost: "
                 f"{listed}{', ...' if len(self.lost) > 5 else ''}. --resume tries them again."
             )
         return "\n".join(lines)
@@ -195,7 +195,7 @@ class ResultsComparison:
             f"Against the other results on the same episodes: {paired.only_second} won, {paired.only_first} lost, "
             f"{paired.both + paired.neither} alike; difference {paired.difference:+.1%} (95 % interval {low:+.1%} to "
             f"{high:+.1%}), exact McNemar p = {paired.p_value:.2g}."
-            + (f" {self.left_out} episodes that were not run in one of them are left out." if self.left_out else "")
+            + (f" {self.left_out} episodes that were not run in one of them are excluded." if self.left_out else "")
             + f"\nDiffers in: {differing or 'nothing'}."
         )
 

@@ -163,8 +163,8 @@ def compare_paired(first: Sequence[TaskOutcome], second: Sequence[TaskOutcome]) 
     unpaired = sorted(one.keys() ^ two.keys())
     if unpaired or not one:
         raise ValueError(
-            "A paired comparison needs the same episodes in both lists, at least one; "
-            f"{len(unpaired)} are in one only, for example {unpaired[:3]}."
+            "A paired comparison needs the same episodes in both lists, and at least one; "
+            f"{len(unpaired)} are only in one of them, for example {unpaired[:3]}."
         )
     counts = [sum((one[key], two[key]) == outcome for key in one) for outcome in _OUTCOMES]
     return PairedComparison(*counts, p_value=_mcnemar_exact(counts[1], counts[2]))

@@ -68,7 +68,7 @@ class PushPlan:
         lines += ["", f"{len(sizes)} files, {_readable(sum(sizes.values()))}"]
         if self.left_out:
             shown = ", ".join(self.left_out[:5]) + (" ..." if len(self.left_out) > 5 else "")
-            lines.append(f"left out, as state of a training or hidden: {len(self.left_out)} files ({shown})")
+            lines.append(f"not uploaded, as state of a training or hidden: {len(self.left_out)} files ({shown})")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -107,7 +107,7 @@ def _refuse_unsafe_files(folder: Path, files: dict[str, Path]) -> None:
     ]
     if unknown:
         raise ValueError(
-            f"{folder} holds {unknown[:5]}, {len(unknown)} file(s) of a kind that is not published. Published are "
+            f"{folder} holds {unknown[:5]}, {len(unknown)} file(s) of a type that is not published. The published types are "
             f"{', '.join(sorted(_SUFFIXES))}: rename or convert the files, or move them elsewhere. Store weights as safetensors: "
             "a pickle (.bin, .pt, .pth, .pkl) can run any code when it is opened; save the model with save_pretrained in an "
             "empty folder."
@@ -141,7 +141,7 @@ def _check_shards(folder: Path, files: dict[str, Path]) -> None:
         lost = sorted({str(shard) for shard in weight_map.values() if str(beside / str(shard)) not in files})
         if lost:
             raise ValueError(
-                f"{folder / path} names {lost[:5]}, which are not beside it. Save the model again in an empty folder."
+                f"{folder / path} names {lost[:5]}, which are not in the same folder. Save the model again in an empty folder."
             )
 
 

@@ -354,7 +354,7 @@ class FastTokensMixin:
             `list[list[int]]`: FAST ids (0 = `<robot_action_0>`) of each row up to the end marker.
         """
         if (input_ids is None) == (prompt is None):
-            raise ValueError("Give either the processor's tensors (input_ids, ...) or prompt=encode_prompt(...).")
+            raise ValueError("Pass either the processor's tensors (input_ids, ...) or prompt=encode_prompt(...).")
         if max_new_tokens is None:
             max_new_tokens = self.config.chunk_size * self.config.action_dim + 1
         if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:

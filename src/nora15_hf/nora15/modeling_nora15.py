@@ -484,20 +484,20 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             )
         if sum(given is not None for given in (input_ids, inputs_embeds, prefix)) != 1:
             raise ValueError(
-                "Give either the processor's tensors (input_ids, ...), inputs_embeds in place of input_ids, or "
+                "Pass either the processor's tensors (input_ids, ...), inputs_embeds in place of input_ids, or "
                 "prefix=encode_prefix(...)."
             )
         if prefix is not None and (labels is not None or return_logits):
-            raise ValueError("labels and return_logits need a backbone pass, which prefix replaces: give input_ids.")
+            raise ValueError("labels and return_logits need a backbone pass, which prefix replaces: pass input_ids.")
         if prefix is not None and (prefix_mask is not None or state is not None):
-            raise ValueError("prefix_mask and state are part of prefix: give them to encode_prefix().")
+            raise ValueError("prefix_mask and state are part of prefix: pass them to encode_prefix().")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_attentions and actions is None:
             raise ValueError(
-                "output_attentions=True returns the weights of the action expert, which runs on actions only: give actions. "
+                "output_attentions=True returns the weights of the action expert, which runs on actions only: pass actions. "
                 "Those of the backbone alone come from model.vlm(...)."
             )
         recorded = {}
@@ -960,7 +960,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
             action_dim)` when `num_samples > 1`: normalised actions.
         """
         if (input_ids is None) == (prefix is None):
-            raise ValueError("Give either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
+            raise ValueError("Pass either the processor's tensors (input_ids, ...) or prefix=encode_prefix(...).")
         num_steps = self.config.num_inference_steps if num_steps is None else num_steps
         for name, count in (("num_samples", num_samples), ("num_steps", num_steps)):
             if not isinstance(count, Integral) or count < 1:

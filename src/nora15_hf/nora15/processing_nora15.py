@@ -397,7 +397,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         if given:
             raise ValueError(
                 f"{given} of apply_chat_template would have no effect: rows are padded on the left and never truncated, and "
-                "training targets come from processor(images=..., text=..., actions=...). Leave them out."
+                "training targets come from processor(images=..., text=..., actions=...). Omit them."
             )
         rendered = super().apply_chat_template(conversation, chat_template, **kwargs)
         if not tokenize:
@@ -550,7 +550,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                 )
             if by_name and len(fitting) > 1:
                 raise ValueError(
-                    f"images has {shown}, which the policy was trained on in several orders: give the dataset_key, one of "
+                    f"images has {shown}, which the policy was trained on in several orders: pass the dataset_key, one of "
                     f"{', '.join(map(repr, self.norm_stats))}."
                 )
             ordered.append([row[name] for name in fitting[0]] if by_name else row)
@@ -642,8 +642,10 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                 torch.from_numpy(statistics.mask.copy()), read.clamp(-STATE_LIMIT, STATE_LIMIT), read
             )
             lost = lost_values(state[rows], statistics, self.normalization_mode)
-            self._warn_of_states(key, state[rows], lost, "It was constant in training and reads as 0.")
-            self._warn_of_states(key, state[rows], clipped != read, f"Normalised, it is clipped to {STATE_LIMIT:g}.")
+            self._warn_of_states(key, state[rows], lost, "It was constant in training, so the policy reads 0.")
+            self._warn_of_states(
+                key, state[rows], clipped != read, f"After normalisation it is clipped to {STATE_LIMIT:g}."
+            )
             normalized[rows] = clipped
         return normalized
 

@@ -227,7 +227,7 @@ def _open_record(
         changed = [f"{key}={found[key]!r}, now {wanted[key]!r}" for key in wanted if wanted[key] != found[key]]
         if changed:
             raise FileExistsError(
-                f"{folder} holds a preference set that was made with other arguments: {'; '.join(changed)}. "
+                f"{folder} holds a preference set that was built with other arguments: {'; '.join(changed)}. "
                 "Choose another folder, or delete it."
             )
         if record.threads is not None:

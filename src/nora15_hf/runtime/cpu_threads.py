@@ -195,8 +195,8 @@ class ThreadUse:
             return
         if self.watch is None:
             _tell(
-                f"This run began with {_threads(threads)} and goes on with {self.threads_now()}, as {self.chosen_by} says: its "
-                f"numbers may differ in their last digits. --threads {threads} keeps them."
+                f"This run began with {_threads(threads)} and continues with {self.threads_now()}, as set by {self.chosen_by}: its "
+                f"results may differ in the last digits. --threads {threads} avoids this."
             )
         else:
             self.threads, self.changes = min(threads, self.watch.controller.most), []

@@ -51,7 +51,7 @@ def how_to_make(total: int, args: TrainingArguments) -> str:
         )
     return (
         f"With processes={processes} and per_device_train_batch_size={per_device} it takes "
-        f"gradient_accumulation_steps={total // (per_device * processes)} to make the same batch."
+        f"gradient_accumulation_steps={total // (per_device * processes)} to form the same batch."
     )
 
 

@@ -81,7 +81,7 @@ def find_checkpoint(args: TrainingArguments, options: Mapping[str, object]) -> s
             for name in sorted(earlier[group] | run[group])
             if earlier[group].get(name) != run[group].get(name)
         ]
-        advice = "Choose another output_dir, or name the checkpoint through resume_from_checkpoint to continue it all the same."
+        advice = "Choose another output_dir, or name the checkpoint with resume_from_checkpoint to continue it anyway."
         if earlier["arguments"].get(BATCH) not in (None, run["arguments"][BATCH]):
             advice = f"{how_to_make(earlier['arguments'][BATCH], args)} Or choose another output_dir."
         raise ValueError(
