@@ -138,6 +138,7 @@ def test_episodes_that_cannot_be_run_give_exit_code_1(policy, tmp_path, capsys):
         (["--environment", "failing", "--suite", "corner"], "Unknown suite 'corner'. Nearest: corners"),
         (["--environment", "failing", "--tasks", "lft"], "Unknown task 'lft'. Nearest: left"),
         (["--environment", "failing", "--tasks", "left", "--protocol", "x"], "Unknown protocol 'x'. Nearest: strict"),
+        (["--tasks", "left", "--protocol", "strict", "--set", "protocol=lax"], "--set protocol=lax: give one of them"),
         (["--environment", "failing"], "Name --tasks or --suite of failing, which has 2 tasks. Suites: corners."),
         (["--tasks", "left", "--set", "max_step=3"], "Unknown setting 'max_step'. Nearest: max_steps"),
         (["--tasks", "left", "--set", "max_steps"], "'max_steps' is not NAME=VALUE"),

@@ -171,11 +171,35 @@ def test_success_that_terminates():
         ({"gym_ids": "tests/Endless-v0"}, "`max_steps` is missing"),
         ({"action_names": "dx"}, "`action_names` has 1 names, but .* 2 dimensions"),
         ({"state_names": "x,y"}, "`state_names` has 2 names, but .* 1 dimensions"),
+        (
+            {"gym_kwargs": {"colour": 1}},
+            r"'tests/Slider-v0' cannot be made: TypeError: .*'colour'.*v0', colour=1\)\.reset",
+        ),
+        ({"gym_kwargs": {"size": -1}}, "cannot be made: ValueError: negative dimensions"),
+        ({"gym_kwargs": {"success": []}}, "cannot be stepped: TypeError: unhashable"),
+        ({"expert": "helpers.gymnasium_expert"}, "expected 'module:name'"),
+        ({"expert": f"{EXPERT}s"}, f"Unknown expert '{EXPERT}s'. Nearest: {EXPERT}"),
     ],
 )
 def test_settings_that_do_not_fit(settings, match):
     with pytest.raises(ValueError, match=match):
         GymnasiumEnv.describe(**SETTINGS | settings)
+
+
+def test_what_an_environment_needs_and_is_not_installed():
+    def unfinished(**arguments):
+        raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed,\nrun `pip install mujoco`")
+
+    gymnasium.register("tests/Unfinished-v0", unfinished, max_episode_steps=20)
+    for gym_id, reason in (
+        ("tests/Unfinished-v0", "MuJoCo is not installed, run `pip install mujoco`. Install what it needs"),
+        (
+            "no_such_module:tests/Slider-v0",
+            "ModuleNotFoundError: No module named 'no_such_module'.* Install what it needs",
+        ),
+    ):
+        with pytest.raises(ImportError, match=f"'{gym_id}' cannot be made: .*{reason}"):
+            GymnasiumEnv.describe(**SETTINGS | {"gym_ids": gym_id})
 
 
 def test_environments_that_differ_are_not_evaluated_together():

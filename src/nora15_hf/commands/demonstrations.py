@@ -5,6 +5,7 @@ recorded action is the expert's intention; the executed action is disturbed, so 
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,26 +59,35 @@ class DemonstrationsArguments(EnvironmentArguments):
 ARGUMENTS = (DemonstrationsArguments,)
 
 
-def run(options: DemonstrationsArguments) -> None:
+def run(options: DemonstrationsArguments) -> int:
     from ..data.lerobot_dataset import LeRobotDataset
-    from ..evaluation.demonstrations import RECORDING, record_demonstrations
-    from ..simulation.simulation_pool import SimulationPool
+    from ..evaluation.demonstrations import RECORDING, FailingExpertError, record_demonstrations
+    from ..evaluation.environment_choice import environment_settings
+    from ..simulation.environment_table import find_environment
+    from ..simulation.simulation_pool import LostEnvironmentError, SimulationPool
 
     tasks = options.selected_tasks(options.environment)
+    settings = environment_settings(find_environment(options.environment), tasks, options.settings(), recorded={})
     # Recording uses no slots: with one for each process, a worker keeps no more than one unused environment.
     num_workers = options.workers or os.cpu_count()
-    with SimulationPool(
-        options.environment, num_workers=num_workers, num_slots=num_workers, **options.settings()
-    ) as pool:
-        record_demonstrations(
-            options.output,
-            tasks,
-            options.episodes,
-            pool=pool,
-            first_seed=options.first_seed,
-            noise_std=options.noise_std,
-            burst_probability=options.burst_probability,
-        )
+    with SimulationPool(options.environment, num_workers=num_workers, num_slots=num_workers, **settings) as pool:
+        try:
+            record_demonstrations(
+                options.output,
+                tasks or list(pool.spec.tasks),
+                options.episodes,
+                pool=pool,
+                first_seed=options.first_seed,
+                noise_std=options.noise_std,
+                burst_probability=options.burst_probability,
+            )
+        except (FailingExpertError, LostEnvironmentError) as error:
+            print(
+                f"nora15 demonstrations: {error}\nThe recording in {options.output} is not complete and cannot be read; remove it "
+                "before the command is called again.",
+                file=sys.stderr,
+            )
+            return 1
     dataset = LeRobotDataset(options.output, chunk_size=1)
     print(f"{dataset.num_episodes} episodes, {len(dataset)} frames in {options.output}")
     for task, seeds in dataset.conventions[RECORDING]["failed_seeds"].items():
@@ -85,6 +95,7 @@ def run(options: DemonstrationsArguments) -> None:
             print(
                 f"{task}: the expert failed {len(seeds)} times (seeds {', '.join(map(str, seeds))}), which are not included"
             )
+    return 0
 
 
 __all__ = ["ARGUMENTS", "DemonstrationsArguments", "run"]

@@ -65,6 +65,8 @@ class EnvironmentArguments:
         if self.protocol is not None:
             entry.check_protocol(self.protocol)
         if not entry.tasks:
+            # They depend on the settings; suites are known.
+            entry.select_tasks(suites=self.suite)
             return self.tasks
         if not (self.tasks or self.suite):
             suites = f" Suites: {', '.join(entry.suites)}." if entry.suites else ""
@@ -72,8 +74,18 @@ class EnvironmentArguments:
         return entry.select_tasks(self.tasks, self.suite)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that were chosen."""
-        return self.set if self.protocol is None else {"protocol": self.protocol} | self.set
+        """
+        The settings that were chosen.
+
+        Raises:
+            ValueError: Two protocols.
+        """
+        if self.protocol is None:
+            return self.set
+        other = self.set.get("protocol", self.protocol)
+        if other != self.protocol:
+            raise ValueError(f"--protocol {self.protocol} and --set protocol={other}: give one of them.")
+        return {"protocol": self.protocol} | self.set
 
 
 __all__ = ["EnvironmentArguments"]

@@ -17,6 +17,7 @@ from .parser import CommandParser
 KEPT = {
     "nora15 quickstart": "finished stages are kept; --resume continues",
     "nora15 evaluate": "finished episodes are kept; --resume continues",
+    "nora15 demonstrations": "the recording is not complete; remove its folder and call the command again",
 }
 
 

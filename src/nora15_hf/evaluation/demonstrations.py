@@ -10,13 +10,17 @@ from tqdm.auto import tqdm
 
 from ..data.lerobot_source import EMBODIMENT
 from ..data.lerobot_writer import LeRobotWriter
-from ..simulation.environment import EnvironmentSpec
+from ..simulation.environment import FIRST_EVALUATION_SEED, EnvironmentSpec
 from ..simulation.expert_episodes import ExpertNoise, recorded_features
 from ..simulation.simulation_pool import SimulationPool
 from .environment_fit import environment_embodiment
 
 # Among the conventions of a dataset of `record_demonstrations`: how it was recorded.
 RECORDING = "demonstrations"
+
+
+class FailingExpertError(RuntimeError):
+    """A task's expert fails too often for a recording."""
 
 
 def record_demonstrations(
@@ -43,7 +47,7 @@ def record_demonstrations(
         tasks (`Sequence[str]`): names of the environment's tasks.
         episodes_per_task (`int`): successful episodes wanted of each.
         pool ([`SimulationPool`]): where the experts run; decides everything that the conventions name.
-        first_seed (`int`, defaults to 0): keep away from 10000 and above, which are for evaluation.
+        first_seed (`int`, defaults to 0): of each task; seeds from 10000 on are for evaluation.
         noise_std, burst_probability, burst_steps, steps_after_success: see [`ExpertNoise`].
         progress (`bool`, defaults to `True`): show a progress bar.
 
@@ -51,19 +55,28 @@ def record_demonstrations(
         `Path`: `root`.
 
     Raises:
-        ValueError: unknown task, no task, a task twice, fewer than one episode, a negative seed, or an environment
+        ValueError: unknown task, no task, a task or an instruction twice, fewer than one episode, seeds outside 0 to 9999, or an environment
             without scripted experts.
-        RuntimeError: a task's expert failed more than `episodes_per_task` times (and more than five).
+        FailingExpertError: a task's expert failed more than `episodes_per_task` times (and more than five).
+        LostEnvironmentError: an environment failed, as where its expert has no plan for the task.
     """
     if not tasks or len(set(tasks)) != len(tasks):
         raise ValueError(f"`tasks` is {list(tasks)}; name at least one task and none twice.")
-    if episodes_per_task < 1 or first_seed < 0:
+    max_failures = max(5, episodes_per_task)
+    end_of_seeds = first_seed + episodes_per_task + max_failures
+    if episodes_per_task < 1 or not 0 <= first_seed < end_of_seeds <= FIRST_EVALUATION_SEED:
         raise ValueError(
-            f"`episodes_per_task` ({episodes_per_task}) must be 1 or more and `first_seed` ({first_seed}) 0 or more."
+            f"`episodes_per_task` ({episodes_per_task}) must be 1 or more and `first_seed` ({first_seed}) 0 or more, so that no "
+            f"seed, with {max_failures} in reserve for failures, reaches {FIRST_EVALUATION_SEED}: a policy is evaluated on "
+            "those from there on."
         )
     spec = pool.spec
     require_expert(spec)
     instructions = {task: spec.task(task).instruction for task in tasks}
+    if len(set(instructions.values())) < len(tasks):
+        raise ValueError(
+            f"A dataset knows a task by its instruction, and some of the tasks {list(tasks)} have the same. Record them apart."
+        )
     noise = asdict(ExpertNoise(noise_std, burst_probability, burst_steps, steps_after_success))
     failed_seeds: dict[str, list[int]] = {task: [] for task in tasks}
     recording = {"expert_noise": noise, "first_seed": first_seed, "failed_seeds": failed_seeds}
@@ -79,8 +92,8 @@ def record_demonstrations(
                     bar.update()
                     continue
                 failed_seeds[task].append(seed)
-                if len(failed_seeds[task]) > max(5, episodes_per_task):
-                    raise RuntimeError(
+                if len(failed_seeds[task]) > max_failures:
+                    raise FailingExpertError(
                         f"The expert of {task!r} failed {len(failed_seeds[task])} times (seeds {failed_seeds[task]}) "
                         f"within {spec.max_steps} steps. Raise the pool's `max_steps` or lower `noise_std`."
                     )
@@ -111,4 +124,4 @@ def open_recording(root: str | Path, spec: EnvironmentSpec, recording: dict[str,
     )
 
 
-__all__ = ["RECORDING", "open_recording", "record_demonstrations", "require_expert"]
+__all__ = ["RECORDING", "FailingExpertError", "open_recording", "record_demonstrations", "require_expert"]

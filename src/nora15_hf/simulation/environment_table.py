@@ -5,7 +5,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .environment import Environment, EnvironmentSpec, Task, find_task, unknown_name
 from .libero.libero_tasks import LIBERO_SUITES, LIBERO_TASKS
@@ -52,14 +53,18 @@ class TableEntry:
         The spec under some settings; the simulator is imported.
 
         Raises:
-            ValueError: an unknown setting, whose nearest names the message lists; and what the environment raises.
+            ValueError: an unknown setting, whose nearest names the message lists, or a value of another kind; and what the
+                environment raises.
             ImportError: the simulator is not installed.
         """
         known = self.setting_names()
-        for name in settings:
+        environment = import_environment(self.environment)
+        hints = get_type_hints(environment.describe)
+        for name, value in settings.items():
             if name not in known:
                 raise unknown_name("setting", name, known)
-        return import_environment(self.environment).describe(**settings)
+            _check_kind(name, value, hints.get(name, Any))
+        return environment.describe(**settings)
 
     def setting_names(self) -> list[str]:
         """The settings of the environment, which is imported."""
@@ -73,6 +78,37 @@ class TableEntry:
         """Refuses a protocol that the environment does not have; the message names those that it has."""
         if protocol not in self.protocols:
             raise unknown_name("protocol", protocol, self.protocols)
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+    Sequence: "a list",
+    Mapping: "a dictionary",
+    NoneType: "null",
+}
+
+
+def _check_kind(name: str, value: Any, hint: Any) -> None:
+    """Refuses a setting that is not of the kind that its annotation names; a list is any sequence, as JSON knows one kind."""
+    kinds = [
+        get_origin(kind) or kind for kind in (get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+    ]
+    if not any(_is_a(value, kind) for kind in kinds):
+        expected = " or ".join(_KINDS.get(kind, str(kind)) for kind in kinds)
+        raise ValueError(f"The setting {name!r} is {value!r}; expected {expected}.")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    # To Python, true and false are whole numbers.
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, {float: (int, float), tuple: (list, tuple), Sequence: (list, tuple)}.get(kind, kind))
 
 
 ENVIRONMENTS: dict[str, TableEntry] = {

@@ -1,14 +1,13 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Environments that others wrote for gymnasium, with the keys of their observations named by the caller."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .environment import EnvironmentSpec, Observation, find_task
-from .gymnasium_spec import RENDER, flat, gymnasium_spec, has_succeeded, make, told_instruction, within
+from .gymnasium_spec import RENDER, find_expert, flat, gymnasium_spec, has_succeeded, make, told_instruction, within
 
 
 class GymnasiumEnv:
@@ -53,8 +52,7 @@ class GymnasiumEnv:
         self._env = make(task, self._settings)
         self._new_expert = None
         if self.spec.has_expert:
-            module, _, name = self._settings["expert"].partition(":")
-            self._new_expert = getattr(importlib.import_module(module), name)
+            self._new_expert = find_expert(self._settings["expert"])
         self.num_steps, self.success, self.done = 0, False, False
 
     @classmethod

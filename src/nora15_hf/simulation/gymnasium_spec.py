@@ -1,9 +1,11 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What an environment of gymnasium shows and takes, found by building it, and how its parts are read."""
 
+import importlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -53,6 +55,8 @@ def _spec_of(settings_text: str) -> EnvironmentSpec:
         raise ValueError(
             f"`instruction` must hold one text for each of `gym_ids`, by id; it has {settings['instruction']}."
         )
+    if settings["expert"] is not None:
+        find_expert(settings["expert"])
     tasks, packages, found = {}, {}, {}
     for gym_id in settings["gym_ids"]:
         env = make(gym_id, settings)
@@ -101,12 +105,14 @@ def make(gym_id: str, settings: Mapping[str, Any]) -> gymnasium.Env:
     """Build an environment that ends its episodes at the step limit of the settings.
 
     Raises:
-        ValueError: unknown id (the nearest are named), or its actions are not a `Box` with one axis.
+        ValueError: unknown id (the nearest are named), it cannot be built, or its actions are not a `Box` with one axis.
+        ImportError: what it needs is not installed.
     """
     try:
-        env = gymnasium.make(
-            gym_id, max_episode_steps=settings["max_steps"], disable_env_checker=True, **settings["gym_kwargs"]
-        )
+        with _blamed_on(gym_id, settings, "made"):
+            env = gymnasium.make(
+                gym_id, max_episode_steps=settings["max_steps"], disable_env_checker=True, **settings["gym_kwargs"]
+            )
     except gymnasium.error.UnregisteredEnv:
         known = unknown_name("environment of gymnasium", gym_id.rpartition(":")[2], gymnasium.registry)
         raise ValueError(f"{known} If it is registered by importing a package, write package:{gym_id}.") from None
@@ -116,13 +122,34 @@ def make(gym_id: str, settings: Mapping[str, Any]) -> gymnasium.Env:
     return env
 
 
+@contextmanager
+def _blamed_on(gym_id: str, settings: Mapping[str, Any], action: str) -> Iterator[None]:
+    """What somebody else's environment raises, as an error that says whose it is and how to see it alone."""
+    try:
+        yield
+    except gymnasium.error.UnregisteredEnv:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split()).removesuffix(".")
+        reason = f"{gym_id!r} cannot be {action}: {type(error).__name__}: {told}."
+        if isinstance(error, (ImportError, gymnasium.error.DependencyNotInstalled)):
+            raise ImportError(f"{reason} Install what it needs.") from error
+        made_with = "".join(f", {name}={value!r}" for name, value in settings["gym_kwargs"].items())
+        raise ValueError(
+            f"{reason} See it alone in Python: gymnasium.make({gym_id!r}{made_with}).reset(seed=0); the arguments after the id are "
+            "the setting gym_kwargs."
+        ) from error
+
+
 def _examine(env: gymnasium.Env, gym_id: str, settings: Mapping[str, Any]) -> tuple[_Found, str]:
     """What the environment shows and takes, and its instruction."""
-    observation, info = env.reset(seed=0)
+    with _blamed_on(gym_id, settings, "reset and drawn"):
+        observation, info = env.reset(seed=0)
+        drawn = {RENDER: np.asarray(env.render())} if env.render_mode == "rgb_array" else {}
     # Copies, since some environments write every observation into the same arrays.
     seen = {key: np.array(part) for key, part in flat(observation).items()}
     instruction = told_instruction(env, settings, gym_id, seen, info)
-    shown = seen | ({RENDER: env.render()} if env.render_mode == "rgb_array" else {})
+    shown = seen | drawn
 
     def part(setting: str, key: str, meaning: str, is_meant: Callable[[np.ndarray], bool]) -> np.ndarray:
         if key in shown and is_meant(shown[key]):
@@ -140,13 +167,14 @@ def _examine(env: gymnasium.Env, gym_id: str, settings: Mapping[str, Any]) -> tu
     if settings["state_key"] is not None:
         state_dim = len(part("state_key", settings["state_key"], "state, numbers (S,),", _is_state))
 
-    _, _, _, _, info = env.step(within(env.action_space, np.zeros(env.action_space.shape)))
+    with _blamed_on(gym_id, settings, "stepped"):
+        _, _, _, _, info = env.step(within(env.action_space, np.zeros(env.action_space.shape)))
+        again, _ = env.reset(seed=0)
     if settings["success_key"] not in (TERMINATED, *info):
         raise ValueError(
             f"`success_key` is {settings['success_key']!r}, but the info after a step of {gym_id!r} holds "
             f"{', '.join(info) or 'nothing'}. {TERMINATED!r} means that episodes terminate only with success."
         )
-    again, _ = env.reset(seed=0)
     if not all(np.array_equal(seen[key], value) for key, value in flat(again).items()):
         logger.warning(
             f"Two episodes of {gym_id!r} with the same seed begin differently: results cannot be reproduced, nor can policies "
@@ -169,6 +197,22 @@ def _is_picture(value: np.ndarray) -> bool:
 
 def _is_state(value: np.ndarray) -> bool:
     return np.issubdtype(value.dtype, np.number) and value.ndim == 1
+
+
+def find_expert(path: str) -> Callable[[gymnasium.Env], Callable[[], np.ndarray]]:
+    """The scripted expert that the setting `expert` names.
+
+    Raises:
+        ValueError: it is not `"module:name"`, or the module has no such name.
+        ImportError: there is no such module.
+    """
+    module, _, name = path.partition(":")
+    if not (module and name):
+        raise ValueError(f"`expert` is {path!r}; expected 'module:name'.")
+    known = vars(importlib.import_module(module))
+    if name not in known:
+        raise unknown_name("expert", path, [f"{module}:{each}" for each in known if not each.startswith("_")])
+    return known[name]
 
 
 def flat(observation: Any, name: str = "") -> dict[str, Any]:
@@ -209,4 +253,4 @@ def within(space: gymnasium.spaces.Box, action: np.ndarray) -> np.ndarray:
     return np.clip(action, space.low, space.high).astype(space.dtype)
 
 
-__all__ = ["RENDER", "flat", "gymnasium_spec", "has_succeeded", "make", "told_instruction", "within"]
+__all__ = ["RENDER", "find_expert", "flat", "gymnasium_spec", "has_succeeded", "make", "told_instruction", "within"]
