@@ -115,17 +115,11 @@ class LiberoExpert:
         return sorted(grips, key=lambda grip: self._room(thing, grip) - abs(grip.yaw) / 50, reverse=True)
 
     def _room(self, thing: str, grip: Grip) -> float:
-        """Distance in the plane from the outer finger to the nearest other object that reaches as high, at most 5 cm."""
+        """Distance in the plane from the outer finger to the nearest other shape that reaches as high, at most 5 cm."""
         finger = self._scene.place(thing)[:2] + grip.offset + 0.02 * grip.offset / np.linalg.norm(grip.offset)
-        bottom = self._scene.corners(thing)[:, 2].min()
-        rooms = [0.05]
-        for other in self._scene.objects:
-            corners = self._scene.corners(other)
-            corners = corners[corners[:, 2] > bottom + 0.03, :2]
-            if other != thing and len(corners):
-                gaps = np.maximum(corners.min(0) - finger, finger - corners.max(0))
-                rooms.append(np.linalg.norm(np.maximum(gaps, 0)))
-        return min(rooms)
+        above = self._scene.corners(thing)[:, 2].min() + 0.03
+        others = (other for other in self._scene.objects if other != thing)
+        return min([0.05, *(self._scene.distance(other, finger, above) for other in others)])
 
     def _pick(self, thing: str, grip: Grip, axes: np.ndarray) -> Iterator[np.ndarray]:
         """Grasp and lift an object; returns whether it came along."""

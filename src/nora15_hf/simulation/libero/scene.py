@@ -60,8 +60,27 @@ class LiberoScene:
 
     def corners(self, name: str) -> np.ndarray:
         """Corners of the boxes around the shapes of an object, `(N, 3)`."""
-        model = self._env.sim.model
-        return self._box_corners([model.geom_name2id(geom) for geom in self._env.get_object(name).contact_geoms])
+        return self._box_corners(self._geoms(name))
+
+    def distance(self, name: str, column: np.ndarray, above: float) -> float:
+        """
+        Distance in the plane from a vertical line to the nearest shape of an object that reaches above a height.
+
+        Args:
+            name (`str`): the object. A cabinet has a shape for each of its boards, with room between them.
+            column (`np.ndarray` of shape `(2,)`): the line.
+            above (`float`): the height.
+
+        Returns:
+            `float`: metres, infinite where no shape reaches so high.
+        """
+        geoms = self._geoms(name)
+        geoms = geoms[self._box_corners(geoms).reshape(-1, 8, 3)[..., 2].max(axis=1) > above]
+        centres, axes, halves = self._boxes(geoms)
+        points = np.concatenate([np.broadcast_to(column, (len(geoms), 2)), centres[:, 2:]], axis=1)
+        inside = np.einsum("nij,ni->nj", axes, points - centres)
+        gaps = np.linalg.norm(np.maximum(np.abs(inside) - halves, 0), axis=1)
+        return gaps.min(initial=np.inf)
 
     def top(self, place: str) -> float:
         """Height of an object, or of the one to which a region belongs."""
@@ -89,13 +108,21 @@ class LiberoScene:
         state = self._env.object_states_dict[place]
         return state.parent_name if state.object_state_type == "site" else place
 
-    def _box_corners(self, geoms: list[int] | np.ndarray) -> np.ndarray:
-        model, data = self._env.sim.model, self._env.sim.data
-        signs = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, 8).T
-        boxes = model.geom_aabb[geoms]
-        corners = boxes[:, None, :3] + signs * boxes[:, None, 3:]
+    def _geoms(self, name: str) -> np.ndarray:
+        """The shapes of an object that touch others."""
+        model = self._env.sim.model
+        return np.array([model.geom_name2id(geom) for geom in self._env.get_object(name).contact_geoms], dtype=int)
+
+    def _boxes(self, geoms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes around shapes: centres `(N, 3)`, axes as columns `(N, 3, 3)`, halves of the lengths along these `(N, 3)`."""
+        data, boxes = self._env.sim.data, self._env.sim.model.geom_aabb[geoms]
         axes = data.geom_xmat[geoms].reshape(-1, 3, 3)
-        return (corners @ axes.transpose(0, 2, 1) + data.geom_xpos[geoms][:, None]).reshape(-1, 3)
+        return data.geom_xpos[geoms] + np.einsum("nij,nj->ni", axes, boxes[:, :3]), axes, boxes[:, 3:]
+
+    def _box_corners(self, geoms: np.ndarray) -> np.ndarray:
+        centres, axes, halves = self._boxes(geoms)
+        signs = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, 8).T
+        return (centres[:, None] + np.einsum("nij,nkj->nki", axes, signs * halves[:, None])).reshape(-1, 3)
 
 
 __all__ = ["Joint", "LiberoScene"]
