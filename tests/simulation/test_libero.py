@@ -176,6 +176,16 @@ def test_the_expert_succeeds_on_the_way_of_a_policy_and_not_on_another(soup):
     assert results["as meant"].num_steps == len(actions)
 
 
+def test_the_expert_takes_a_bowl_out_of_a_drawer():
+    """Between the boards there is room for a finger on two sides of the bowl alone."""
+    env = LiberoEnv(DRAWER, wrist_camera=False)
+    env.reset(FIRST_EVALUATION_SEED)
+    while not env.success and not env.done:
+        env.step(env.expert_action())
+    assert env.success
+    env.close()
+
+
 def test_demonstrations_hold_what_a_policy_is_shown(tmp_path):
     output = tmp_path / "demonstrations"
     with SimulationPool("libero", num_workers=1, num_slots=1, image_size=56) as pool:
