@@ -34,6 +34,9 @@ class GivenLoad:
     def find_children(self) -> bool:
         return self.new_children
 
+    def seconds(self) -> float:
+        return 1.0
+
 
 @pytest.fixture
 def machine(monkeypatch):
@@ -44,13 +47,10 @@ def machine(monkeypatch):
     monkeypatch.setattr(cpu_threads, "_run", None)
     monkeypatch.setattr(cpu_threads, "allowed_cpus", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(cpu_threads, "cpu_quota", lambda: math.inf)
-    monkeypatch.setattr(cpu_threads, "SECONDS_BEFORE_START", 0.0)
     monkeypatch.setattr(ThreadWatch, "start", lambda self: None)
     monkeypatch.setattr(ThreadWatch, "join", lambda self: None)
     torch.set_num_threads(4)
-    yield lambda *loads, **options: monkeypatch.setattr(
-        cpu_threads, "OtherPrograms", lambda: GivenLoad(*loads, **options)
-    )
+    yield lambda *loads, **options: monkeypatch.setattr(cpu_threads, "_since_import", GivenLoad(*loads, **options))
     if cpu_threads._run is not None and cpu_threads._run.watch is not None:
         cpu_threads._run.watch.stop()
     torch.set_num_threads(threads)
@@ -59,6 +59,13 @@ def machine(monkeypatch):
 def observe(controller: ThreadController, others: float, seconds: int, start: float = 0.0) -> list[int]:
     """The number of threads after each second of a load."""
     return [controller.observe(others, 1.0, start + second) for second in range(1, seconds + 1)]
+
+
+def test_a_measurement_of_long_ago_does_not_count(machine, monkeypatch):
+    machine(3.0)
+    monkeypatch.setattr(GivenLoad, "seconds", lambda self: 0.3 if self.loads == [0.0] else 31.0)
+    monkeypatch.setattr(cpu_threads, "OtherPrograms", lambda: GivenLoad(0.0))
+    assert choose_threads().threads == 4
 
 
 @pytest.mark.parametrize(
@@ -266,8 +273,8 @@ def test_nothing_is_kept_where_nothing_was_chosen(monkeypatch, tmp_path):
 
 
 def compute_until_one_thread_is_left() -> None:
-    cpu_threads.OtherPrograms = lambda: GivenLoad(9.0)
-    cpu_threads.SECONDS_BEFORE_START = cpu_threads.LOWER_AFTER = 0.0
+    cpu_threads._since_import = GivenLoad(9.0)
+    cpu_threads.LOWER_AFTER = 0.0
     cpu_threads.SECONDS_BETWEEN_SAMPLES = 0.01
     torch.set_num_threads(3)
     fitting = cpu_threads.ThreadController.fitting

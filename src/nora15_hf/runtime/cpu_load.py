@@ -95,6 +95,10 @@ class OtherPrograms:
         time_now, busy_now, own_now = self._last
         return max(0.0, (busy_now - busy_before) - (own_now - own_before)) / (time_now - time_before)
 
+    def seconds(self) -> float:
+        """Seconds since the last sample."""
+        return time.monotonic() - self._last[0]
+
     def _reading(self) -> tuple[float, float, float]:
         own = os.times()
         # A child that ends takes its time to its parent.

@@ -30,6 +30,8 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # Of a CPU: so much of it may others take, and it still counts as free.
 SLACK = 0.25
 SECONDS_BEFORE_START = 0.3
+# Longer ago than what a command imports may take, and the beginning says nothing about now.
+MOST_SECONDS_BEFORE_START = 30.0
 SECONDS_BETWEEN_SAMPLES = 1.0
 LOWER_AFTER = 2.0
 RAISE_AFTER = 30.0
@@ -218,6 +220,8 @@ class ThreadUse:
 
 
 _run: ThreadUse | None = None
+# Whoever imports this goes on importing for seconds, so that nobody has to wait for the first measurement.
+_since_import = OtherPrograms() if PROC_STAT.exists() else None
 
 
 def choose_threads(requested: int | None = None) -> ThreadUse:
@@ -252,8 +256,10 @@ def choose_threads(requested: int | None = None) -> ThreadUse:
 
 
 def _choose_from_free_cpus() -> ThreadUse:
-    others = OtherPrograms()
-    time.sleep(SECONDS_BEFORE_START)
+    others = _since_import
+    if others.seconds() > MOST_SECONDS_BEFORE_START:
+        others = OtherPrograms()
+    time.sleep(max(0.0, SECONDS_BEFORE_START - others.seconds()))
     taken = others.sample()
     most = torch.get_num_threads()
     controller = ThreadController(most, most, len(allowed_cpus()), cpu_quota())
