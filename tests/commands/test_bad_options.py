@@ -193,6 +193,33 @@ def test_wrong_yaml_files(command, content, message, folder, capsys):
     assert message in refused(capsys, command, *options, "--config", "options.yaml")
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("preferences", ["--reward=ground_truth"], "--world_model has no effect with --reward ground_truth"),
+        ("preferences", ["--reward=success"], "--world_model has no effect with --reward success"),
+        ("preferences", ["--temperature=0.5"], "--temperature has no effect with --sampler flow"),
+        ("preferences", ["--sampler=fast", "--num-steps=3"], "--num_steps has no effect with --sampler fast"),
+        ("preferences", ["--noise-std=0.1"], "--noise_std has no effect without --num_noisy_negatives"),
+        (
+            "preferences",
+            ["--policy=there", "--policy-revision=x"],
+            "--policy_revision has no effect on the local folder",
+        ),
+        ("sft", ["--policy=me/x", "--image-size=56"], "--image_size has no effect with --policy"),
+        ("sft", ["--strict=true"], "--strict has no effect without --policy"),
+        ("sft", ["--dataset-weights", "2"], "--dataset_weights has no effect with one dataset"),
+        ("sft", ["--policy-revision=main"], "--policy_revision has no effect without the repo"),
+        ("dpo", ["--policy=there", "--policy-revision=x"], "--policy_revision has no effect on the local folder"),
+        ("world-model", ["--model=me/x", "--encoder-steps=3"], "--encoder_steps has no effect with --model"),
+        ("world-model", ["--policy-dataset-key=a"], "--policy_dataset_key has no effect without --policy"),
+        ("world-model", ["--policy=me/x", "--normalization-mode=min_max"], "--normalization_mode has no effect with"),
+    ],
+)
+def test_options_without_effect(command, options, message, folder, capsys):
+    assert message in refused(capsys, command, *VALID[command], *options)
+
+
 def test_a_yaml_file_is_read_as_the_command_line(folder):
     """A list may stand where the command line has commas."""
     Path("options.yaml").write_text(

@@ -181,6 +181,16 @@ def test_streams_are_judged_by_their_statistics(roots, name, caplog):
     assert len(said_by_data(caplog)) == (name != "constant")
 
 
+def test_the_beginning_of_a_stream_is_looked_at(roots, caplog):
+    """Also where the policy's statistics of that key are those of other data."""
+    processor = processor_for(LeRobotDataset(roots["resting"], dataset_key="jumping"))
+    with pytest.raises(ValueError, match=r"Dataset 'jumping', episode 0, frame \d+: dimension 1"):
+        check_dataset_fits(LeRobotStream(roots["jumping"]), processor)
+    with caplog.at_level("INFO"):
+        check_dataset_fits(LeRobotStream(roots["resting"]), processor_for(LeRobotDataset(roots["resting"])))
+    assert f"of its {EPISODES} episodes are compared with what the policy can take, the others are not" in caplog.text
+
+
 def test_missing_conventions_are_said(tmp_path, caplog):
     writer = LeRobotWriter(tmp_path / "d", fps=10, features=FEATURES, robot_type="arm")
     zeros = np.zeros((6, 3), np.float32)

@@ -4,6 +4,7 @@
 import copy
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.clips import ClipConventions, EpisodeClips
 from nora15_hf.control import Nora15ControlPolicy
 from nora15_hf.data import (
     LeRobotDataset,
@@ -32,9 +33,16 @@ from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.nora15.released_processor import released_embodiments
 from nora15_hf.preferences import GroundTruthActionReward, WeightedReward, build_preferences, load_preferences
 from nora15_hf.preferences.rewards import WorldModelGoalReward
-from nora15_hf.trainers import Nora15SFTConfig, Nora15SFTTrainer, load_policy_for, tiny_policy_for
+from nora15_hf.trainers import (
+    Nora15SFTConfig,
+    Nora15SFTTrainer,
+    WorldModelTrainer,
+    WorldModelTrainingConfig,
+    load_policy_for,
+    tiny_policy_for,
+)
 from nora15_hf.trainers.supervised.open_loop import replay_episodes
-from nora15_hf.vjepa2_ac import tiny_world_model
+from nora15_hf.vjepa2_ac import VJEPA2ACModel, tiny_world_model
 
 COLOURS = {"top": 10, "wrist": 200, "side": 90}
 # What each dimension is, so that a mistaken one shows in its value.
@@ -111,6 +119,38 @@ def close_to(sample, names=("x", "y", "gripper"), states=("px", "py"), cameras=(
         and np.allclose(sample["actions"][0], [VALUES[name] for name in names], atol=0.06)
         and np.allclose(sample["state"], [STATES[name] for name in states], atol=0.06)
     )
+
+
+# -- what is told beside the features -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"action_units": ["m", "m"]}, "actions of 2 dimensions, where 'action' has 3"),
+        ({"delta_actions": [True] * 4}, "actions of 4 dimensions, where 'action' has 3"),
+        ({"state_dim": 3}, "states of 3 dimensions, where 'observation.state' has 2"),
+        ({"action_names": ["y", "x", "gripper"]}, r"action_names \['y', .*where 'action' has \['x', "),
+        ({"control_rate": 30}, "control_rate 30, where fps is 10"),
+    ],
+)
+def test_what_is_told_agrees_with_the_features(recordings, tmp_path, told, message):
+    with pytest.raises(ValueError, match=f"contradicts its features: {message}"):
+        record(tmp_path / "new", told=told)
+    copy_of_arm = tmp_path / "arm"
+    shutil.copytree(recordings / "told", copy_of_arm)
+    info = json.loads((copy_of_arm / "meta" / "info.json").read_text())
+    info["nora15_conventions"]["embodiment"] = told
+    (copy_of_arm / "meta" / "info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=f"in the conventions of 'arm' contradicts its features: {message}"):
+        LeRobotDataset(copy_of_arm)
+
+
+def test_names_that_only_the_recorder_tells(tmp_path):
+    told = {"action_names": ["x", "y", "gripper"], "state_names": ["px", "py"]}
+    dataset = LeRobotDataset(record(tmp_path, named=(), told=told))
+    assert (dataset.action_names, dataset.state_names) == (("x", "y", "gripper"), ("px", "py"))
+    assert LeRobotDataset(tmp_path, action_names=["a", "b", "c"]).action_names == ("a", "b", "c")
 
 
 # -- datasets ---------------------------------------------------------------------------------------------------------
@@ -595,6 +635,64 @@ def test_a_world_model_is_shown_its_own_camera(policy, recordings, tmp_path):
         assert [[round(np.mean(image)) for image in row["images"]] for row in rows] == [[10, 200]] * len(rows)
         scores.append(rows["reward"])
     assert scores[0] == scores[1]
+
+
+def test_a_world_model_is_trained_further_on_what_it_has_learnt(policy, recordings, tmp_path, caplog):
+    """Or its actions and pictures would mean something else from one step to the next."""
+    model, processor = tiny_world_model(56, 3)
+    one = LeRobotDataset(recordings / "one")
+    own = ClipConventions.of_policy(one, policy[1], "arm")
+    model.save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
+    assert ClipConventions.of_model(model) is None
+    model = VJEPA2ACModel.from_pretrained(tmp_path)
+    assert ClipConventions.of_model(model).contract == own.contract
+
+    def trainer(conventions: ClipConventions, dataset: LeRobotDataset) -> WorldModelTrainer:
+        args = WorldModelTrainingConfig(
+            str(tmp_path / "run"), use_cpu=True, bf16=False, report_to="none", precompute_latents=False
+        )
+        clips = EpisodeClips(dataset, conventions, 4)
+        return WorldModelTrainer(model, args, train_dataset=clips, processing_class=processor)
+
+    metres = LeRobotDataset(recordings / "metres", image_keys=["observation.images.top"])
+    wrist = LeRobotDataset(recordings / "arm", image_keys=["observation.images.wrist"])
+    fast = LeRobotDataset(recordings / "fast", image_keys=["observation.images.top"])
+    for dataset, message in (
+        (metres, "normalization: the model's own 'min_max', the new 'q01_q99'"),
+        (wrist, "cameras: the model's own clips"),
+        (fast, "control rate: the model's own clips 10, the new clips 20"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer(ClipConventions.of_dataset(dataset), dataset)
+    further = own.of_other_dataset(metres, held_out_episodes=[1])
+    assert "other ranges than those that the world model was trained on, in dimension(s) [0, 1, 2]" in caplog.text
+    assert (further.dataset, further.held_out_episodes) == ("metres", (1,))
+    trainer(further, metres)
+
+
+@pytest.mark.parametrize(
+    ("actions", "options", "message"),
+    [
+        (("gripper", "x", "y"), {}, None),
+        (
+            ("gripper", "x", "y"),
+            {"gripper_dim": -1},
+            "gripper_dim=-1 is 'y', but the gripper is 'gripper', dimension 0",
+        ),
+        (("x", "y", "z"), {}, r"needs gripper_dim, since none of the dimensions \['x', 'y', 'z'\]"),
+        (("x", "y", "z"), {"gripper_dim": 1}, None),
+        (("gripper", "x", "y"), {"masked_dims": [0]}, "has no effect, since masked_dims"),
+    ],
+)
+def test_the_gripper_of_a_reward_is_the_one_of_that_name(actions, options, message):
+    reward = GroundTruthActionReward(gripper_weight=0.5, **options)
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            reward.weights(3, actions)
+        return
+    gripper = options.get("gripper_dim", 0)
+    assert reward.weights(3, actions).tolist() == [0.5 if dim == gripper else 1.0 for dim in range(3)]
 
 
 def test_a_preference_set_is_continued_with_the_same_cameras(policy, recordings, tmp_path):

@@ -2,13 +2,18 @@
 """Pushes of folders: what is sent, what is refused, what happens when the Hub fails, on the test Hub."""
 
 import importlib.util
+import io
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
 from huggingface_hub import HfApi, snapshot_download
+from pyarrow import parquet
 
 from helpers.paths import EXAMPLES
+from helpers.preference_records import make_record
+from helpers.small_demonstrations import write_demonstrations
 from nora15_hf.commands import main
 from nora15_hf.hub import Artefact, find_artefact, plan_push, push_folder
 
@@ -57,6 +62,15 @@ def waits(monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 
+def parquet_file(*rows: int) -> bytes:
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table({"row": rows}), buffer)
+    return buffer.getvalue()
+
+
+RECORD = json.dumps(make_record().to_json()).encode()
+
+
 def files_of(hub, repo: str, **options) -> dict[str, bytes]:
     return {path: content for path, content in hub.files(repo, **options).items() if path != ".gitattributes"}
 
@@ -90,22 +104,20 @@ def test_shards_replace_a_single_file_and_the_other_way_round(hub, policy):
 
 def test_data_files_of_an_earlier_push_do_not_stay_among_the_new_ones(hub, tmp_path):
     rows = {
-        "preferences.json": b"{}",
-        "data/train-00000-of-00002.parquet": b"0",
-        "data/train-00001-of-00002.parquet": b"1",
+        "preferences.json": RECORD,
+        "data/train-00000-of-00002.parquet": parquet_file(0),
+        "data/train-00001-of-00002.parquet": parquet_file(1),
     }
     push_folder(write(tmp_path / "old", rows), "pairs")
-    push_folder(
-        write(tmp_path / "new", {"preferences.json": b"{}", "data/train-00000-of-00001.parquet": b"2"}), "pairs"
-    )
+    new = {"preferences.json": RECORD, "data/train-00000-of-00001.parquet": parquet_file(2)}
+    push_folder(write(tmp_path / "new", new), "pairs")
     found = files_of(hub, "robots/pairs", repo_type="dataset")
     assert [path for path in found if path.startswith("data/")] == ["data/train-00000-of-00001.parquet"]
 
 
 def test_demonstrations_are_tagged_with_their_format(hub, tmp_path):
-    info = {"meta/info.json": b'{"codebase_version": "v3.0"}', "data/chunk-000/file-000.parquet": b"rows"}
-    for content in (b"rows", b"more rows"):
-        commit = push_folder(write(tmp_path, info | {"data/chunk-000/file-000.parquet": content}), "demonstrations")
+    for lengths in ((3,), (4, 5)):
+        commit = push_folder(write_demonstrations(tmp_path / str(len(lengths)), lengths), "demonstrations")
         repo = hub.state.repos["dataset", "robots/demonstrations"]
         assert repo.tags == {"v3.0": commit.oid}
 
@@ -146,6 +158,11 @@ def test_artefacts_are_told_from_their_files(tmp_path, files, artefact):
         ),
         ({"model.safetensors.index.json": b'{"weight_map": {"a": "model-2.safetensors"}}'}, "not in the same folder"),
         ({"model.safetensors.index.json": b"{}"}, "has no weight_map"),
+        ({"model.safetensors": WEIGHTS[:5]}, r"model\.safetensors is truncated or corrupted"),
+        ({"action_codec/processor_config.json": b"{"}, r"processor_config\.json is damaged .*nobody could load it"),
+        ({"tables/rows.parquet": b"PAR1 half a table"}, r"rows\.parquet is damaged"),
+        ({"meta/info.json": b'{"codebase_version": "v3.0"}'}, r"info\.json lacks fps"),
+        ({"preferences.json": b"{}"}, r"preferences\.json: the keys .* are missing"),
         ({"config.json": b"{"}, "is not valid JSON"),
         ({"config.json": b"[]"}, "expected a JSON object"),
         ({"config.json": b'{"model_type": "llama"}'}, "contains no artefact of this package"),
@@ -303,7 +320,7 @@ def test_the_example_pushes_all_artefacts_of_a_folder(hub, tmp_path, capsys):
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     write(tmp_path / "policy-sft", POLICY | {"README.md": b"---\nbase_model: policy-base\n---\n# Card\n"})
-    write(tmp_path / "preferences", {"preferences.json": b"{}", "data/train-00000-of-00001.parquet": b"0"})
+    write(tmp_path / "preferences", {"preferences.json": RECORD, "data/train-00000-of-00001.parquet": parquet_file(0)})
     write(tmp_path / "report", {"index.html": b""})
     # Where a quickstart keeps what it needs to be resumed.
     write(tmp_path / ".quickstart", {"preferences.json": b"{}", "rollouts-sft.npz": b"PK"})

@@ -3,6 +3,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -742,7 +743,9 @@ class TestSavingAndLoading:
         copy_of(folder, tmp_path)
         file = tmp_path / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1000])
-        with pytest.raises(Exception, match=r"(?i)safetensor|incomplete|corrupt|deserializ"):
+        with pytest.raises(
+            ValueError, match=r"model\.safetensors is truncated or corrupted: .*Download or save it again"
+        ):
             Nora15ForActionPrediction.from_pretrained(tmp_path)
 
     def test_pickle_is_refused(self, folder, tmp_path):
@@ -757,6 +760,26 @@ class TestSavingAndLoading:
         copy_of(folder, tmp_path)
         DDPMScheduler().save_pretrained(tmp_path / "scheduler")
         with pytest.raises(ValueError, match=r"DDPMScheduler.*does not integrate"):
+            Nora15ForActionPrediction.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("file", "content", "message"),
+        [
+            ("scheduler/scheduler_config.json", "null", "names None, which is no scheduler"),
+            ("scheduler/scheduler_config.json", "{}", "names None, which is no scheduler"),
+            ("scheduler/scheduler_config.json", '{"_class_name": 3}', "names 3, which is no scheduler"),
+            (
+                "scheduler/scheduler_config.json",
+                '{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": null}',
+                "TypeError.*Correct its values",
+            ),
+            ("generation_config.json", '{"pad_token_id": "x"}', "cannot be used: .*Correct it, or remove it"),
+        ],
+    )
+    def test_odd_values(self, folder, tmp_path, file, content, message):
+        copy_of(folder, tmp_path)
+        (tmp_path / file).write_text(content)
+        with pytest.raises(ValueError, match=rf"{Path(file).name} of .*{tmp_path.name}.*{message}"):
             Nora15ForActionPrediction.from_pretrained(tmp_path)
 
     def test_no_scheduler(self, folder, tmp_path):

@@ -209,6 +209,24 @@ class TestPrompt:
         with pytest.raises(ValueError, match="not a prefix"):
             broken.prompt_ids(TEXT)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda template: template[: len(template) // 2], "damaged or incomplete"),
+            (lambda template: template[: template.index("{% if add_generation_prompt")], "no prefix"),
+            (lambda template: "", r"renders 0 image\(s\) of 1, no instruction|no prefix"),
+            (lambda template: template.replace("<|image_pad|>", ""), r"renders 0 image\(s\) of 1, the instruction"),
+            (lambda template: template.replace("<|im_end|>\n", ""), "'' as the end of the answer"),
+        ],
+        ids=["half", "without its end", "empty", "without images", "without ends of turns"],
+    )
+    def test_a_damaged_template_does_not_load(self, processor, tmp_path, change, message):
+        processor.save_pretrained(tmp_path)
+        file = tmp_path / "chat_template.jinja"
+        file.write_text(change(file.read_text()))
+        with pytest.raises(ValueError, match=rf"processor in .*{tmp_path.name}.* cannot be used: .*{message}"):
+            Nora15Processor.from_pretrained(tmp_path)
+
 
 class TestTargets:
     def test_labels_begin_with_the_first_fast_token(self, processor, image, chunk):
@@ -428,6 +446,32 @@ class TestSavingAndLoading:
         assert loaded.to_dict() == changed.to_dict()
         assert loaded.prompt_ids("Open") == changed.prompt_ids("Open")
         assert loaded.chat_template == SYSTEM_TEMPLATE
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "message"),
+        [
+            ("image_size", None, "image_size is None, expected a whole number above 0"),
+            ("merge_size", -1, "merge_size is -1, expected a whole number"),
+            ("temporal_patch_size", 1.5, "temporal_patch_size is 1.5, expected a whole number"),
+            ("chunk_size", True, "chunk_size is True"),
+            ("state_dim", 0, "state_dim is 0"),
+            ("image_mean", [0.5], r"image_mean is \[0.5\], expected three numbers"),
+            ("image_std", [1, 0, 1], "three numbers above 0"),
+            ("image_std", ["x", 1, 1], "three numbers above 0"),
+            ("delta_action_mask", -1, "delta_action_mask is -1, expected a list of true and false"),
+            ("angle_action_mask", [1, 0, 1, 0], "expected a list of true and false"),
+            ("clip_actions", "no", "clip_actions is 'no', expected true or false"),
+            ("normalization_mode", [], "expected one of q01_q99, min_max, mean_std"),
+            ("embodiments", "x", "embodiments is 'x', expected an object"),
+            ("conventions", [1], r"conventions is \[1\], expected an object"),
+        ],
+    )
+    def test_settings_of_other_kinds_are_refused(self, robots, tmp_path, setting, value, message):
+        robots.save_pretrained(tmp_path)
+        file = tmp_path / "processor_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {setting: value}))
+        with pytest.raises(ValueError, match=rf"{tmp_path.name}.* cannot be used: {message}.*processor_config\.json"):
+            Nora15Processor.from_pretrained(tmp_path)
 
     def test_everything_reaches_the_hub(self, hub, robots, folder):
         robots.push_to_hub("robots/policy")

@@ -227,6 +227,14 @@ def replaced_forward(network, path, calls):
     return _changed(lambda: vars(module).pop("forward"))
 
 
+def called_otherwise(network, path, calls):
+    """What leads to `forward`, replaced on the object."""
+    module = network.get_submodule(path)
+    original = module._call_impl
+    module._call_impl = lambda *args, **kwargs: calls.append(1) or scale(original(*args, **kwargs))
+    return _changed(lambda: vars(module).pop("_call_impl"))
+
+
 def compiled(network, path, calls):
     """What `module.compile(backend=...)` does, with another backend than PyTorch's."""
     module = network.get_submodule(path)
@@ -421,8 +429,8 @@ def _other_tensors(module):
 
 
 CHANGES = [
-    forward_hook, hook_that_is_always_called, pre_hook, pre_hook_with_keywords, replaced_forward, compiled, subclass, wrapper,
-    other_weights, lora, layer_norm_tuning, modules_to_save, parametrised, weight_norm, pruned, offloaded, other_tensors,
+    forward_hook, hook_that_is_always_called, pre_hook, pre_hook_with_keywords, replaced_forward, called_otherwise, compiled,
+    subclass, wrapper, other_weights, lora, layer_norm_tuning, modules_to_save, parametrised, weight_norm, pruned, offloaded, other_tensors,
 ]  # fmt: skip
 
 
@@ -484,6 +492,33 @@ def test_every_change_of_every_module_is_noticed(walk, change):
         assert all(walk.is_read()), path
         applied += 1
     assert applied
+
+
+def test_sizes_that_the_configuration_does_not_tell_are_noticed():
+    walk = WorldModelWalk()
+    layer, block = walk.model.encoder.layer[1].attention, walk.model.predictor.predictor_blocks[1].attn
+    for module, name in ((layer, "grid_size"), (layer, "w_dim"), (layer, "attention_head_size"), (block, "head_dim")):
+        usual = getattr(module, name)
+        setattr(module, name, usual + 2)
+        assert walk.is_read() == [module is not layer, module is not block], name
+        setattr(module, name, usual)
+        assert all(walk.is_read())
+
+
+def test_methods_that_were_replaced_are_noticed(walk, monkeypatch):
+    """On an object, of which a method may be called as well as the module, and for all modules at once."""
+    for path in (
+        ("vlm", "vlm.model.language_model") if isinstance(walk, PolicyWalk) else ("encoder.layer.0.attention",)
+    ):
+        module = walk.model.get_submodule(path)
+        name = "generate" if path == "vlm" else "get_position_ids" if path.startswith("encoder") else "_call_impl"
+        with monkeypatch.context() as changed:
+            changed.setitem(vars(module), name, getattr(module, name))
+            assert not all(walk.is_read()), path
+    with monkeypatch.context() as changed:
+        changed.setattr(nn.Module, "__call__", lambda module, *args: module.forward(*args))
+        assert not any(walk.is_read())
+    assert all(walk.is_read())
 
 
 @pytest.mark.slow

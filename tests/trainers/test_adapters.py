@@ -1,6 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """LoRA and QLoRA: what is trained and saved, the way back through save, load and merge, and 8-bit optimizer state."""
 
+import shutil
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -138,6 +140,26 @@ def test_adapters_are_put_on_the_base_that_they_were_trained_on(trained, base, o
     resumed = train(other_base, dataset, tmp_path, max_steps=2)
     with pytest.raises(ValueError, match=r"checkpoint-1 were trained on .*its matrices differ"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("adapter_model.safetensors", None, "has no adapter_model.safetensors: adapters are"),
+        ("adapter_model.safetensors", b"12", "adapter_model.safetensors is truncated or corrupted"),
+        ("adapter_config.json", None, "has no adapter_config.json: adapters are"),
+        ("adapter_config.json", b"{", "adapter_config.json is not valid JSON"),
+        ("processor_config.json", None, "holds adapters without the processor that they were trained with"),
+    ],
+)
+def test_adapters_that_are_not_whole(trained, base, tmp_path, file, content, message):
+    folder = tmp_path / "adapters"
+    shutil.copytree(trained[2], folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=message):
+        load_merged_policy(base, folder)
 
 
 def test_the_base_is_the_same_in_another_precision_and_under_other_adapters(base):

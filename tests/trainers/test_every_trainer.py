@@ -3,21 +3,28 @@
 
 import inspect
 import json
+import shutil
 
 import pytest
 import torch
 import transformers.trainer
+from datasets import Dataset
 from safetensors.torch import save
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, DPOTrainer
 
 from helpers.blobs import write_blobs
 from helpers.encoder_pretraining_run import pretrain
 from helpers.every_trainer import encoder_pretraining, preference, supervised, world_model
+from helpers.flow_dpo_runs import make_rows
 from helpers.warm_processes import run_processes
 from nora15_hf import trainers
+from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.trainers import FlowDPOConfig, FlowDPOTrainer, Nora15SFTConfig, Nora15SFTTrainer
 from nora15_hf.trainers.argument_checks import check_training
+from nora15_hf.trainers.continued_run import check_files
 
 MAKERS = [supervised, preference, world_model, encoder_pretraining]
 TRAINERS = {name: value for name, value in vars(trainers).items() if name.endswith("Trainer")}
@@ -191,6 +198,83 @@ def test_a_run_is_continued_in_another_folder_with_the_same_batch_only(make, tmp
         ValueError, match=r"takes 2 rows \(.*processes=1\), .* 1 rows .*gradient_accumulation_steps=2 to"
     ):
         smaller.train(resume_from_checkpoint=str(first))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> dict:
+    """The first checkpoint of a run of each trainer."""
+    folders = {make: tmp_path_factory.mktemp(make.__name__) for make in MAKERS}
+    for make, folder in folders.items():
+        make(folder, max_steps=1).train()
+    return {make: folder / "training" / "checkpoint-1" for make, folder in folders.items()}
+
+
+def on_other_data(trainer, folder):
+    """As many rows, of which one has other numbers, under the same names."""
+    data = trainer.train_dataset
+    if isinstance(data, Dataset):
+        trainer.train_dataset = data.map(
+            lambda row, index: {"rejected": row["chosen"]} if index == 0 else {}, with_indices=True
+        )
+    else:
+        dataset = getattr(data, "dataset", data)
+        dataset._table.actions[0] += 0.25
+    return trainer
+
+
+@every_trainer
+def test_a_run_is_not_continued_on_other_data(make, checkpoints, tmp_path):
+    trainer = make(tmp_path, max_steps=2)
+    assert (
+        trainer.data_fingerprint()
+        == TrainerState.load_from_json(str(checkpoints[make] / TRAINER_STATE_NAME)).stateful_callbacks["TrainingData"][
+            "attributes"
+        ]["fingerprint"]
+    )
+    with pytest.raises(ValueError, match=r"checkpoint-1 was written by a run on other data than train_dataset"):
+        on_other_data(trainer, tmp_path).train(resume_from_checkpoint=str(checkpoints[make]))
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+@pytest.mark.parametrize("content", [b"", b"\x81" * 99, None], ids=["empty", "noise", "half"])
+def test_a_damaged_checkpoint_is_told_by_its_file(file, content, checkpoints, tmp_path):
+    folder = tmp_path / "checkpoint-1"
+    shutil.copytree(checkpoints[supervised], folder)
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match=rf"checkpoint-1/{file} is (truncated|not valid JSON)"):
+        check_files(folder)
+
+
+def test_a_checkpoint_without_an_optimizer_is_said(checkpoints, tmp_path, caplog):
+    shutil.copytree(checkpoints[supervised], tmp_path / "checkpoint-1")
+    check_files(tmp_path / "checkpoint-1")
+    assert not caplog.text
+    (tmp_path / "checkpoint-1" / "optimizer.pt").unlink()
+    check_files(tmp_path / "checkpoint-1")
+    assert "holds no state of an optimizer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind"), [("arm", "str"), ({"a": []}, "dict"), ((row for row in ()), "generator"), (3, "int")]
+)
+def test_supervised_training_on_something_else(dataset, kind, tmp_path):
+    model, processor = tiny_policy(image_size=56)
+    args = Nora15SFTConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none")
+    with pytest.raises(TypeError, match=rf"train_dataset is a {kind}, expected a dataset of samples: LeRobotDataset"):
+        Nora15SFTTrainer(model, args, train_dataset=dataset, processing_class=processor)
+
+
+def test_a_reference_of_another_kind(tmp_path):
+    model, processor = tiny_policy(image_size=56)
+    args = FlowDPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none")
+    options = {"train_dataset": make_rows(), "processing_class": processor}
+    with pytest.raises(TypeError, match="ref_model is a str, expected a Nora15ForActionPrediction"):
+        FlowDPOTrainer(model, args, ref_model="policy", **options)
+    with pytest.raises(ValueError, match="chunk size: the model has 3, the processor 5"):
+        FlowDPOTrainer(model, args, ref_model=tiny_policy(image_size=56, chunk_size=3)[0], **options)
 
 
 @pytest.mark.parametrize(

@@ -509,6 +509,13 @@ def test_encoding_refuses_a_grid_that_is_not_the_encoders():
     model = VJEPA2ACModel(small_config(grid_size=(4, 6)))
     with pytest.raises(ValueError, match=r"grid of \(4, 6\) patches"):
         model.encode(torch.zeros(1, 1, 3, 64, 64))
+    model = VJEPA2ACModel(small_config())
+    # By hand, as for other pictures: the layers go on counting the old ones' patches.
+    model.config.encoder_config.crop_size, model.config.grid_size = 32, (2, 2)
+    with pytest.raises(
+        ValueError, match=r"crop_size=32 .* make \(2, 2\) patches, but the encoder was built for \(4, 4\)"
+    ):
+        model.encode(torch.zeros(1, 1, 3, 32, 32))
 
 
 @pytest.mark.parametrize(

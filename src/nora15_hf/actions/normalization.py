@@ -191,8 +191,8 @@ class ActionStatistics:
         Raises:
             `ValueError`: the feature or one of its quantiles is missing, or see [`ActionStatistics`].
         """
-        if feature not in values:
-            raise ValueError(f"the statistics hold no {feature!r}, only {sorted(values)}.")
+        if not isinstance(values.get(feature), Mapping):
+            raise ValueError(f"the statistics hold no object {feature!r}, only {sorted(values)}.")
         missing = [name for name in ("q01", "q99") if name not in values[feature]]
         if missing:
             raise ValueError(
@@ -468,7 +468,7 @@ def load_norm_stats(path: str | os.PathLike, feature: Feature = "action") -> dic
     with open(path, encoding="utf-8") as file:
         try:
             content = json.load(file)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}.") from error
     if not isinstance(content, dict) or not content or not all(isinstance(entry, dict) for entry in content.values()):
         raise ValueError(
@@ -482,7 +482,9 @@ def load_norm_stats(path: str | os.PathLike, feature: Feature = "action") -> dic
         try:
             stats_by_key[key] = ActionStatistics.from_dict(entry, feature)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{os.fspath(path)}, dataset key {key!r}: {error}") from error
+            raise ValueError(
+                f"{os.fspath(path)}, dataset key {key!r}: {str(error).rstrip('.')}. Correct the file, or fetch it again."
+            ) from error
     return stats_by_key
 
 

@@ -17,12 +17,14 @@ from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.lerobot_layout import stored_key
 from ..data.statistics import compute_statistics
+from ..embodiment.comparison import differing_ranges
 from ..embodiment.embodiment import Embodiment
 from ..embodiment.junctions import ACTION_ITEMS, IMAGINATION, NORMALIZATION_ITEMS, WORLD_MODEL, check_junction
 from ..nora15 import Nora15Processor
 from ..repo_files.checkpoint import Checkpoint
+from ..repo_files.stored_tensors import find_file
 from ..repo_files.verified_download import verified
-from ..vjepa2_ac import VJEPA2ACConfig, pose_difference
+from ..vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, pose_difference
 
 logger = logging.getLogger(__name__)
 
@@ -181,25 +183,65 @@ class ClipConventions:
             held_out_episodes=tuple(held_out_episodes),
         )
 
+    @classmethod
+    def of_model(cls, model: VJEPA2ACModel) -> "ClipConventions | None":
+        """What a model was trained on, of the folder or repo that it was loaded from; None where that does not tell."""
+        source, options = model.config.name_or_path, {"revision": model.config._commit_hash}
+        try:
+            found = find_file(source, CLIPS_FILE, **options) if source else None
+        # A folder that is gone since.
+        except OSError:
+            found = None
+        return None if found is None else cls.from_pretrained(source, **options)
+
+    def of_other_dataset(self, dataset: LeRobotDataset, held_out_episodes: Sequence[int] = ()) -> "ClipConventions":
+        """
+        These conventions, with their normalisation, for the training of their model on another dataset.
+
+        Args:
+            dataset ([`LeRobotDataset`]): As for [`~ClipConventions.of_dataset`].
+            held_out_episodes (`Sequence[int]`, *optional*): To be written down.
+
+        Raises:
+            ValueError: Actions of another width than those of the model.
+        """
+        if dataset.action_dim != len(self.statistics):
+            raise ValueError(
+                f"The model was trained on actions of {len(self.statistics)} dimensions, `dataset` has {dataset.action_dim} "
+                f"(action_key={dataset.action_key!r})."
+            )
+        _, differing = differing_ranges(
+            self.statistics, compute_statistics(dataset)["action"], self.normalization_mode
+        )
+        if differing.size:
+            logger.warning(
+                f"The actions of dataset {dataset.dataset_key!r} have other ranges than those that the world model was trained on, in "
+                f"dimension(s) {differing.tolist()}. They are normalised as the model knows them."
+            )
+        return replace(
+            self, **_identity(dataset), action_key=dataset.action_key, held_out_episodes=tuple(held_out_episodes)
+        )
+
     @property
     def action_convention(self) -> str:
         """The `action_convention` that a model's configuration must have."""
         return "metric" if self.statistics is None else "normalized"
 
-    def check_same_clips(self, other: "ClipConventions") -> None:
+    def check_same_clips(self, other: "ClipConventions", names: tuple[str, str] = ("training", "evaluation")) -> None:
         """
-        Refuses clips to evaluate on whose conventions, `other`, give the same pictures or numbers another meaning.
+        Refuses clips whose conventions, `other`, give the same pictures or numbers another meaning: to evaluate on, or to train
+        on a model that has learnt these.
 
         Raises:
             EmbodimentError: Lists what differs.
         """
         mine, theirs = self.contract, other.contract
         differing = [
-            f"{name.replace('_', ' ')}: training {ours!r}, evaluation {found!r} (make both with one ClipConventions)"
+            f"{name.replace('_', ' ')}: {names[0]} {ours!r}, {names[1]} {found!r} (make both with one ClipConventions)"
             for name in NORMALIZATION_ITEMS
             if (ours := getattr(mine, name)) != (found := getattr(theirs, name))
         ]
-        check_junction(IMAGINATION, mine, theirs, names=("training clips", "evaluation clips"), found=differing)
+        check_junction(IMAGINATION, mine, theirs, names=(f"{names[0]} clips", f"{names[1]} clips"), found=differing)
 
     def renamed(
         self,

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..data.dataset_fingerprint import samples_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
+from ..repo_files.fingerprint import digest
 from .clip_conventions import ClipConventions
 
 
@@ -78,6 +80,11 @@ class EpisodeClips(Dataset):
                 f"None of the {self.num_episodes} episodes has `num_frames`={num_frames} frames (the longest has "
                 f"{longest}). Record longer episodes or ask for shorter clips."
             )
+
+    def fingerprint(self) -> str:
+        """What tells whether another run sees the same clips; see [`samples_fingerprint`]."""
+        told = f"{samples_fingerprint(self.dataset)} {self.num_frames} {self.stride}"
+        return digest([told.encode(), self.actions.contiguous().numpy()])
 
     @property
     def num_episodes(self) -> int:

@@ -16,12 +16,14 @@ import torch
 
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences import load_preferences, split_by_episode
+from ..preferences.preference_dataset import pairs_fingerprint
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import FlowDPOConfig, FlowDPOTrainer
 from ..trainers.resume import find_checkpoint, is_finished
 from . import option_types
 from .adapter_arguments import AdapterArguments
 from .execution import run_script
+from .options_without_effect import hub_only, refuse_without_effect
 
 __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
 
@@ -46,12 +48,17 @@ class DPOArguments(AdapterArguments):
         metadata={"parse": option_types.share, "help": "Share of the episodes that are held out for evaluation."},
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        refuse_without_effect(self, {"policy_revision": hub_only(self.policy)})
+
 
 ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)
 
 
 def run(options: DPOArguments, config: FlowDPOConfig) -> None:
-    checkpoint = find_checkpoint(config, dataclasses.asdict(options))
+    data = pairs_fingerprint(load_preferences(options.preferences, revision=options.preferences_revision))
+    checkpoint = find_checkpoint(config, dataclasses.asdict(options) | {"data": data})
     if is_finished(checkpoint):
         print(f"This run is finished; see {config.output_dir}. To repeat its last part, delete {checkpoint}.")
         return

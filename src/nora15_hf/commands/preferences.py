@@ -16,6 +16,7 @@ from . import option_types
 from .execution import run_script
 from .feature_arguments import FeatureArguments
 from .library_defaults import library_choices, library_defaults
+from .options_without_effect import hub_only, refuse_without_effect
 
 __all__ = ["ARGUMENTS", "BuildArguments", "main", "run"]
 
@@ -149,6 +150,23 @@ class BuildArguments(FeatureArguments):
     def __post_init__(self):
         if self.reward in PRESETS and self.world_model is None:
             raise ValueError(f"--reward {self.reward} needs --world_model. Without one use --reward ground_truth.")
+        refuse_without_effect(
+            self,
+            {
+                **dict.fromkeys(
+                    ("world_model", "goal", "released_horizon"),
+                    (self.reward in PRESETS, f"with --reward {self.reward}, which asks no world model"),
+                ),
+                **dict.fromkeys(
+                    ("gripper_weight", "masked_dims", "standardize"),
+                    (self.reward != "success", "with --reward success, which looks at no demonstration"),
+                ),
+                "num_steps": (self.sampler == "flow", f"with --sampler {self.sampler}"),
+                "temperature": (self.sampler == "fast", f"with --sampler {self.sampler}"),
+                "noise_std": (self.num_noisy_negatives > 0, "without --num_noisy_negatives"),
+                "policy_revision": hub_only(self.policy),
+            },
+        )
 
 
 ARGUMENTS = (BuildArguments, ThreadArguments)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from transformers import set_seed
 
 from ..data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
+from ..data.dataset_fingerprint import samples_fingerprint
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     Nora15SFTConfig,
@@ -30,6 +31,7 @@ from . import option_types
 from .adapter_arguments import AdapterArguments
 from .execution import run_script
 from .feature_arguments import FeatureArguments
+from .options_without_effect import hub_only, refuse_without_effect
 
 __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
 
@@ -100,6 +102,15 @@ class SFTArguments(AdapterArguments, FeatureArguments):
             values, count = getattr(self, name), len(self.datasets)
             if values is not None and len(values) != count:
                 raise ValueError(f"{name}: {len(values)} values for {count} datasets; give one for each, or none.")
+        refuse_without_effect(
+            self,
+            {
+                "dataset_weights": (len(self.datasets) > 1, "with one dataset"),
+                "image_size": (self.policy is None, "with --policy, which has its own"),
+                "strict": (self.policy is not None, "without --policy"),
+                "policy_revision": hub_only(self.policy),
+            },
+        )
 
 
 ARGUMENTS = (SFTArguments, Nora15SFTConfig, ThreadArguments)
@@ -136,13 +147,14 @@ def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStr
 
 
 def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
-    checkpoint = find_checkpoint(config, dataclasses.asdict(options))
+    dataset = open_datasets(options)
+    run = dataclasses.asdict(options) | {"data": samples_fingerprint(dataset)}
+    checkpoint = find_checkpoint(config, run)
     if is_finished(checkpoint):
         print(f"This run is finished; see {config.output_dir}. To repeat its last part, delete {checkpoint}.")
         return
     # New adapters and a new state projection are random.
     set_seed(config.seed)
-    dataset = open_datasets(options)
     train_dataset, eval_dataset = dataset, None
     if options.validation_fraction is not None:
         train_dataset, eval_dataset = dataset.split_by_episode(options.validation_fraction, config.seed)

@@ -36,6 +36,7 @@ from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor, tiny_world_model
 from . import option_types
 from .execution import run_script
 from .feature_arguments import FeatureArguments
+from .options_without_effect import refuse_without_effect
 
 __all__ = ["ARGUMENTS", "WorldModelArguments", "main", "run"]
 
@@ -66,12 +67,13 @@ class WorldModelArguments(FeatureArguments):
         default=None,
         metadata={
             "parse": option_types.folder_or_hub_id,
-            "help": "Folder or repo of the policy whose statistics normalise actions; by default the dataset's.",
+            "help": "Folder or repo of the policy whose statistics normalise actions; by default those of --model, or of the "
+            "dataset.",
         },
     )
     policy_dataset_key: str | None = field(default=None, metadata={"help": "Which statistics of the policy to use."})
     normalization_mode: NormalizationMode = field(
-        default="q01_q99", metadata={"help": "Normalisation of actions if no policy is given."}
+        default="q01_q99", metadata={"help": "Normalisation of actions if neither a policy nor a model is given."}
     )
     validation_share: float = field(
         default=0.1, metadata={"parse": option_types.share, "help": "Share of the episodes that are held out."}
@@ -103,6 +105,22 @@ class WorldModelArguments(FeatureArguments):
         metadata={"parse": option_types.positive_number, "help": "Peak learning rate of these steps."},
     )
 
+    def __post_init__(self):
+        refuse_without_effect(
+            self,
+            {
+                **dict.fromkeys(
+                    ("image_size", "encoder_steps", "encoder_batch_size", "encoder_learning_rate"),
+                    (self.model is None, "with --model, whose encoder stays as it is"),
+                ),
+                "policy_dataset_key": (self.policy is not None, "without --policy"),
+                "normalization_mode": (
+                    self.policy is None and self.model is None,
+                    "with --policy or --model, which have their own",
+                ),
+            },
+        )
+
 
 ARGUMENTS = (WorldModelArguments, WorldModelTrainingConfig, ThreadArguments)
 
@@ -117,10 +135,17 @@ def open_dataset(options: WorldModelArguments) -> LeRobotDataset:
 
 
 def clip_conventions(
-    options: WorldModelArguments, training: LeRobotDataset, held_out: list[int], metric: bool
+    options: WorldModelArguments,
+    training: LeRobotDataset,
+    held_out: list[int],
+    metric: bool,
+    known: ClipConventions | None,
 ) -> ClipConventions:
+    """Those of a policy, otherwise those that the model has learnt, otherwise those of the dataset."""
     if metric:
         return ClipConventions.metric(training, held_out)
+    if options.policy is None and known is not None:
+        return known.of_other_dataset(training, held_out)
     if options.policy is None:
         return ClipConventions.of_dataset(training, options.normalization_mode, held_out)
     processor = Nora15Processor.from_pretrained(options.policy)
@@ -181,7 +206,8 @@ def run(options: WorldModelArguments, config: WorldModelTrainingConfig) -> None:
         # Master weights in float32, also with bf16=True.
         model = VJEPA2ACModel.from_pretrained(options.model, dtype=torch.float32)
         processor = VJEPA2ACProcessor.from_pretrained(options.model)
-    conventions = clip_conventions(options, training, held_out, model.config.action_convention == "metric")
+    metric, known = model.config.action_convention == "metric", ClipConventions.of_model(model)
+    conventions = clip_conventions(options, training, held_out, metric, known)
     run = asdict(options) | {"dataset_fingerprint": conventions.dataset_fingerprint}
     if options.model is None:
         # Two frames suffice to learn what changes; longer clips hold more of the same picture.

@@ -106,14 +106,19 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
 
     @classmethod
     def from_source(
-        cls, source: LeRobotSource, positions: np.ndarray, *, skip_bad_episodes: bool = False
+        cls,
+        source: LeRobotSource,
+        positions: np.ndarray,
+        *,
+        skip_bad_episodes: bool = False,
+        check_precision: bool = False,
     ) -> "LeRobotDataset":
         """Dataset, empty when all are bad, of the episodes at some positions of a source's episode table.
 
         Frames are not cached.
         """
         dataset = cls.__new__(cls)
-        dataset._read(source, positions, False, skip_bad_episodes, check_precision=False)
+        dataset._read(source, positions, False, skip_bad_episodes, check_precision)
         return dataset
 
     def _read(

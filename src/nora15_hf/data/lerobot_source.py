@@ -26,11 +26,9 @@ from .lerobot_layout import (
     stored_key,
 )
 from .lerobot_metadata import LeRobotMetadata, load_metadata
+from .told_embodiment import told_embodiment
 
 logger = logging.getLogger(__name__)
-
-# Item of the conventions that holds what features cannot tell of the data's [`Embodiment`].
-EMBODIMENT = "embodiment"
 
 
 class Sample(TypedDict):
@@ -61,6 +59,7 @@ class LeRobotSource:
     state_names: tuple[str, ...] | None
     chunk_size: int
     dataset_key: str
+    told: Embodiment
     # Order in which the recorded dimensions are given out; None: as recorded.
     action_order: tuple[int, ...] | None = None
     state_order: tuple[int, ...] | None = None
@@ -101,6 +100,8 @@ class LeRobotReader:
     """Properties that every reader of a LeRobot dataset has."""
 
     _source: LeRobotSource
+    # Of the selected episodes in the episode table.
+    _positions: np.ndarray
 
     @property
     def root(self) -> Path:
@@ -121,6 +122,11 @@ class LeRobotReader:
     def dataset_key(self) -> str:
         """Name under which statistics are kept."""
         return self._source.dataset_key
+
+    @property
+    def episode_indices(self) -> np.ndarray:
+        """Indices of the selected episodes, int64, ascending."""
+        return self._source.metadata.episodes.index[self._positions]
 
     @property
     def image_keys(self) -> list[str]:
@@ -180,10 +186,7 @@ class LeRobotReader:
         What features cannot tell (roles of cameras, units, which actions are changes, the gripper's sign) is read from the
         item `"embodiment"` of the conventions, in the form of [`Embodiment.to_dict`] and in the recorded order.
         """
-        source = self._source
-        told = Embodiment.from_dict(
-            self.conventions.get(EMBODIMENT, {}), f"{EMBODIMENT!r} in the conventions of {self.dataset_key!r}"
-        )
+        source, told = self._source, self._source.told
         described = told.cameras or {}
         gripper = told.gripper or self.conventions.get("gripper")
         actions, states = (self.action_dim, source.action_order), (self.state_dim, source.state_order)
@@ -284,6 +287,13 @@ def open_source(
     check_vector_feature(metadata, action_key, "action_key")
     if state_key is not None:
         check_vector_feature(metadata, state_key, "state_key")
+    key = dataset_key if dataset_key is not None else Path(root_or_repo).resolve().name
+    told = told_embodiment(stored_conventions(metadata.info), metadata.info, repr(key))
+    # Of recordings without names of their own.
+    if action_names is None and action_key == DEFAULT_ACTION_KEY:
+        action_names = told.action_names
+    if state_names is None and state_key == DEFAULT_STATE_KEY:
+        state_names = told.state_names
     return LeRobotSource(
         files=files,
         metadata=metadata,
@@ -294,7 +304,8 @@ def open_source(
         action_names=_dimension_names(features, action_key, action_names, "action_names"),
         state_names=_dimension_names(features, state_key, state_names, "state_names"),
         chunk_size=chunk_size,
-        dataset_key=dataset_key if dataset_key is not None else Path(root_or_repo).resolve().name,
+        dataset_key=key,
+        told=told,
     )
 
 

@@ -123,6 +123,12 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         train._positions, validation._positions = split_positions(self._positions, validation_fraction, seed)
         return train, validation
 
+    def beginning(self) -> LeRobotDataset:
+        """The episodes of the first shard, for a look at what the stream holds; empty where all of them are bad."""
+        return LeRobotDataset.from_source(
+            self._source, self._shards(1)[0], skip_bad_episodes=self.skip_bad_episodes, check_precision=True
+        )
+
     def __iter__(self) -> Iterator[Sample]:
         reader, readers = reader_number(self.rank, self.world_size)
         epoch = int(self._epoch)

@@ -28,6 +28,7 @@ from .lerobot_layout import (
     TASKS_PATH,
     VIDEO_PATH,
 )
+from .told_embodiment import told_embodiment
 from .video_writer import CODECS, VideoWriter
 
 EPISODES_PER_TABLE_FILE = 10_000  # one row with its statistics takes a few kB
@@ -64,7 +65,8 @@ class LeRobotWriter:
 
     Raises:
         FileExistsError: `root` is not empty.
-        ValueError: A feature description cannot be stored, or an argument is out of range.
+        ValueError: A feature description cannot be stored, an argument is out of range, or the item `"embodiment"` of the
+            conventions contradicts features or `fps`.
         ImportError: A video feature without PyAV.
 
     Example:
@@ -125,6 +127,8 @@ class LeRobotWriter:
                     f"`{name}` cannot be written as JSON ({error}). Use plain strings and numbers."
                 ) from error
         self.features = {key: _checked_feature(key, feature) for key, feature in features.items()}
+        told = {"features": self.features, "fps": fps}
+        told_embodiment({**self.conventions, **self.recording}, told, repr(self.root.name))
         self._stored_features = self.features | INDEX_FEATURES
         self._hf_features = datasets.Features(
             {

@@ -16,7 +16,7 @@ from .lerobot_mixture import LeRobotMixture
 from .lerobot_source import LeRobotReader
 from .lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from .statistics import check_delta_dimensions, compute_statistics
-from .value_fit import check_values_fit
+from .value_fit import check_frames_fit, check_values_fit
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,15 @@ def _check_delta_dimensions(member: LeRobotReader, processor: ProcessorMixin) ->
 def _check_values(member: LeRobotReader, processor: ProcessorMixin, strict: bool, action_tokens: bool) -> None:
     differing = _check_statistics(member, processor, strict)
     check_values_fit(member, processor, action_tokens, differing["action"])
+    if isinstance(member, LeRobotStream):
+        # It is not read ahead: its beginning stands for all of it.
+        beginning = member.beginning()
+        logger.info(
+            f"Dataset {member.dataset_key!r} is a stream: the values of {beginning.num_episodes} of its {member.num_episodes} "
+            "episodes are compared with what the policy can take, the others are not."
+        )
+        if beginning.num_episodes:
+            check_frames_fit(beginning, processor, action_tokens)
 
 
 def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: bool) -> dict[str, list[int]]:

@@ -30,7 +30,7 @@ def check_values_fit(
     """
     Refuse what would stop or spoil training at the step that draws it; warn of what is merely unusual.
 
-    Every action of a map-style dataset is looked at; of a stream, which is not read ahead, the statistics.
+    Every action of a map-style dataset is looked at; of a stream, which is not read ahead, the policy's statistics.
 
     Args:
         dataset: With statistics in the processor.
@@ -46,7 +46,7 @@ def check_values_fit(
     """
     mode = processor.normalization_mode
     if isinstance(dataset, LeRobotDataset):
-        _check_frames(dataset, processor, action_tokens, np.isin(np.arange(dataset.action_dim), other_units))
+        check_frames_fit(dataset, processor, action_tokens, other_units)
     else:
         for found in find_range_problems(processor.norm_stats[dataset.dataset_key], mode):
             beyond = found.reach > REACH_REFUSED and not processor.clip_actions
@@ -64,9 +64,11 @@ def check_values_fit(
                 logger.warning(f"Dataset {dataset.dataset_key!r}, {feature!r}: {found.describe(names)}")
 
 
-def _check_frames(
-    dataset: LeRobotDataset, processor: ProcessorMixin, action_tokens: bool, other_units: np.ndarray
+def check_frames_fit(
+    dataset: LeRobotDataset, processor: ProcessorMixin, action_tokens: bool, other_units: Sequence[int] = ()
 ) -> None:
+    """The part of [`check_values_fit`] that looks at every action; arguments as there."""
+    other_units = np.isin(np.arange(dataset.action_dim), other_units)
     statistics, mode = processor.norm_stats[dataset.dataset_key], processor.normalization_mode
     reach = np.zeros(dataset.action_dim)
     for first, chunks, inside in action_chunks(dataset, processor.delta_action_mask, processor.angle_action_mask):
@@ -121,4 +123,4 @@ def _place(dataset: LeRobotDataset, position: int, step: int, dimension: int) ->
     )
 
 
-__all__ = ["check_values_fit"]
+__all__ = ["check_frames_fit", "check_values_fit"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..data.lerobot_source import EMBODIMENT
 from ..data.lerobot_writer import LeRobotWriter
+from ..data.told_embodiment import EMBODIMENT
 from ..simulation.environment import FIRST_EVALUATION_SEED, EnvironmentSpec
 from ..simulation.expert_episodes import ExpertNoise, recorded_features
 from ..simulation.simulation_pool import SimulationPool

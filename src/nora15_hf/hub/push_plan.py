@@ -1,15 +1,20 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Which files of a folder are uploaded to its repo, decided and checked before anything is sent."""
 
+import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import get_token
+from pyarrow import parquet
 
 from ..cards.card_info import check_repo_id
+from ..data.lerobot_metadata import load_metadata
+from ..preferences.preference_record import PreferenceRecord
 from ..repo_files.json_files import read_json
+from ..repo_files.stored_tensors import read_header
 from .artefacts import Artefact, find_artefact
 from .custom_code import custom_code_files
 
@@ -84,7 +89,7 @@ def plan_push(folder: str | Path, repo_id: str, *, with_code: bool = False) -> P
     Raises:
         NotADirectoryError: `folder` is no folder.
         ValueError: `repo_id` is no Hub id, or `folder` holds no artefact, a file of a kind that is not published (a pickle), a link that leads out of
-            it, an access token, or an index that names other shards than there are.
+            it, an access token, a file that is truncated or damaged, or an index that names other shards than there are.
     """
     check_repo_id("repo_id", repo_id)
     folder = Path(folder)
@@ -93,6 +98,7 @@ def plan_push(folder: str | Path, repo_id: str, *, with_code: bool = False) -> P
     left_out = tuple(path for path in found if any(fnmatch(path, name) for name in (*_TRAINING_STATE, *_HIDDEN)))
     files: dict[str, Path | bytes] = {path: folder / path for path in found if path not in left_out}
     _refuse_unsafe_files(folder, files)
+    _refuse_damaged_files(folder, artefact, files)
     _check_shards(folder, files)
     if with_code:
         files |= custom_code_files(folder, artefact)
@@ -128,6 +134,28 @@ def _refuse_token(file: Path) -> None:
             f"{file} contains what looks like an access token of the Hub. Remove it, and revoke the token at "
             "https://huggingface.co/settings/tokens if the file was ever shared."
         )
+
+
+def _refuse_damaged_files(folder: Path, artefact: Artefact, files: dict[str, Path]) -> None:
+    """What nobody could load, as far as it can be told without reading weights and pictures."""
+    for path, source in files.items():
+        suffix = PurePosixPath(path).suffix
+        if suffix == ".safetensors":
+            read_header(source, floats_only=False)
+        try:
+            if suffix == ".json":
+                json.loads(source.read_text(encoding="utf-8"))
+            elif suffix == ".parquet":
+                parquet.read_metadata(source)
+        # That of pyarrow is one of these.
+        except ValueError as error:
+            raise ValueError(
+                f"{source} is damaged ({error}), so that nobody could load it. Save or record it again."
+            ) from error
+    if artefact is Artefact.DEMONSTRATIONS:
+        load_metadata(folder)
+    elif artefact is Artefact.PREFERENCES:
+        PreferenceRecord.read(folder)
 
 
 def _check_shards(folder: Path, files: dict[str, Path]) -> None:

@@ -54,7 +54,13 @@ class PolicyCheckpointMixin:
             stored = stored_settings(checkpoint.source, GENERATION_CONFIG_NAME, **checkpoint.hub_options)
             # Repos of earlier versions have none; the model made its own, of the backbone's configuration.
             if generation_config is None and stored:
-                generation_config = GenerationConfig.from_dict(stored)
+                try:
+                    generation_config = GenerationConfig.from_dict(stored)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(
+                        f"{GENERATION_CONFIG_NAME} of {checkpoint.name} cannot be used: {error}. Correct it, or remove it: the policy "
+                        "then has that of its backbone."
+                    ) from error
         if generation_config is not None:
             model.generation_config = generation_config
         model._check_values(checkpoint.name)

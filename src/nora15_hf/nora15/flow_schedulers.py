@@ -65,17 +65,24 @@ def load_flow_scheduler(repo_or_folder: str | Path, **hub_options) -> SchedulerM
     config = FlowMatchEulerDiscreteScheduler.load_config(
         str(repo_or_folder), **inside_folder(hub_options, "scheduler")
     )
-    scheduler_class = getattr(diffusers, config["_class_name"], None)
+    file = f"scheduler/scheduler_config.json of {str(repo_or_folder)!r}"
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    scheduler_class = getattr(diffusers, str(name), None)
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
         raise ValueError(
-            f"scheduler/scheduler_config.json of {str(repo_or_folder)!r} names {config['_class_name']!r}, which is not a "
-            f"scheduler of diffusers {diffusers.__version__}. {_KNOWN}"
+            f"{file} names {name!r}, which is not a scheduler of diffusers {diffusers.__version__}. {_KNOWN}"
         )
-    scheduler = scheduler_class.from_config(config)
     try:
+        scheduler = scheduler_class.from_config(config)
         flow_solver(scheduler, SAMPLING_PRESETS["released"])
-    except ValueError as error:
-        raise ValueError(f"scheduler/scheduler_config.json of {str(repo_or_folder)!r}: {error}") from error
+    # Whatever a scheduler does with values of another kind.
+    except Exception as error:
+        what = (
+            str(error)
+            if isinstance(error, ValueError)
+            else f"{type(error).__name__}: {error}. Correct its values. {_KNOWN}"
+        )
+        raise ValueError(f"{file}: {what}") from error
     return scheduler
 
 

@@ -5,11 +5,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 from transformers.image_utils import load_image
@@ -111,6 +113,30 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         chat_template: str | None = None,
     ):
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        sizes = {"image_size": image_size, "patch_size": patch_size, "temporal_patch_size": temporal_patch_size}
+        sizes |= {"merge_size": merge_size, "chunk_size": chunk_size, "action_dim": action_dim}
+        sizes |= {} if state_dim is None else {"state_dim": state_dim}
+        for name, size in sizes.items():
+            _check(
+                name,
+                size,
+                isinstance(size, Integral) and type(size) is not bool and size > 0,
+                "a whole number above 0",
+            )
+        for name, numbers in {"image_mean": image_mean, "image_std": image_std}.items():
+            is_std = name == "image_std"
+            fits = _is_list_of(Real, numbers) and len(numbers) == 3 and (not is_std or min(numbers) > 0)
+            _check(name, numbers, fits, f"three numbers{' above 0' if is_std else ''}, one for each colour")
+        for name, flags in {"delta_action_mask": delta_action_mask, "angle_action_mask": angle_action_mask}.items():
+            _check(name, flags, flags is None or _is_list_of(bool | np.bool_, flags), "a list of true and false")
+            if flags is not None and len(flags) != action_dim:
+                raise ValueError(f"{name} has {len(flags)} entries for action_dim={action_dim}; expected one each.")
+        for name, flag in {"clip_actions": clip_actions, "lowercase_instruction": lowercase_instruction}.items():
+            _check(name, flag, isinstance(flag, bool), "true or false")
+        modes = get_args(NormalizationMode)
+        _check("normalization_mode", normalization_mode, normalization_mode in modes, f"one of {', '.join(modes)}")
+        for name, by_key in {"conventions": conventions, "embodiments": embodiments}.items():
+            _check(name, by_key, isinstance(by_key or {}, Mapping), "an object with an entry for each dataset key")
         if image_size % (patch_size * merge_size):
             raise ValueError(
                 f"image_size={image_size} must be a multiple of patch_size * merge_size = {patch_size * merge_size}."
@@ -121,20 +147,11 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         self.patch_size, self.temporal_patch_size, self.merge_size = patch_size, temporal_patch_size, merge_size
         self.chunk_size, self.action_dim = chunk_size, action_dim
         self.normalization_mode, self.clip_actions = normalization_mode, clip_actions
-        if delta_action_mask is not None and len(delta_action_mask) != action_dim:
-            raise ValueError(
-                f"delta_action_mask has {len(delta_action_mask)} entries for action_dim={action_dim}; expected one each."
-            )
         self.delta_action_mask = None if delta_action_mask is None else list(delta_action_mask)
-        if angle_action_mask is not None:
-            if len(angle_action_mask) != action_dim:
-                raise ValueError(
-                    f"angle_action_mask has {len(angle_action_mask)} entries for action_dim={action_dim}; expected one each."
-                )
-            if delta_action_mask is None:
-                raise ValueError(
-                    "angle_action_mask is given without delta_action_mask: only differences of angles are wrapped."
-                )
+        if angle_action_mask is not None and delta_action_mask is None:
+            raise ValueError(
+                "angle_action_mask is given without delta_action_mask: only differences of angles are wrapped."
+            )
         self.angle_action_mask = None if angle_action_mask is None else list(angle_action_mask)
         self.state_dim = state_dim
         self.lowercase_instruction = lowercase_instruction
@@ -215,12 +232,16 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
 
     def differences_from(self, config: PreTrainedConfig) -> list[str]:
         """Shapes and tokens that a model with that [`Nora15Config`] has otherwise, each with the numbers of both."""
+        vision = config.vlm_config.vision_config
         pairs = {
             "chunk size": (config.chunk_size, self.chunk_size),
             "action dimension": (config.action_dim, self.action_dim),
             "state dimension": (config.state_dim, self.state_dim),
             "id of the first FAST token": (config.action_token_start_id, self.first_action_token_id),
             "number of FAST tokens": (config.num_action_tokens, self.action_codec.vocab_size),
+            "patch size": (vision.patch_size, self.patch_size),
+            "temporal patch size": (vision.temporal_patch_size, self.temporal_patch_size),
+            "merge size": (vision.spatial_merge_size, self.merge_size),
         }
         return [
             f"{name}: the model has {one}, the processor {other}"
@@ -337,22 +358,37 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                 )
             if self.lowercase_instruction:
                 instruction = instruction.lower()
-            content = [{"type": "image"}] * num_images + [{"type": "text", "text": instruction}]
-            conversation = [{"role": "user", "content": content}]
-            render = {"tokenize": False, "chat_template": self.chat_template}
-            prompt = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, **render)
-            answer = "<robot_action_0>"
-            conversation.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-            complete = self.tokenizer.apply_chat_template(conversation, **render)
-            if not complete.startswith(prompt + answer):
-                raise ValueError(
-                    "The chat template renders a prompt that is not a prefix of the complete conversation, so training "
-                    "and inference would see different prompts. Use Qwen's template or a similar one."
-                )
+            rendered = self._render(instruction, num_images)
             if len(self._prompts) == REMEMBERED_PROMPTS:
                 self._prompts.clear()
-            self._prompts[key] = tuple(map(self._token_ids, (prompt, complete.split(answer)[-1])))
+            self._prompts[key] = tuple(map(self._token_ids, rendered))
         return self._prompts[key]
+
+    def _render(self, instruction: str, num_images: int) -> tuple[str, str]:
+        """What the chat template makes of an instruction and its images, and what it puts behind the FAST tokens."""
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": instruction}]
+        conversation = [{"role": "user", "content": content}]
+        render = {"tokenize": False, "chat_template": self.chat_template}
+        answer = "<robot_action_0>"
+        try:
+            prompt = self.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, **render)
+            conversation.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            complete = self.tokenizer.apply_chat_template(conversation, **render)
+        except TemplateError as error:
+            raise ValueError(f"The chat template is damaged or incomplete ({error}). Fetch it again.") from error
+        if not complete.startswith(prompt + answer):
+            raise ValueError(
+                "The chat template renders a prompt that is no prefix of the complete conversation, so that training "
+                "and inference would see different prompts. Use Qwen's template or one like it."
+            )
+        closing = complete.split(answer)[-1]
+        shown = prompt.count(IMAGE_TOKEN)
+        if instruction.strip() not in prompt or shown != num_images or not closing.strip():
+            raise ValueError(
+                f"The chat template renders {shown} image(s) of {num_images}, {'the' if instruction in prompt else 'no'} "
+                f"instruction and {closing!r} as the end of the answer. Use Qwen's template or one like it."
+            )
+        return prompt, closing
 
     def _token_ids(self, rendered: str) -> list[int]:
         """Ids of what a chat template rendered, with as many image tokens as an image has."""
@@ -804,7 +840,15 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             ),
         )
         stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **options)
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        try:
+            processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            # Half a template may well be one.
+            processor._render("probe", 1)
+        except ValueError as error:
+            raise ValueError(
+                f"The processor in {str(pretrained_model_name_or_path)!r} cannot be used: {str(error).rstrip('.')}. Correct or fetch "
+                "again its processor_config.json, chat_template.jinja or the files of its tokenizer, whichever holds that."
+            ) from error
         # Not as arguments: ProcessorMixin would hand them on to the tokenizer, which then cannot be saved.
         processor.action_codec = codec
         state_stats = None if processor.state_dim is None else load_norm_stats(stats_file, "proprio")
@@ -816,6 +860,15 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
                 f"{unknown} stand for, so nothing can be checked against them. Set processor.embodiments and save it again."
             )
         return processor
+
+
+def _check(name: str, value: Any, fits: bool, expected: str) -> None:
+    if not fits:
+        raise ValueError(f"{name} is {value!r}, expected {expected}.")
+
+
+def _is_list_of(kind: Any, values: Any) -> bool:
+    return isinstance(values, list | tuple | np.ndarray) and all(isinstance(value, kind) for value in values)
 
 
 __all__ = ["Nora15Processor"]

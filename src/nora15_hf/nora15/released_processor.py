@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file, logging
+from transformers.utils import ADAPTER_CONFIG_NAME, cached_file, logging
 
 from ..actions.fast_codec import FastActionTokenizer
 from ..actions.normalization import ActionStatistics, load_norm_stats
@@ -57,14 +57,19 @@ def find_processor_sources(
             Repo or folder to take that part from; the statistics may also be a JSON file.
 
     Raises:
-        OSError: `checkpoint` is a checkpoint of this package that was saved without its processor, or holds no
-            weights at all: parts from elsewhere would hide a mistake.
+        OSError: `checkpoint` is a checkpoint of this package, or adapters, saved without a processor, or holds no weights at
+            all: parts from elsewhere would hide a mistake.
     """
     repo, hub_options = os.fspath(checkpoint.source), checkpoint.hub_options
     if is_native(checkpoint):
         raise OSError(
             f"{repo!r} has a NORA-1.5 model, but no processor_config.json of its processor: save it there with "
             "processor.save_pretrained(folder)."
+        )
+    if find_file(repo, ADAPTER_CONFIG_NAME, **hub_options) is not None:
+        raise OSError(
+            f"{repo!r} holds adapters without the processor that they were trained with (processor_config.json). Save it there "
+            "with processor.save_pretrained(folder), as the trainers do, or load that of the policy they belong to."
         )
     subfolder = hub_options.get("subfolder") or ""
     if os.path.isdir(repo) and not any(Path(repo, subfolder).glob("*.safetensors")):

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The preference dataset as it lies on disk: its columns, how it is read, and what a policy checks before it trains."""
 
+import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from ..embodiment.embodiment import Embodiment
 from ..embodiment.junctions import PREFERENCES, STATE_ITEMS, check_junction
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from ..repo_files.fingerprint import fingerprint
+from ..repo_files.fingerprint import digest, fingerprint
 from ..repo_files.verified_download import load_verified
 from .preference_record import PROVENANCE_FILE, PreferenceRecord, preference_info, with_preference_info
 
@@ -176,6 +177,18 @@ def split_by_episode(rows: Dataset, validation_fraction: float, seed: int) -> tu
     return rows.select(np.flatnonzero(~is_held_out)), rows.select(np.flatnonzero(is_held_out))
 
 
+def pairs_fingerprint(rows: Dataset) -> str:
+    """
+    What tells whether a run is trained on the same preferences: chunks, instructions and states of all rows, in their order.
+    Pictures, which would take long to read, are those of the states.
+    """
+    columns = [
+        name for name in ("dataset_key", "instruction", "state", "chosen", "rejected") if name in rows.column_names
+    ]
+    batches = rows.select_columns(columns).with_format("arrow").iter(1_000)
+    return digest(json.dumps(batch.to_pydict()).encode() for batch in batches)
+
+
 def check_preferences(
     dataset: Dataset | IterableDataset, config: Nora15Config, processor: ProcessorMixin, *, name: str
 ) -> None:
@@ -262,6 +275,7 @@ __all__ = [
     "check_preferences",
     "is_sampler",
     "load_preferences",
+    "pairs_fingerprint",
     "preference_features",
     "split_by_episode",
 ]

@@ -82,22 +82,18 @@ class GroundTruthActionReward:
     Args:
         gripper_weight (`float`, *optional*, defaults to 1.0):
             Weight of the gripper beside 1 for every other dimension; 0 leaves it out. The mean is weighted.
-        gripper_dim (`int`, *optional*, defaults to -1): which dimension the gripper is; the last one by default.
+        gripper_dim (`int`, *optional*):
+            Which dimension the gripper is. By default each whose name tells so; the last one where dimensions have no names.
         masked_dims (`Sequence[int]`, *optional*, defaults to `()`): dimensions that are left out.
 
     Raises:
-        ValueError: a negative weight, or the gripper among the masked dimensions with a weight of its own; (of `score`)
-            a dimension that actions have not, or none left.
+        ValueError: a negative weight; (of `score`) the gripper among the masked dimensions with a weight of its own, a
+            gripper that the names of the dimensions contradict or do not tell, a dimension that actions have not, or none left.
     """
 
-    def __init__(self, gripper_weight: float = 1.0, gripper_dim: int = -1, masked_dims: Sequence[int] = ()):
+    def __init__(self, gripper_weight: float = 1.0, gripper_dim: int | None = None, masked_dims: Sequence[int] = ()):
         if gripper_weight < 0:
             raise ValueError(f"gripper_weight={gripper_weight} must not be negative.")
-        if gripper_dim in masked_dims and gripper_weight != 1.0:
-            raise ValueError(
-                f"gripper_weight={gripper_weight} has no effect, since masked_dims={list(masked_dims)} excludes the gripper. "
-                "Pass only one of the two."
-            )
         self.gripper_weight = gripper_weight
         self.gripper_dim = gripper_dim
         self.masked_dims = tuple(masked_dims)
@@ -111,14 +107,16 @@ class GroundTruthActionReward:
             "masked_dims": list(self.masked_dims),
         }
 
-    def weights(self, action_dim: int) -> torch.Tensor:
-        """float32 `(A,)`, the weight of every dimension."""
-        for name, dims in (("gripper_dim", [self.gripper_dim]), ("masked_dims", self.masked_dims)):
+    def weights(self, action_dim: int, action_names: Sequence[str] | None = None) -> torch.Tensor:
+        """float32 `(A,)`, the weight of every dimension; `action_names` tell which is the gripper."""
+        given = () if self.gripper_dim is None else (self.gripper_dim,)
+        for name, dims in (("gripper_dim", given), ("masked_dims", self.masked_dims)):
             unknown = [dim for dim in dims if not -action_dim <= dim < action_dim]
             if unknown:
                 raise ValueError(f"{name} names {unknown}, but an action has {action_dim} dimensions.")
         weights = torch.ones(action_dim)
-        weights[self.gripper_dim] = self.gripper_weight
+        if self.gripper_weight != 1.0:
+            weights[self._gripper_dims(action_dim, action_names)] = self.gripper_weight
         weights[list(self.masked_dims)] = 0.0
         if not weights.any():
             raise ValueError(
@@ -127,8 +125,31 @@ class GroundTruthActionReward:
             )
         return weights
 
+    def _gripper_dims(self, action_dim: int, action_names: Sequence[str] | None) -> list[int]:
+        """Where the weight of the gripper belongs."""
+        given = None if self.gripper_dim is None else self.gripper_dim % action_dim
+        found = [dim for dim, name in enumerate(action_names or ()) if "gripper" in name.lower()]
+        if action_names is not None and given is None and not found:
+            raise ValueError(
+                f"gripper_weight={self.gripper_weight} needs gripper_dim, since none of the dimensions {list(action_names)} is "
+                "called a gripper. Give it, or leave the weight at 1."
+            )
+        if found and given not in (None, *found):
+            raise ValueError(
+                f"gripper_dim={self.gripper_dim} is {action_names[given]!r}, but the gripper is "
+                f"{' and '.join(f'{action_names[dim]!r}, dimension {dim}' for dim in found)}. Leave gripper_dim out."
+            )
+        dims = found if given is None and found else [action_dim - 1 if given is None else given]
+        masked = {dim % action_dim for dim in self.masked_dims}
+        if masked.issuperset(dims):
+            raise ValueError(
+                f"gripper_weight={self.gripper_weight} has no effect, since masked_dims={list(self.masked_dims)} leaves the "
+                "gripper out. Give one of the two."
+            )
+        return dims
+
     def score(self, batch: RewardBatch) -> torch.Tensor:
-        weights = self.weights(batch.actions.shape[-1])
+        weights = self.weights(batch.actions.shape[-1], batch.dataset.action_names)
         deviation = (batch.candidates - batch.actions[:, None]).abs() @ weights / weights.sum()
         valid = batch.action_mask[:, None].float()
         return -(deviation * valid).sum(-1) / valid.sum(-1)

@@ -114,23 +114,38 @@ class Checkpoint:
             OSError: As `weights`, or a shard is missing.
             ValueError: A file is truncated or corrupted, or the index and the shards contradict each other.
         """
-        if self.weights.suffix == ".safetensors":
-            return read_header(self.weights)
+        tensors = {name: tensor for file in self._files() for name, tensor in read_header(file).items()}
         index = self.weights
-        weight_map = read_weight_map(index)
-        tensors = {}
-        for name in sorted(set(weight_map.values())):
-            shard = find_file(self.source, name, **self.hub_options)
-            if shard is None:
-                raise OSError(f"{str(self.source)!r} lacks {name}, which its {index.name} names. Download it again.")
-            tensors.update(read_header(shard))
-        if tensors.keys() != weight_map.keys():
+        if index.suffix == ".json" and tensors.keys() != (weight_map := read_weight_map(index)).keys():
             different = sorted(tensors.keys() ^ weight_map.keys())
             raise ValueError(
                 f"{index} and the shards disagree on {len(different)} tensor(s), for example {different[:5]}. The files "
                 "are of different versions: download all of them again."
             )
         return tensors
+
+    def check_complete(self) -> None:
+        """
+        Raises:
+            OSError: As `weights`, or a shard is missing.
+            ValueError: A file of the weights is truncated or corrupted.
+        """
+        for file in self._files():
+            read_header(file, floats_only=False)
+
+    def _files(self) -> list[Path]:
+        """The safetensors files of the weights."""
+        if self.weights.suffix == ".safetensors":
+            return [self.weights]
+        files = []
+        for name in sorted(set(read_weight_map(self.weights).values())):
+            file = find_file(self.source, name, **self.hub_options)
+            if file is None:
+                raise OSError(
+                    f"{str(self.source)!r} lacks {name}, which its {self.weights.name} names. Download it again."
+                )
+            files.append(file)
+        return files
 
 
 __all__ = ["MODEL_TYPES", "Checkpoint"]

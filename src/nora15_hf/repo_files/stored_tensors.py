@@ -91,8 +91,13 @@ def read_weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def read_header(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file, with every offset checked against the size of the file."""
+def read_header(file: Path, floats_only: bool = True) -> dict[str, StoredTensor]:
+    """
+    The tensors of one safetensors file, with every offset checked against the size of the file.
+
+    Raises:
+        ValueError: It is truncated or corrupted, or a pickle; with `floats_only` also, it holds other numbers.
+    """
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(8)
@@ -123,6 +128,8 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     if end != size:
         raise ValueError(_damaged(file, f"the header describes {end} bytes, the file has {size}"))
     for name, tensor in tensors.items():
+        if tensor.dtype not in FLOAT_DTYPES and not floats_only:
+            continue
         if tensor.dtype not in FLOAT_DTYPES:
             raise ValueError(
                 f"{file} holds {name!r} as {tensor.dtype}, expected one of {sorted(FLOAT_DTYPES)}. Quantised weights? "
@@ -134,7 +141,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _damaged(file: Path, how: str) -> str:
-    return f"{file} is truncated or corrupted: {how}. Download it again."
+    return f"{file} is truncated or corrupted: {how}. Download or save it again."
 
 
 __all__ = [

@@ -3,12 +3,8 @@
 
 from typing import Any, Self
 
-from transformers.utils import logging
-
 from .checkpoint import Checkpoint
 from .verified_download import verified
-
-logger = logging.get_logger(__name__)
 
 
 class StrictLoadingMixin:
@@ -23,9 +19,9 @@ class StrictLoadingMixin:
         gives a model with initial weights. What is downloaded is compared with its checksums, see [`load_verified`].
 
         Raises:
-            OSError: The repo has no safetensors files, or a download arrived damaged twice.
-            ValueError: Another model or adapters, or weights that are not exactly the model's; the message lists the
-                difference. Or there is neither a checkpoint nor what replaces it.
+            OSError: The repo has no safetensors files, or lacks one of them, or a download arrived damaged twice.
+            ValueError: Another model or adapters, a truncated file, or weights that are not exactly the model's; the message
+                lists the difference. Or there is neither a checkpoint nor what replaces it.
         """
         checkpoint = Checkpoint.of_arguments(pretrained_model_name_or_path, kwargs)
         if checkpoint.source is not None:
@@ -44,8 +40,8 @@ class StrictLoadingMixin:
             )
         if state_dict is None:
             # Found before transformers looks: for a repo with nothing but a pickle it takes weights from a pull request of
-            # its conversion bot, and in a folder it falls back to the pickle.
-            logger.debug(f"Loading {checkpoint.weights}.")
+            # its conversion bot, and in a folder it falls back to the pickle. What it says of a truncated file names none.
+            checkpoint.check_complete()
         kwargs["use_safetensors"] = True
         model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         problems = {name: sorted(map(str, info[f"{name}_keys"])) for name in ("missing", "unexpected", "mismatched")}

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from itertools import repeat
-from types import MethodType
+from types import FunctionType, MethodType
 
 from torch import nn
 from torch.nn.modules import module as torch_modules
@@ -26,13 +26,17 @@ LIBRARY_MODULES: dict[type[nn.Module], dict[str, Kind]] = {
 """Those of PyTorch, in the form that [`KnownModules`] takes."""
 
 
+# From a module to its `forward`; profilers and tracers replace them for all modules.
+_CALLS = {"__call__": nn.Module.__call__, "_call_impl": nn.Module._call_impl}
+
+
 class KnownModules:
     r"""
     Types of modules, and what each consists of.
 
     A module is known when it has exactly such a type, no subclass, and exactly such submodules, all known, and such
     parameters, all in memory; when no forward hook, of its own or of all modules, would be called; when nothing replaced
-    `forward`, neither on the object nor on its type; and when it is not compiled. So adapters, wrappers, quantisation,
+    `forward` or how it is called on its type, nor any method on the object; and when it is not compiled. So adapters, wrappers, quantisation,
     parametrisation, pruning, sharding and offloading are found, and whatever else puts itself between a weight and its use
     in one of these ways. Backward hooks do nothing without gradients and do not count.
 
@@ -53,7 +57,9 @@ class KnownModules:
                     self._known[container] = nn.ModuleList, container[0], set()
                 else:
                     self._known[container] = nn.Sequential, {str(n): part for n, part in enumerate(container)}, set()
-        self._forwards = {kind: _own_forward(kind) for kind in parts}
+        self._calls = [(kind, "forward", _own_forward(kind)) for kind in parts]
+        self._calls += [(kind, name, method) for kind in parts for name, method in _CALLS.items()]
+        self._methods = {kind: _methods(kind) for kind in (*parts, nn.ModuleList, nn.Sequential)}
 
     def match(self, module: nn.Module, kind: type[nn.Module]) -> bool:
         """Whether a module, with all below it, is known and of that type."""
@@ -65,7 +71,7 @@ class KnownModules:
         """All parameters of a module that is known and of that type, with `evaluation` also in that mode; None of others."""
         if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
             return None
-        if any(kind.forward is not forward for kind, forward in self._forwards.items()):
+        if any(getattr(kind, name) is not method for kind, name, method in self._calls):
             return None
         all_parameters, waiting = [], [(module, kind)]
         # The list grows while it is read.
@@ -78,6 +84,8 @@ class KnownModules:
                 return None
             # accelerate's hooks, among others, replace the method on the object, and put it back there.
             if "forward" in state and state["forward"] != MethodType(expected.forward, module):
+                return None
+            if not state.keys().isdisjoint(self._methods[expected]):
                 return None
             if state.get("_compiled_call_impl") is not None:
                 return None
@@ -98,6 +106,14 @@ class KnownModules:
             elif children:
                 waiting += [(found[name], part) for name, part in children.items()]
         return all_parameters
+
+
+def _methods(kind: type[nn.Module]) -> frozenset[str]:
+    """Names that an object of that type must not have, because its type has a method of that name; all but `forward`."""
+    found = {
+        name for parent in kind.__mro__ for name, value in vars(parent).items() if isinstance(value, FunctionType)
+    }
+    return frozenset(found - {"forward"})
 
 
 def _own_forward(kind: type[nn.Module]):

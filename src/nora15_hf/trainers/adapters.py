@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from transformers import BitsAndBytesConfig
 
 from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from ..nora15.quantization import ACTION_MODULES, STATE_MODULE
+from ..repo_files.json_files import read_json
+from ..repo_files.stored_tensors import read_header
 from ..repo_files.verified_download import load_verified
 from .adapter_base import ADAPTER_BASE_FILE, AdapterBase
 
@@ -69,20 +72,33 @@ def load_merged_policy(
 
     Raises:
         OSError: A file is missing, or arrived damaged twice.
-        ValueError: The adapters were trained on a policy with other weights than those of `base`.
+        ValueError: A file is damaged, or the adapters were trained on a policy with other weights than those of `base`.
     """
+    folder = Path(adapters)
+    if not folder.is_dir():
+        files = [CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, ADAPTER_BASE_FILE]
+        download = partial(snapshot_download, str(adapters), revision=adapter_revision, allow_patterns=files)
+        folder = Path(load_verified(download, adapters))
+    _check_adapters(folder, str(adapters))
     model = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32, **kwargs)
     processor = Nora15Processor.from_pretrained(adapters, revision=adapter_revision)
     if processor.state_dim is not None and model.config.state_dim is None:
         model.add_state_input(processor.state_dim)
-    if not Path(adapters).is_dir():
-        files = ["adapter_config.json", "adapter_model.safetensors", ADAPTER_BASE_FILE]
-        adapters = load_verified(
-            partial(snapshot_download, str(adapters), revision=adapter_revision, allow_patterns=files), adapters
-        )
-    adapted = PeftModel.from_pretrained(model, adapters)
-    AdapterBase.of(adapted).check(Path(adapters))
+    adapted = PeftModel.from_pretrained(model, folder)
+    AdapterBase.of(adapted).check(folder)
     return adapted.merge_and_unload(), processor
+
+
+def _check_adapters(folder: Path, name: str) -> None:
+    """What peft would look for on the Hub, or stumble over."""
+    for file in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
+        if not (folder / file).is_file():
+            raise OSError(
+                f"{name!r} has no {file}: adapters are {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}, which save_model of the trainer "
+                "writes. Save or fetch them again; a pickle in place of the weights is refused."
+            )
+    read_json(folder / CONFIG_NAME)
+    read_header(folder / SAFETENSORS_WEIGHTS_NAME, floats_only=False)
 
 
 __all__ = ["load_merged_policy", "nf4_config", "policy_lora_config"]

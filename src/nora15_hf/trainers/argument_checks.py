@@ -68,9 +68,9 @@ def check_arguments(args: TrainingArguments, expected: type[TrainingArguments]) 
         )
 
 
-def check_model(model: nn.Module, expected: type[nn.Module]) -> nn.Module:
+def check_model(model: nn.Module, expected: type[nn.Module], name: str = "model") -> nn.Module:
     """
-    The model without adapters.
+    The model without adapters; `name` is that of the argument.
 
     Raises:
         TypeError: It is of another class.
@@ -78,7 +78,7 @@ def check_model(model: nn.Module, expected: type[nn.Module]) -> nn.Module:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(base, expected):
         raise TypeError(
-            f"model is a {type(base).__name__}, expected a {expected.__name__}. Load it with "
+            f"{name} is a {type(base).__name__}, expected a {expected.__name__}. Load it with "
             f"{expected.__name__}.from_pretrained(..., dtype=torch.float32)."
         )
     return base

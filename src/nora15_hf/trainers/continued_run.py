@@ -1,10 +1,12 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What a checkpoint must share with the trainer that continues it, however the continuation is asked for."""
 
+import logging
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
@@ -13,7 +15,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
+from ..repo_files.json_files import read_json
+from ..repo_files.stored_tensors import read_header
 from .adapter_base import AdapterBase
+
+logger = logging.getLogger(__name__)
 
 
 class StepBatch(TrainerCallback, ExportableState):
@@ -55,6 +61,16 @@ def how_to_make(total: int, args: TrainingArguments) -> str:
     )
 
 
+class TrainingData(TrainerCallback, ExportableState):
+    """Keeps in every checkpoint what tells whether another run has the same training data; None where nothing does."""
+
+    def __init__(self):
+        self.fingerprint: str | None = None
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        return {"args": {}, "attributes": {"fingerprint": self.fingerprint}}
+
+
 class EpochCallback(TrainerCallback):
     """
     Tells datasets and augmentations which pass over the data begins, also where a resumed run begins within one.
@@ -72,8 +88,8 @@ class EpochCallback(TrainerCallback):
 
 class ContinuedRunMixin:
     """
-    A trainer that continues a checkpoint only as the run that it belongs to: with as many rows in a step, and with the base
-    that its adapters were trained on. Stands before [`~transformers.Trainer`] or one of its subclasses among the bases.
+    A trainer that continues a checkpoint only as the run that it belongs to: with as many rows in a step, on the same data,
+    and with the base that its adapters were trained on. Stands before [`~transformers.Trainer`] or one of its subclasses among the bases.
 
     Attributes:
         resumed_from (`Path`, *optional*): The checkpoint that training continues.
@@ -83,6 +99,8 @@ class ContinuedRunMixin:
         super().__init__(*args, **kwargs)
         self.resumed_from: Path | None = None
         self.add_callback(StepBatch())
+        self.training_data = TrainingData()
+        self.add_callback(self.training_data)
         # Here, before FSDP shards the weights. The parameters of ZeRO-3 are empty.
         is_known = isinstance(self.model, PeftModel) and not is_deepspeed_zero3_enabled()
         self.adapter_base = AdapterBase.of(self.model) if is_known else None
@@ -92,24 +110,35 @@ class ContinuedRunMixin:
         As in `Trainer`.
 
         Raises:
-            ValueError: `resume_from_checkpoint` belongs to a run with another number of rows in a step, or holds adapters of
-                another base.
+            ValueError: `resume_from_checkpoint` is damaged, belongs to a run with another number of rows in a step or on other
+                data, or holds adapters of another base.
         """
+        self.training_data.fingerprint = self.data_fingerprint()
         if resume_from_checkpoint is True:
             # Where there is none, the parent says so.
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) or True
         self.resumed_from = None
         if isinstance(resume_from_checkpoint, str | Path):
             self.resumed_from = Path(resume_from_checkpoint)
-            self._check_step_batch(self.resumed_from)
+            check_files(self.resumed_from)
+            if (self.resumed_from / TRAINER_STATE_NAME).is_file():
+                self._check_run(TrainerState.load_from_json(str(self.resumed_from / TRAINER_STATE_NAME)))
             if self.adapter_base is not None:
                 self.adapter_base.check(self.resumed_from)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _check_step_batch(self, checkpoint: Path) -> None:
-        if not (checkpoint / TRAINER_STATE_NAME).is_file():
-            return
-        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    def data_fingerprint(self) -> str | None:
+        """What tells whether `train_dataset` is that of another run; None where nothing does."""
+        raise NotImplementedError
+
+    def _check_run(self, state: TrainerState) -> None:
+        kept = state.stateful_callbacks.get(TrainingData.__name__, {"attributes": {"fingerprint": None}})
+        then, mine = kept["attributes"]["fingerprint"], self.training_data.fingerprint
+        if None not in (then, mine) and then != mine:
+            raise ValueError(
+                f"{self.resumed_from} was written by a run on other data than train_dataset, of which this one would take up the "
+                "place. Pass the dataset of that run. To go on with other data, start a new run from the weights of the checkpoint."
+            )
         kept = state.stateful_callbacks.get(StepBatch.__name__, {"attributes": {"made_of": {}}})
         before, now = kept["attributes"]["made_of"], step_batch(self.args)
         if not before or self.args.auto_find_batch_size or prod(before.values()) == prod(now.values()):
@@ -119,7 +148,7 @@ class ContinuedRunMixin:
             for made_of in (before, now)
         ]
         raise ValueError(
-            f"A step of the run that wrote {checkpoint} takes {told[0]}, a step of this one {told[1]}, but learning rate and "
+            f"A step of the run that wrote {self.resumed_from} takes {told[0]}, a step of this one {told[1]}, but learning rate and "
             f"schedule depend on the batch. {how_to_make(prod(before.values()), self.args)} To train with another one, start "
             "a new run from the weights of the checkpoint."
         )
@@ -136,4 +165,36 @@ class ContinuedRunMixin:
             self.adapter_base.save(Path(output_dir or self.args.output_dir))
 
 
-__all__ = ["ContinuedRunMixin", "EpochCallback", "StepBatch", "how_to_make", "step_batch"]
+def check_files(checkpoint: Path) -> None:
+    """
+    Looks whether the files of a checkpoint are whole, before a library says of one of them that it is not a zip archive.
+
+    Raises:
+        ValueError: One is truncated or damaged.
+    """
+    for file in sorted(path for path in checkpoint.glob("*") if path.is_file()):
+        whole = True
+        if file.suffix == ".safetensors":
+            read_header(file, floats_only=False)
+        elif file.suffix == ".json":
+            read_json(file)
+        elif file.suffix in (".pt", ".pth"):
+            whole = is_zipfile(file)
+        if not whole:
+            raise ValueError(
+                f"{file} is truncated or damaged, perhaps by a full disk or a copy that was interrupted. Resume from another "
+                "checkpoint, or start a new run from the weights of this one."
+            )
+    if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
+        logger.warning(f"{checkpoint} holds no state of an optimizer: its averages and steps begin anew.")
+
+
+__all__ = [
+    "ContinuedRunMixin",
+    "EpochCallback",
+    "StepBatch",
+    "TrainingData",
+    "check_files",
+    "how_to_make",
+    "step_batch",
+]

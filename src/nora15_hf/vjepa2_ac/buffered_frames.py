@@ -117,7 +117,8 @@ def _bias(linear: nn.Linear) -> torch.Tensor:
 def can_be_read(network: nn.Module, kind: type[VJEPA2Encoder] | type[VJEPA2ACPredictor]) -> bool:
     """
     Whether a network can be read instead of called: it consists of known modules of that kind, whose weights lie in the
-    CPU's memory in float32, and nothing asks for gradients, dropout, autocast, compilation or another attention.
+    CPU's memory in float32 and whose sizes are those of its configuration, and nothing asks for gradients, dropout, autocast,
+    compilation or another attention.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
@@ -126,7 +127,19 @@ def can_be_read(network: nn.Module, kind: type[VJEPA2Encoder] | type[VJEPA2ACPre
         weights is not None
         and all(weight.dtype == torch.float32 and weight.is_cpu for weight in weights)
         and uses_sdpa(network.config)
+        and _has_sizes_of_config(network)
     )
+
+
+def _has_sizes_of_config(network: VJEPA2Encoder | VJEPA2ACPredictor) -> bool:
+    """Whether the attention of each layer splits heads and pictures as the configuration says, from which they are read."""
+    config = network.config
+    if isinstance(network, VJEPA2ACPredictor):
+        return all(block.attn.head_dim == config.predictor_head_dim for block in network.predictor_blocks)
+    side, head_dim = config.crop_size // config.patch_size, config.hidden_size // config.num_attention_heads
+    expected = (side, head_dim, *[2 * (head_dim // 3 // 2)] * 3)
+    attentions = (layer.attention for layer in network.layer)
+    return all((a.grid_size, a.attention_head_size, a.d_dim, a.h_dim, a.w_dim) == expected for a in attentions)
 
 
 def as_complex(hidden_states: torch.Tensor) -> torch.Tensor:

@@ -152,6 +152,8 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             # The encoder alone is no PreTrainedModel, which would have checked it, or replaced it by an available kernel.
             config.encoder_config._attn_implementation = config._attn_implementation
         self.encoder = VJEPA2Encoder(config.encoder_config)
+        # Its layers keep it; the configuration may change.
+        self._built_grid_size = config.encoder_grid_size
         self.predictor = VJEPA2ACPredictor(config)
         self.post_init()
 
@@ -171,13 +173,20 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             `torch.no_grad()` unless the encoder is being trained.
 
         Raises:
-            ValueError: Another shape, or a `config.grid_size` that is not the encoder's.
+            ValueError: Another shape, a `config.grid_size` that is not the encoder's, or a configuration that was changed after
+                the model had been made of it.
         """
         size, channels = self.config.encoder_config.crop_size, self.config.encoder_config.in_chans
         if pixel_values.ndim != 5 or pixel_values.shape[2:] != (channels, size, size):
             raise ValueError(
                 f"`pixel_values` has shape {tuple(pixel_values.shape)}, expected (batch, frames, {channels}, {size}, "
                 f"{size}). Make it with this model's VJEPA2ACProcessor."
+            )
+        if self.config.encoder_grid_size != self._built_grid_size:
+            raise ValueError(
+                f"config.encoder_config has crop_size={size} and patch_size={self.config.encoder_config.patch_size}, which make "
+                f"{self.config.encoder_grid_size} patches, but the encoder was built for {self._built_grid_size}: its layers "
+                "would take patches for others. Set them before the model is made, as in from_pretrained(..., config=config)."
             )
         if self.config.grid_size != self.config.encoder_grid_size:
             raise ValueError(

@@ -132,6 +132,10 @@ def is_known_generator(policy: Nora15ForActionPrediction) -> bool:
         KNOWN.match(policy.vlm, Qwen2_5_VLForConditionalGeneration)
         and policy.vlm.lm_head.bias is None
         and is_known_backbone(policy)
+        # The number of a layer decides which keys and values it shares in the cache of `generate`, not its place.
+        and all(
+            layer.self_attn.layer_idx == place for place, layer in enumerate(policy.vlm.model.language_model.layers)
+        )
     )
 
 

@@ -27,7 +27,7 @@ from ...cards.card_info import PolicyCardInfo
 from ...nora15.alternative_answers import answer_log_probs
 from ...nora15.flow_matching import FlowDraws, draw_flow_samples, flow_loss
 from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
-from ...preferences.preference_dataset import check_preferences, is_sampler
+from ...preferences.preference_dataset import check_preferences, is_sampler, pairs_fingerprint
 from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import digest, fingerprint
 from ..argument_checks import check_arguments, check_model, check_processor, check_training, refuse_options
@@ -159,6 +159,8 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
         check_arguments(args, FlowDPOConfig)
         policy = check_model(model, Nora15ForActionPrediction)
         check_processor("processing_class", processing_class, policy.config)
+        if ref_model is not None:
+            processing_class.check_model(check_model(ref_model, Nora15ForActionPrediction, "ref_model").config)
         has_adapters = isinstance(model, PeftModel)
         named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
         for name, dataset in {"train_dataset": train_dataset, **named}.items():
@@ -223,6 +225,10 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
             self.eval_dataset = self._prepare_rows(self.eval_dataset, "eval")
         if precompute:
             self.ref_model = None
+
+    def data_fingerprint(self) -> str:
+        """See [`~nora15_hf.preferences.preference_dataset.pairs_fingerprint`]."""
+        return pairs_fingerprint(self.train_dataset)
 
     # The reference
 

@@ -1,11 +1,12 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Supervised training of the policy on transformers' Trainer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -17,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ...cards.card_info import PolicyCardInfo
 from ...data.collator import PolicyCollator
+from ...data.dataset_fingerprint import samples_fingerprint
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
@@ -121,6 +123,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         self.fitting_processor = self.eval_collator.processor if collating else processing_class
         if self.fitting_processor is not None:
             check_processor("processing_class", self.fitting_processor, policy.config)
+        _check_kind("train_dataset", train_dataset)
         train_dataset = _fitted(train_dataset, args, self.fitting_processor)
         if isinstance(eval_dataset, dict):
             eval_dataset = {
@@ -178,6 +181,10 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
             and self.accelerator.distributed_type == DistributedType.DEEPSPEED
             and self.accelerator.state.deepspeed_plugin.zero_stage == 3
         )
+
+    def data_fingerprint(self) -> str | None:
+        """See [`~nora15_hf.data.dataset_fingerprint.samples_fingerprint`]."""
+        return samples_fingerprint(self.train_dataset)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -356,6 +363,17 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         )
 
 
+def _check_kind(name: str, dataset: Any) -> None:
+    """Refuses what a data loader would only find out about in the middle of training, or take for something else."""
+    is_stream = isinstance(dataset, IterableDataset | datasets.IterableDataset)
+    is_other = isinstance(dataset, str | Mapping) or not isinstance(dataset, Sized)
+    if dataset is not None and is_other and not is_stream:
+        raise TypeError(
+            f"{name} is a {type(dataset).__name__}, expected a dataset of samples: LeRobotDataset(folder_or_repo), a LeRobotMixture "
+            "of several, a LeRobotStream, or a list of samples in place of a generator."
+        )
+
+
 def _fitted(
     dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None, check_values: bool = True
 ) -> Dataset | None:
@@ -371,6 +389,7 @@ def _fitted(
 
 def _evaluated(dataset: Dataset | None, args: Nora15SFTConfig, processor: Nora15Processor | None) -> Dataset | None:
     """[`_fitted`], after what no evaluation could get through has been refused."""
+    _check_kind("eval_dataset", dataset)
     if isinstance(dataset, LeRobotStreamMixture) or (isinstance(dataset, LeRobotStream) and dataset.repeat):
         raise ValueError(
             f"eval_dataset is a {type(dataset).__name__} without end, which an evaluation would never finish. Evaluate on "

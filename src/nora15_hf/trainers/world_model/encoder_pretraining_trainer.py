@@ -118,6 +118,10 @@ class EncoderPretrainingTrainer(ContinuedRunMixin, MeanMetricsMixin, NoPickledAr
         self.target = EmaCallback(args.ema_decay, self)
         self.add_callback(self.target)
 
+    def data_fingerprint(self) -> str:
+        """See [`EpisodeClips.fingerprint`]."""
+        return self.train_dataset.fingerprint()
+
     def compute_loss(
         self,
         model: nn.Module,

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from ...cards.card_info import WorldModelCardInfo
+from ...clips.clip_conventions import ClipConventions
 from ...clips.episode_clips import EpisodeClips
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from ..argument_checks import check_arguments, check_dataset, check_model, check_training, refuse_options
@@ -50,7 +51,7 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
 
     Raises:
         TypeError: `model`, `args` or a dataset of another type.
-        ValueError: An argument of `Trainer` that has no meaning here, clips that do not fit the model or the arguments, cached latents of another encoder or dataset, or what
+        ValueError: An argument of `Trainer` that has no meaning here, clips that do not fit the model, those that it was trained on, or the arguments, cached latents of another encoder or dataset, or what
             [`~nora15_hf.trainers.argument_checks.check_training`] refuses.
     """
 
@@ -93,6 +94,8 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
                 f"{model.config.action_convention!r}. Make the clips with ClipConventions.metric for a metric model and "
                 "with of_dataset or of_policy for one of normalised actions."
             )
+        if (known := ClipConventions.of_model(model)) is not None:
+            known.check_same_clips(conventions, names=("the model's own", "the new"))
         model.encoder.requires_grad_(False)
         # Not passed on as `processing_class`: transformers' Trainer expects a tokenizer inside every processor.
         self.processor = processing_class
@@ -111,6 +114,10 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
             self.train_dataset = self._with_cached_latents(train_dataset)
             self.eval_dataset = None if eval_dataset is None else self._with_cached_latents(eval_dataset)
         self._eval_metrics: dict[str, float] = {}
+
+    def data_fingerprint(self) -> str:
+        """See [`EpisodeClips.fingerprint`]."""
+        return self.train_dataset.fingerprint()
 
     def _with_cached_latents(self, clips: EpisodeClips) -> EpisodeClips:
         """Encodes what is not cached yet, each process its share, and reads latents instead of frames from then on."""
