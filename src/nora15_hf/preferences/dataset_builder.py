@@ -100,10 +100,7 @@ def build_preferences(
         policy_fingerprint=fingerprint(policy.state_dict()),
         dataset_key=dataset.dataset_key,
         num_states=len(indices),
-        states_fingerprint=fingerprint(
-            {"indices": torch.tensor(indices), "actions": torch.from_numpy(dataset.all_actions())}
-            | ({"states": torch.from_numpy(dataset.all_states())} if processor.needs_state else {})
-        ),
+        states_fingerprint=_states_fingerprint(dataset, indices, processor),
         cameras=dict(zip(dataset.camera_names, dataset.image_keys, strict=True)),
         num_candidates=num_candidates,
         sampler=sampler_settings(sampler, policy),
@@ -176,7 +173,7 @@ def regenerate_candidates(
         `torch.Tensor`: float32 `(N, H, A)`, noise-injected negatives included.
 
     Raises:
-        ValueError: a policy with other weights than those that sampled the row.
+        ValueError: a policy with other weights than those that sampled the row, or another dataset.
     """
     record = PreferenceRecord.read(folder, unfinished=True)
     settings = record.settings
@@ -190,9 +187,22 @@ def regenerate_candidates(
     sampler = {kind.__name__: kind for kind in (FlowSampler, FastSampler)}[settings.sampler["type"]](**options)
     batches = dict(batch for shard in _shards(record) for batch in shard)
     dataset = fit_dataset(dataset, processor)
+    if _states_fingerprint(dataset, record.states, processor) != settings.states_fingerprint:
+        raise ValueError(
+            f"The row was sampled at states of another dataset than the one of key {dataset.dataset_key!r} that was given: actions or "
+            "states differ. Open the dataset that the preference set was built on, with the same episodes."
+        )
     samples = [dataset[position] for position in batches[row["sampling_batch"]]]
     candidates = _sampled(policy, processor, samples, settings, sampler)
     return candidates[[sample["index"] for sample in samples].index(row["state_index"])]
+
+
+def _states_fingerprint(dataset: LeRobotDataset, indices: Sequence[int], processor: ProcessorMixin) -> str:
+    """What tells whether candidates are sampled at the same states of the same numbers."""
+    tensors = {"indices": torch.tensor(indices), "actions": torch.from_numpy(dataset.all_actions())}
+    if processor.needs_state:
+        tensors["states"] = torch.from_numpy(dataset.all_states())
+    return fingerprint(tensors)
 
 
 def _check_arguments(
