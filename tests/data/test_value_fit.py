@@ -188,7 +188,7 @@ def test_the_beginning_of_a_stream_is_looked_at(roots, caplog):
         check_dataset_fits(LeRobotStream(roots["jumping"]), processor)
     with caplog.at_level("INFO"):
         check_dataset_fits(LeRobotStream(roots["resting"]), processor_for(LeRobotDataset(roots["resting"])))
-    assert f"of its {EPISODES} episodes are compared with what the policy can take, the others are not" in caplog.text
+    assert f"of its {EPISODES} episodes are checked before training, those of the others are not" in caplog.text
 
 
 def test_missing_conventions_are_said(tmp_path, caplog):

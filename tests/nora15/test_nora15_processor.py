@@ -213,8 +213,8 @@ class TestPrompt:
         ("change", "message"),
         [
             (lambda template: template[: len(template) // 2], "damaged or incomplete"),
-            (lambda template: template[: template.index("{% if add_generation_prompt")], "no prefix"),
-            (lambda template: "", r"renders 0 image\(s\) of 1, no instruction|no prefix"),
+            (lambda template: template[: template.index("{% if add_generation_prompt")], "not a prefix"),
+            (lambda template: "", r"renders 0 image\(s\) of 1, no instruction|not a prefix"),
             (lambda template: template.replace("<|image_pad|>", ""), r"renders 0 image\(s\) of 1, the instruction"),
             (lambda template: template.replace("<|im_end|>\n", ""), "'' as the end of the answer"),
         ],

@@ -187,7 +187,7 @@ def test_a_row_can_be_sampled_again_bit_for_bit(tiny, speaking, dataset, single_
     with pytest.raises(ValueError, match="Load the revision that sampled it"):
         regenerate_candidates(tmp_path / "p", rows[0], **{**again, "policy": other})
     part = LeRobotDataset(dataset.root, dataset_key="default", chunk_size=dataset.chunk_size, episodes=[1])
-    with pytest.raises(ValueError, match="sampled at states of another dataset than the one of key 'default'"):
+    with pytest.raises(ValueError, match="sampled at states of another dataset than the given one, 'default'"):
         regenerate_candidates(tmp_path / "p", rows[0], **{**again, "dataset": part})
 
 

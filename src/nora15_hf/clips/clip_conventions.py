@@ -185,11 +185,11 @@ class ClipConventions:
 
     @classmethod
     def of_model(cls, model: VJEPA2ACModel) -> "ClipConventions | None":
-        """What a model was trained on, of the folder or repo that it was loaded from; None where that does not tell."""
+        """The conventions in the folder or repo that a model was loaded from; None if it has none."""
         source, options = model.config.name_or_path, {"revision": model.config._commit_hash}
         try:
             found = find_file(source, CLIPS_FILE, **options) if source else None
-        # A folder that is gone since.
+        # The folder has been removed since.
         except OSError:
             found = None
         return None if found is None else cls.from_pretrained(source, **options)
@@ -216,7 +216,7 @@ class ClipConventions:
         if differing.size:
             logger.warning(
                 f"The actions of dataset {dataset.dataset_key!r} have other ranges than those that the world model was trained on, in "
-                f"dimension(s) {differing.tolist()}. They are normalised as the model knows them."
+                f"dimension(s) {differing.tolist()}. They are normalised with the statistics of the model."
             )
         return replace(
             self, **_identity(dataset), action_key=dataset.action_key, held_out_episodes=tuple(held_out_episodes)

@@ -82,7 +82,7 @@ class EpisodeClips(Dataset):
             )
 
     def fingerprint(self) -> str:
-        """What tells whether another run sees the same clips; see [`samples_fingerprint`]."""
+        """Digest that is equal for runs on the same clips; see [`samples_fingerprint`]."""
         told = f"{samples_fingerprint(self.dataset)} {self.num_frames} {self.stride}"
         return digest([told.encode(), self.actions.contiguous().numpy()])
 

@@ -155,11 +155,11 @@ class BuildArguments(FeatureArguments):
             {
                 **dict.fromkeys(
                     ("world_model", "goal", "released_horizon"),
-                    (self.reward in PRESETS, f"with --reward {self.reward}, which asks no world model"),
+                    (self.reward in PRESETS, f"with --reward {self.reward}, which uses no world model"),
                 ),
                 **dict.fromkeys(
                     ("gripper_weight", "masked_dims", "standardize"),
-                    (self.reward != "success", "with --reward success, which looks at no demonstration"),
+                    (self.reward != "success", "with --reward success, which uses no demonstrated actions"),
                 ),
                 "num_steps": (self.sampler == "flow", f"with --sampler {self.sampler}"),
                 "temperature": (self.sampler == "fast", f"with --sampler {self.sampler}"),

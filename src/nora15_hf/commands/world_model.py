@@ -111,7 +111,7 @@ class WorldModelArguments(FeatureArguments):
             {
                 **dict.fromkeys(
                     ("image_size", "encoder_steps", "encoder_batch_size", "encoder_learning_rate"),
-                    (self.model is None, "with --model, whose encoder stays as it is"),
+                    (self.model is None, "with --model, whose encoder is not changed"),
                 ),
                 "policy_dataset_key": (self.policy is not None, "without --policy"),
                 "normalization_mode": (
@@ -141,7 +141,7 @@ def clip_conventions(
     metric: bool,
     known: ClipConventions | None,
 ) -> ClipConventions:
-    """Those of a policy, otherwise those that the model has learnt, otherwise those of the dataset."""
+    """Those of the policy if there is one, otherwise those of the given model, otherwise those of the dataset."""
     if metric:
         return ClipConventions.metric(training, held_out)
     if options.policy is None and known is not None:

@@ -37,9 +37,9 @@ def dataset_fingerprint(dataset: LeRobotDataset) -> str:
 
 def samples_fingerprint(dataset: Dataset) -> str | None:
     """
-    What tells whether a run is trained on the same samples, without a look at pictures: chosen episodes and features, what
-    `meta` holds, actions and states, and of a local folder the names and sizes of all files. Of a stream, the numbers are not
-    read.
+    Digest that is equal for runs on the same samples, without reading pictures: of the chosen episodes and features, the
+    content of `meta`, actions and states, and for a local folder the names and sizes of all files. Actions and states of a
+    stream are not read.
 
     Args:
         dataset: A reader of this package, a mixture of them, or a subset or concatenation; None is returned for others.

@@ -100,7 +100,7 @@ class LeRobotReader:
     """Properties that every reader of a LeRobot dataset has."""
 
     _source: LeRobotSource
-    # Of the selected episodes in the episode table.
+    # Positions of the selected episodes in the episode table.
     _positions: np.ndarray
 
     @property
@@ -289,7 +289,7 @@ def open_source(
         check_vector_feature(metadata, state_key, "state_key")
     key = dataset_key if dataset_key is not None else Path(root_or_repo).resolve().name
     told = told_embodiment(stored_conventions(metadata.info), metadata.info, repr(key))
-    # Of recordings without names of their own.
+    # For recordings whose features have no names.
     if action_names is None and action_key == DEFAULT_ACTION_KEY:
         action_names = told.action_names
     if state_names is None and state_key == DEFAULT_STATE_KEY:

@@ -124,7 +124,7 @@ class LeRobotStream(LeRobotReader, torch.utils.data.IterableDataset):
         return train, validation
 
     def beginning(self) -> LeRobotDataset:
-        """The episodes of the first shard, for a look at what the stream holds; empty where all of them are bad."""
+        """The episodes of the first shard, to check what the stream holds; empty if all of them are bad."""
         return LeRobotDataset.from_source(
             self._source, self._shards(1)[0], skip_bad_episodes=self.skip_bad_episodes, check_precision=True
         )

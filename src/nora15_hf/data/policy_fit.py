@@ -149,11 +149,11 @@ def _check_values(member: LeRobotReader, processor: ProcessorMixin, strict: bool
     differing = _check_statistics(member, processor, strict)
     check_values_fit(member, processor, action_tokens, differing["action"])
     if isinstance(member, LeRobotStream):
-        # It is not read ahead: its beginning stands for all of it.
+        # It is not read in advance, so only its beginning can be checked.
         beginning = member.beginning()
         logger.info(
-            f"Dataset {member.dataset_key!r} is a stream: the values of {beginning.num_episodes} of its {member.num_episodes} "
-            "episodes are compared with what the policy can take, the others are not."
+            f"Dataset {member.dataset_key!r} is a stream: the actions of {beginning.num_episodes} of its {member.num_episodes} "
+            "episodes are checked before training, those of the others are not."
         )
         if beginning.num_episodes:
             check_frames_fit(beginning, processor, action_tokens)

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a recorder tells of a dataset's embodiment beside its features."""
+"""The part of a dataset's embodiment that its features cannot express."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from ..embodiment.embodiment import Embodiment
 from .feature_names import feature_names
 from .lerobot_layout import DEFAULT_ACTION_KEY, DEFAULT_STATE_KEY, INFO_PATH
 
-# Item of the conventions that holds what features cannot tell of the data's [`Embodiment`].
+# Item of the conventions that describes what features cannot express of the data's [`Embodiment`].
 EMBODIMENT = "embodiment"
 
 
@@ -43,7 +43,7 @@ def told_embodiment(conventions: Mapping[str, Any], info: Mapping[str, Any], sou
     if found:
         raise ValueError(
             f"{EMBODIMENT!r} in the conventions of {source} contradicts its features: {'; '.join(found)}. Correct one of the two "
-            f"where it is recorded, or in {INFO_PATH}."
+            f"in the recording script or in {INFO_PATH}."
         )
     return told
 

@@ -137,7 +137,7 @@ def _refuse_token(file: Path) -> None:
 
 
 def _refuse_damaged_files(folder: Path, artefact: Artefact, files: dict[str, Path]) -> None:
-    """What nobody could load, as far as it can be told without reading weights and pictures."""
+    """Refuses files that nobody could load, as far as this shows without reading weights and pictures."""
     for path, source in files.items():
         suffix = PurePosixPath(path).suffix
         if suffix == ".safetensors":
@@ -147,10 +147,10 @@ def _refuse_damaged_files(folder: Path, artefact: Artefact, files: dict[str, Pat
                 json.loads(source.read_text(encoding="utf-8"))
             elif suffix == ".parquet":
                 parquet.read_metadata(source)
-        # That of pyarrow is one of these.
+        # Includes pyarrow's ArrowInvalid.
         except ValueError as error:
             raise ValueError(
-                f"{source} is damaged ({error}), so that nobody could load it. Save or record it again."
+                f"{source} is damaged ({error}), so nobody could load it. Save or record it again."
             ) from error
     if artefact is Artefact.DEMONSTRATIONS:
         load_metadata(folder)

@@ -75,7 +75,7 @@ def load_flow_scheduler(repo_or_folder: str | Path, **hub_options) -> SchedulerM
     try:
         scheduler = scheduler_class.from_config(config)
         flow_solver(scheduler, SAMPLING_PRESETS["released"])
-    # Whatever a scheduler does with values of another kind.
+    # A scheduler may do anything with values of another type.
     except Exception as error:
         what = (
             str(error)

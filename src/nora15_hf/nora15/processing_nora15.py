@@ -365,7 +365,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         return self._prompts[key]
 
     def _render(self, instruction: str, num_images: int) -> tuple[str, str]:
-        """What the chat template makes of an instruction and its images, and what it puts behind the FAST tokens."""
+        """The prompt that the chat template renders for an instruction and its images, and what follows the FAST tokens."""
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": instruction}]
         conversation = [{"role": "user", "content": content}]
         render = {"tokenize": False, "chat_template": self.chat_template}
@@ -375,18 +375,18 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             conversation.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
             complete = self.tokenizer.apply_chat_template(conversation, **render)
         except TemplateError as error:
-            raise ValueError(f"The chat template is damaged or incomplete ({error}). Fetch it again.") from error
+            raise ValueError(f"The chat template is damaged or incomplete ({error}). Download it again.") from error
         if not complete.startswith(prompt + answer):
             raise ValueError(
-                "The chat template renders a prompt that is no prefix of the complete conversation, so that training "
-                "and inference would see different prompts. Use Qwen's template or one like it."
+                "The chat template renders a prompt that is not a prefix of the complete conversation, so training "
+                "and inference would see different prompts. Use Qwen's template or a similar one."
             )
         closing = complete.split(answer)[-1]
         shown = prompt.count(IMAGE_TOKEN)
         if instruction.strip() not in prompt or shown != num_images or not closing.strip():
             raise ValueError(
                 f"The chat template renders {shown} image(s) of {num_images}, {'the' if instruction in prompt else 'no'} "
-                f"instruction and {closing!r} as the end of the answer. Use Qwen's template or one like it."
+                f"instruction and {closing!r} as the end of the answer. Use Qwen's template or a similar one."
             )
         return prompt, closing
 
@@ -842,7 +842,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **options)
         try:
             processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-            # Half a template may well be one.
+            # Half of a template may be a valid template.
             processor._render("probe", 1)
         except ValueError as error:
             raise ValueError(

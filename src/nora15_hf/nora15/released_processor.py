@@ -69,7 +69,7 @@ def find_processor_sources(
     if find_file(repo, ADAPTER_CONFIG_NAME, **hub_options) is not None:
         raise OSError(
             f"{repo!r} holds adapters without the processor that they were trained with (processor_config.json). Save it there "
-            "with processor.save_pretrained(folder), as the trainers do, or load that of the policy they belong to."
+            "with processor.save_pretrained(folder), as the trainers do, or load the processor of the base policy."
         )
     subfolder = hub_options.get("subfolder") or ""
     if os.path.isdir(repo) and not any(Path(repo, subfolder).glob("*.safetensors")):

@@ -189,7 +189,7 @@ def regenerate_candidates(
     dataset = fit_dataset(dataset, processor)
     if _states_fingerprint(dataset, record.states, processor) != settings.states_fingerprint:
         raise ValueError(
-            f"The row was sampled at states of another dataset than the one of key {dataset.dataset_key!r} that was given: actions or "
+            f"The row was sampled at states of another dataset than the given one, {dataset.dataset_key!r}: actions or "
             "states differ. Open the dataset that the preference set was built on, with the same episodes."
         )
     samples = [dataset[position] for position in batches[row["sampling_batch"]]]
@@ -198,7 +198,7 @@ def regenerate_candidates(
 
 
 def _states_fingerprint(dataset: LeRobotDataset, indices: Sequence[int], processor: ProcessorMixin) -> str:
-    """What tells whether candidates are sampled at the same states of the same numbers."""
+    """Digest that is equal if candidates are sampled at the same states."""
     tensors = {"indices": torch.tensor(indices), "actions": torch.from_numpy(dataset.all_actions())}
     if processor.needs_state:
         tensors["states"] = torch.from_numpy(dataset.all_states())

@@ -179,8 +179,8 @@ def split_by_episode(rows: Dataset, validation_fraction: float, seed: int) -> tu
 
 def pairs_fingerprint(rows: Dataset) -> str:
     """
-    What tells whether a run is trained on the same preferences: chunks, instructions and states of all rows, in their order.
-    Pictures, which would take long to read, are those of the states.
+    Digest that is equal for runs on the same preferences: of the chunks, instructions and states of all rows, in their order.
+    Pictures, which would take long to read, are not included.
     """
     columns = [
         name for name in ("dataset_key", "instruction", "state", "chosen", "rejected") if name in rows.column_names

@@ -126,25 +126,25 @@ class GroundTruthActionReward:
         return weights
 
     def _gripper_dims(self, action_dim: int, action_names: Sequence[str] | None) -> list[int]:
-        """Where the weight of the gripper belongs."""
+        """The dimensions that `gripper_weight` applies to."""
         given = None if self.gripper_dim is None else self.gripper_dim % action_dim
         found = [dim for dim, name in enumerate(action_names or ()) if "gripper" in name.lower()]
         if action_names is not None and given is None and not found:
             raise ValueError(
                 f"gripper_weight={self.gripper_weight} needs gripper_dim, since none of the dimensions {list(action_names)} is "
-                "called a gripper. Give it, or leave the weight at 1."
+                "called a gripper. Pass it, or keep the weight at 1."
             )
         if found and given not in (None, *found):
             raise ValueError(
                 f"gripper_dim={self.gripper_dim} is {action_names[given]!r}, but the gripper is "
-                f"{' and '.join(f'{action_names[dim]!r}, dimension {dim}' for dim in found)}. Leave gripper_dim out."
+                f"{' and '.join(f'{action_names[dim]!r}, dimension {dim}' for dim in found)}. Omit gripper_dim."
             )
         dims = found if given is None and found else [action_dim - 1 if given is None else given]
         masked = {dim % action_dim for dim in self.masked_dims}
         if masked.issuperset(dims):
             raise ValueError(
-                f"gripper_weight={self.gripper_weight} has no effect, since masked_dims={list(self.masked_dims)} leaves the "
-                "gripper out. Give one of the two."
+                f"gripper_weight={self.gripper_weight} has no effect, since masked_dims={list(self.masked_dims)} excludes the "
+                "gripper. Pass only one of the two."
             )
         return dims
 

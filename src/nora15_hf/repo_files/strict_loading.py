@@ -40,7 +40,7 @@ class StrictLoadingMixin:
             )
         if state_dict is None:
             # Found before transformers looks: for a repo with nothing but a pickle it takes weights from a pull request of
-            # its conversion bot, and in a folder it falls back to the pickle. What it says of a truncated file names none.
+            # its conversion bot, and in a folder it falls back to the pickle. Its message about a truncated file names no file.
             checkpoint.check_complete()
         kwargs["use_safetensors"] = True
         model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)

@@ -26,7 +26,7 @@ LIBRARY_MODULES: dict[type[nn.Module], dict[str, Kind]] = {
 """Those of PyTorch, in the form that [`KnownModules`] takes."""
 
 
-# From a module to its `forward`; profilers and tracers replace them for all modules.
+# The way from a module to its `forward`; profilers and tracers replace it for all modules.
 _CALLS = {"__call__": nn.Module.__call__, "_call_impl": nn.Module._call_impl}
 
 
@@ -109,7 +109,7 @@ class KnownModules:
 
 
 def _methods(kind: type[nn.Module]) -> frozenset[str]:
-    """Names that an object of that type must not have, because its type has a method of that name; all but `forward`."""
+    """Names of the methods of a type, except `forward`; an object that has one in its own dictionary replaced it."""
     found = {
         name for parent in kind.__mro__ for name, value in vars(parent).items() if isinstance(value, FunctionType)
     }

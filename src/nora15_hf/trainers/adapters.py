@@ -90,12 +90,12 @@ def load_merged_policy(
 
 
 def _check_adapters(folder: Path, name: str) -> None:
-    """What peft would look for on the Hub, or stumble over."""
+    """Refuses adapters that peft would search for on the Hub, or whose error would name no file."""
     for file in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
         if not (folder / file).is_file():
             raise OSError(
-                f"{name!r} has no {file}: adapters are {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}, which save_model of the trainer "
-                "writes. Save or fetch them again; a pickle in place of the weights is refused."
+                f"{name!r} has no {file}: adapters are {CONFIG_NAME} and {SAFETENSORS_WEIGHTS_NAME}, as the trainer's "
+                "save_model writes them. Save or download them again; a pickle instead of safetensors is refused."
             )
     read_json(folder / CONFIG_NAME)
     read_header(folder / SAFETENSORS_WEIGHTS_NAME, floats_only=False)

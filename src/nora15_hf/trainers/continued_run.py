@@ -62,7 +62,7 @@ def how_to_make(total: int, args: TrainingArguments) -> str:
 
 
 class TrainingData(TrainerCallback, ExportableState):
-    """Keeps in every checkpoint what tells whether another run has the same training data; None where nothing does."""
+    """Keeps a digest of the training data in every checkpoint; None if the data cannot be compared."""
 
     def __init__(self):
         self.fingerprint: str | None = None
@@ -128,7 +128,7 @@ class ContinuedRunMixin:
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def data_fingerprint(self) -> str | None:
-        """What tells whether `train_dataset` is that of another run; None where nothing does."""
+        """Digest of `train_dataset`, to be compared with that of another run; None if it cannot be compared."""
         raise NotImplementedError
 
     def _check_run(self, state: TrainerState) -> None:
@@ -136,8 +136,8 @@ class ContinuedRunMixin:
         then, mine = kept["attributes"]["fingerprint"], self.training_data.fingerprint
         if None not in (then, mine) and then != mine:
             raise ValueError(
-                f"{self.resumed_from} was written by a run on other data than train_dataset, of which this one would take up the "
-                "place. Pass the dataset of that run. To go on with other data, start a new run from the weights of the checkpoint."
+                f"{self.resumed_from} was written by a run on other data than train_dataset. Pass the dataset of that run. To train on "
+                "other data, start a new run from the weights of the checkpoint."
             )
         kept = state.stateful_callbacks.get(StepBatch.__name__, {"attributes": {"made_of": {}}})
         before, now = kept["attributes"]["made_of"], step_batch(self.args)
@@ -167,7 +167,7 @@ class ContinuedRunMixin:
 
 def check_files(checkpoint: Path) -> None:
     """
-    Looks whether the files of a checkpoint are whole, before a library says of one of them that it is not a zip archive.
+    Checks that the files of a checkpoint are complete; the error of the library that reads one would not name it.
 
     Raises:
         ValueError: One is truncated or damaged.
@@ -182,11 +182,11 @@ def check_files(checkpoint: Path) -> None:
             whole = is_zipfile(file)
         if not whole:
             raise ValueError(
-                f"{file} is truncated or damaged, perhaps by a full disk or a copy that was interrupted. Resume from another "
+                f"{file} is truncated or damaged, perhaps because of a full disk or an interrupted copy. Resume from another "
                 "checkpoint, or start a new run from the weights of this one."
             )
     if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
-        logger.warning(f"{checkpoint} holds no state of an optimizer: its averages and steps begin anew.")
+        logger.warning(f"{checkpoint} holds no optimizer state: the optimizer starts from scratch.")
 
 
 __all__ = [

@@ -132,7 +132,7 @@ def can_be_read(network: nn.Module, kind: type[VJEPA2Encoder] | type[VJEPA2ACPre
 
 
 def _has_sizes_of_config(network: VJEPA2Encoder | VJEPA2ACPredictor) -> bool:
-    """Whether the attention of each layer splits heads and pictures as the configuration says, from which they are read."""
+    """Whether the attention layers have the head and grid sizes of the configuration, which the code here reads."""
     config = network.config
     if isinstance(network, VJEPA2ACPredictor):
         return all(block.attn.head_dim == config.predictor_head_dim for block in network.predictor_blocks)

@@ -152,7 +152,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             # The encoder alone is no PreTrainedModel, which would have checked it, or replaced it by an available kernel.
             config.encoder_config._attn_implementation = config._attn_implementation
         self.encoder = VJEPA2Encoder(config.encoder_config)
-        # Its layers keep it; the configuration may change.
+        # The layers keep this size; the configuration may be changed later.
         self._built_grid_size = config.encoder_grid_size
         self.predictor = VJEPA2ACPredictor(config)
         self.post_init()
@@ -186,7 +186,7 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
             raise ValueError(
                 f"config.encoder_config has crop_size={size} and patch_size={self.config.encoder_config.patch_size}, which make "
                 f"{self.config.encoder_grid_size} patches, but the encoder was built for {self._built_grid_size}: its layers "
-                "would take patches for others. Set them before the model is made, as in from_pretrained(..., config=config)."
+                "would confuse the positions of patches. Set them before the model is made, as in from_pretrained(..., config=config)."
             )
         if self.config.grid_size != self.config.encoder_grid_size:
             raise ValueError(

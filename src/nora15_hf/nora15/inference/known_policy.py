@@ -132,7 +132,7 @@ def is_known_generator(policy: Nora15ForActionPrediction) -> bool:
         KNOWN.match(policy.vlm, Qwen2_5_VLForConditionalGeneration)
         and policy.vlm.lm_head.bias is None
         and is_known_backbone(policy)
-        # The number of a layer decides which keys and values it shares in the cache of `generate`, not its place.
+        # `generate` finds a layer's keys and values in its cache by this number, not by the layer's place.
         and all(
             layer.self_attn.layer_idx == place for place, layer in enumerate(policy.vlm.model.language_model.layers)
         )

@@ -364,13 +364,13 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
 
 
 def _check_kind(name: str, dataset: Any) -> None:
-    """Refuses what a data loader would only find out about in the middle of training, or take for something else."""
+    """Refuses what a data loader would misread or fail on in the middle of training."""
     is_stream = isinstance(dataset, IterableDataset | datasets.IterableDataset)
     is_other = isinstance(dataset, str | Mapping) or not isinstance(dataset, Sized)
     if dataset is not None and is_other and not is_stream:
         raise TypeError(
             f"{name} is a {type(dataset).__name__}, expected a dataset of samples: LeRobotDataset(folder_or_repo), a LeRobotMixture "
-            "of several, a LeRobotStream, or a list of samples in place of a generator."
+            "of several, a LeRobotStream, or a list of samples instead of a generator."
         )
 
 
