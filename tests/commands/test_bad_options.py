@@ -208,7 +208,6 @@ def test_wrong_yaml_files(command, content, message, folder, capsys):
         ),
         ("sft", ["--policy=me/x", "--image-size=56"], "--image_size has no effect with --policy"),
         ("sft", ["--strict=true"], "--strict has no effect without --policy"),
-        ("sft", ["--dataset-weights", "2"], "--dataset_weights has no effect with one dataset"),
         ("sft", ["--policy-revision=main"], "--policy_revision has no effect without the repo"),
         ("dpo", ["--policy=there", "--policy-revision=x"], "--policy_revision has no effect on the local folder"),
         ("world-model", ["--model=me/x", "--encoder-steps=3"], "--encoder_steps has no effect with --model"),

@@ -283,6 +283,6 @@ def test_exit_codes(policy, tmp_path, capsys):
     assert "does not load as a policy" in capsys.readouterr().out
     assert main(["doctor", str(policy), "--device", "cpu", "--dataset-key", "leg"]) == 2
     assert "'leg' is unknown" in capsys.readouterr().err
-    for device, message in (("abacus", "cannot be used here"), ("meta", "holds shapes and no numbers")):
+    for device, message in (("abacus", "cannot be used here"), ("meta", "holds shapes but no numbers")):
         assert main(["doctor", str(policy), "--device", device]) == 2
         assert f"device='{device}' {message}" in capsys.readouterr().err

@@ -765,9 +765,9 @@ class TestSavingAndLoading:
     @pytest.mark.parametrize(
         ("file", "content", "message"),
         [
-            ("scheduler/scheduler_config.json", "null", "names None, which is no scheduler"),
-            ("scheduler/scheduler_config.json", "{}", "names None, which is no scheduler"),
-            ("scheduler/scheduler_config.json", '{"_class_name": 3}', "names 3, which is no scheduler"),
+            ("scheduler/scheduler_config.json", "null", "names None, which is not a scheduler"),
+            ("scheduler/scheduler_config.json", "{}", "names None, which is not a scheduler"),
+            ("scheduler/scheduler_config.json", '{"_class_name": 3}', "names 3, which is not a scheduler"),
             (
                 "scheduler/scheduler_config.json",
                 '{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": null}',

@@ -469,7 +469,7 @@ def test_rewards_refuse(dataset, world_model):
     with pytest.raises(ValueError, match="must not be negative"):
         GroundTruthActionReward(gripper_weight=-1)
     with pytest.raises(ValueError, match="has no effect, since masked_dims"):
-        GroundTruthActionReward(gripper_weight=0.5, masked_dims=[-1])
+        GroundTruthActionReward(gripper_weight=0.5, masked_dims=[-1]).score(batch)
     with pytest.raises(ValueError, match='goal="middle"'):
         WorldModelGoalReward(model, processor, "middle")
     with pytest.raises(ValueError, match=r"preset='best' is unknown\. Known: paper, released"):

@@ -191,8 +191,10 @@ class ActionStatistics:
         Raises:
             `ValueError`: the feature or one of its quantiles is missing, or see [`ActionStatistics`].
         """
-        if not isinstance(values.get(feature), Mapping):
-            raise ValueError(f"the statistics hold no object {feature!r}, only {sorted(values)}.")
+        if feature not in values:
+            raise ValueError(f"the statistics hold no {feature!r}, only {sorted(values)}.")
+        if not isinstance(values[feature], Mapping):
+            raise ValueError(f"{feature!r} of the statistics is {values[feature]!r}, expected an object.")
         missing = [name for name in ("q01", "q99") if name not in values[feature]]
         if missing:
             raise ValueError(

@@ -186,7 +186,7 @@ class ClipConventions:
     @classmethod
     def of_model(cls, model: VJEPA2ACModel) -> "ClipConventions | None":
         """The conventions in the folder or repo that a model was loaded from; None if it has none."""
-        source, options = model.config.name_or_path, {"revision": model.config._commit_hash}
+        source, options = model.config.name_or_path, {"revision": vars(model.config).get("_commit_hash")}
         try:
             found = find_file(source, CLIPS_FILE, **options) if source else None
         # The folder has been removed since.

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
 from ..preferences import load_preferences, split_by_episode
 from ..preferences.preference_dataset import pairs_fingerprint
+from ..repo_files.checkpoint import Checkpoint
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import FlowDPOConfig, FlowDPOTrainer
 from ..trainers.resume import find_checkpoint, is_finished
@@ -57,6 +58,10 @@ ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)
 
 
 def run(options: DPOArguments, config: FlowDPOConfig) -> None:
+    # What is no policy is refused before rows are read; its weights are loaded when it is clear that there is something to do.
+    source = Checkpoint(options.policy, {"revision": options.policy_revision})
+    source.refuse_other_model(Nora15Config.model_type)
+    source.check_complete()
     data = pairs_fingerprint(load_preferences(options.preferences, revision=options.preferences_revision))
     checkpoint = find_checkpoint(config, dataclasses.asdict(options) | {"data": data})
     if is_finished(checkpoint):

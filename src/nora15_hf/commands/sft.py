@@ -105,7 +105,6 @@ class SFTArguments(AdapterArguments, FeatureArguments):
         refuse_without_effect(
             self,
             {
-                "dataset_weights": (len(self.datasets) > 1, "with one dataset"),
                 "image_size": (self.policy is None, "with --policy, which has its own"),
                 "strict": (self.policy is not None, "without --policy"),
                 "policy_revision": hub_only(self.policy),

@@ -100,8 +100,9 @@ def read_header(file: Path, floats_only: bool = True) -> dict[str, StoredTensor]
     """
     size = file.stat().st_size
     with open(file, "rb") as stream:
-        start = stream.read(8)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
+        start, brace = stream.read(8), stream.read(1)
+        # The length of a header can begin with the same bytes as a pickle, which does not go on with a JSON object.
+        if brace != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
             raise ValueError(
                 f"{file} is a pickle with the name of a safetensors file. A pickle can run any code when it is opened and "
                 "is refused; ask its author for safetensors."
@@ -110,7 +111,7 @@ def read_header(file: Path, floats_only: bool = True) -> dict[str, StoredTensor]
         if len(start) < 8 or 8 + length > size:
             raise ValueError(_damaged(file, f"{size} bytes do not even hold the header"))
         try:
-            header = json.loads(stream.read(length))
+            header = json.loads(brace + stream.read(length - 1))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
             tensors = {
                 name: StoredTensor(

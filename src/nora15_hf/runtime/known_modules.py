@@ -26,17 +26,13 @@ LIBRARY_MODULES: dict[type[nn.Module], dict[str, Kind]] = {
 """Those of PyTorch, in the form that [`KnownModules`] takes."""
 
 
-# The way from a module to its `forward`; profilers and tracers replace it for all modules.
-_CALLS = {"__call__": nn.Module.__call__, "_call_impl": nn.Module._call_impl}
-
-
 class KnownModules:
     r"""
     Types of modules, and what each consists of.
 
     A module is known when it has exactly such a type, no subclass, and exactly such submodules, all known, and such
     parameters, all in memory; when no forward hook, of its own or of all modules, would be called; when nothing replaced
-    `forward` or how it is called on its type, nor any method on the object; and when it is not compiled. So adapters, wrappers, quantisation,
+    `forward` on its type, nor any method on the object; and when it is not compiled. So adapters, wrappers, quantisation,
     parametrisation, pruning, sharding and offloading are found, and whatever else puts itself between a weight and its use
     in one of these ways. Backward hooks do nothing without gradients and do not count.
 
@@ -57,8 +53,7 @@ class KnownModules:
                     self._known[container] = nn.ModuleList, container[0], set()
                 else:
                     self._known[container] = nn.Sequential, {str(n): part for n, part in enumerate(container)}, set()
-        self._calls = [(kind, "forward", _own_forward(kind)) for kind in parts]
-        self._calls += [(kind, name, method) for kind in parts for name, method in _CALLS.items()]
+        self._forwards = {kind: _own_forward(kind) for kind in parts}
         self._methods = {kind: _methods(kind) for kind in (*parts, nn.ModuleList, nn.Sequential)}
 
     def match(self, module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -71,7 +66,7 @@ class KnownModules:
         """All parameters of a module that is known and of that type, with `evaluation` also in that mode; None of others."""
         if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
             return None
-        if any(getattr(kind, name) is not method for kind, name, method in self._calls):
+        if any(kind.forward is not forward for kind, forward in self._forwards.items()):
             return None
         all_parameters, waiting = [], [(module, kind)]
         # The list grows while it is read.

@@ -173,18 +173,18 @@ def check_files(checkpoint: Path) -> None:
         ValueError: One is truncated or damaged.
     """
     for file in sorted(path for path in checkpoint.glob("*") if path.is_file()):
-        whole = True
-        if file.suffix == ".safetensors":
-            read_header(file, floats_only=False)
-        elif file.suffix == ".json":
-            read_json(file)
-        elif file.suffix in (".pt", ".pth"):
-            whole = is_zipfile(file)
-        if not whole:
+        try:
+            if file.suffix == ".safetensors":
+                read_header(file, floats_only=False)
+            elif file.suffix == ".json":
+                read_json(file)
+            elif file.suffix in (".pt", ".pth") and not is_zipfile(file):
+                raise ValueError("it is not a file of torch.save")
+        except ValueError as error:
             raise ValueError(
-                f"{file} is truncated or damaged, perhaps because of a full disk or an interrupted copy. Resume from another "
-                "checkpoint, or start a new run from the weights of this one."
-            )
+                f"{file} is damaged or incomplete, perhaps because of a full disk or an interrupted copy ({error}). Resume from "
+                "another checkpoint, or start a new run from the weights of this one."
+            ) from error
     if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
         logger.warning(f"{checkpoint} holds no optimizer state: the optimizer starts from scratch.")
 
