@@ -177,6 +177,11 @@ def test_streams_are_judged_by_their_statistics(roots, name, caplog):
         ):
             check_dataset_fits(stream, processor)
         return
+    if name == "heavy-tailed":
+        # Found in its first episodes.
+        with pytest.raises(ValueError, match=r"'heavy-tailed', episode 3, frame 0: dimension 1 .*FAST codec"):
+            check_dataset_fits(stream, processor)
+        return
     check_dataset_fits(stream, processor)
     assert len(said_by_data(caplog)) == (name != "constant")
 
