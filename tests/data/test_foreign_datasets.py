@@ -202,7 +202,7 @@ def move_episode(root: Path, row: int, seconds: float) -> None:
         (
             1,
             0.04,
-            rf"row 0: video '{TOP}': .*file-000.mp4 ends at 0.52 s, before the frames that the episode table counts",
+            rf"row 0: video '{TOP}': .*file-000.mp4 ends at 0.52 s, before the frames that the episode table expects",
         ),
     ],
     ids=["same start", "one frame early", "beyond the end"],

@@ -275,7 +275,9 @@ def test_keys_choose_cameras_state_and_action(v30):
     np.testing.assert_array_equal(sample["state"], RECORDED[0]["action"][2])
     np.testing.assert_array_equal(sample["actions"][0], RECORDED[0]["observation.state"][2])
     assert LeRobotDataset(v30, image_keys=[])[0]["images"] == []
-    with pytest.raises(ValueError, match=r"`key` 'observation.image' is no opened camera. Opened: observation.wrist"):
+    with pytest.raises(
+        ValueError, match=r"`key` 'observation.image' is not an opened camera. Opened: observation.wrist"
+    ):
         dataset.frame(0, "observation.image")
 
 
@@ -304,7 +306,7 @@ def test_any_column_is_read_from_a_dataset_that_is_open(v30, monkeypatch):
 
 def test_a_column_that_is_no_vector_is_refused(v30):
     dataset = LeRobotDataset(v30)
-    with pytest.raises(ValueError, match=r"`key` 'velocity' is no feature .*Available: .*observation.state"):
+    with pytest.raises(ValueError, match=r"`key` 'velocity' is not a feature .*Available: .*observation.state"):
         dataset.column("velocity")
     with pytest.raises(ValueError, match=r"`key` 'observation.image' has dtype 'image'"):
         dataset.column("observation.image")
@@ -622,7 +624,7 @@ DAMAGED = {
     "file order": (
         lambda root: edit_column(root, EPISODES, "data/file_index", 1, 1),
         ValueError,
-        r"row 2: the episode lies in data/chunk-000/file-000.parquet, which an earlier episode had left",
+        r"row 2: the episode lies in data/chunk-000/file-000.parquet, although an earlier episode had already moved on",
     ),
     "duplicate episode": (duplicate_episode, ValueError, r"row 3: episode_index 1 appears a second time"),
     "table against data": (
@@ -747,9 +749,9 @@ def test_damaged_image_is_named(copied, name, cache_images):
 
 AVAILABLE = r"Available: observation.image \(image, \(6, 8, 3\)\), .*action \(float32, \(4,\)\)"
 WRONG_ARGUMENTS = {
-    "action_key": ({"action_key": "actions"}, ValueError, r"`action_key` 'actions' is no feature .*" + AVAILABLE),
-    "state_key": ({"state_key": "state"}, ValueError, r"`state_key` 'state' is no feature .*" + AVAILABLE),
-    "image_keys": ({"image_keys": ["top"]}, ValueError, r"`image_keys` 'top' is no feature .*" + AVAILABLE),
+    "action_key": ({"action_key": "actions"}, ValueError, r"`action_key` 'actions' is not a feature .*" + AVAILABLE),
+    "state_key": ({"state_key": "state"}, ValueError, r"`state_key` 'state' is not a feature .*" + AVAILABLE),
+    "image_keys": ({"image_keys": ["top"]}, ValueError, r"`image_keys` 'top' is not a feature .*" + AVAILABLE),
     "image as action": ({"action_key": "observation.image"}, ValueError, r"expected a numeric vector"),
     "action as image": ({"image_keys": ["action"]}, ValueError, r"has dtype 'float32', expected 'image' or 'video'"),
     "chunk_size": ({"chunk_size": 0}, ValueError, r"`chunk_size` is 0"),

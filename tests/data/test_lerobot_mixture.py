@@ -206,7 +206,7 @@ def test_bad_episodes_are_left_out_on_request_only(copied, caplog):
     assert list(dataset.skipped_episodes) == [2, 4]
     assert "file-001.parquet, row 4: dimension 1 of 'action' is nan" in dataset.skipped_episodes[2]
     assert "'action' has no value" in dataset.skipped_episodes[4]
-    assert "2 of 6 episodes of 'copy' are bad and left out; the first, episode 2:" in caplog.text
+    assert "2 of 6 episodes of 'copy' are bad and were skipped. The first, episode 2:" in caplog.text
     assert dataset.episodes["index"].tolist() == [0, 1, 3, 5]
     good = np.concatenate([NUMBERS[START[episode] : START[episode + 1]] for episode in (0, 1, 3, 5)])
     assert [dataset[position]["index"] for position in range(len(dataset))] == good.tolist()

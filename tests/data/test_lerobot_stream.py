@@ -155,7 +155,7 @@ def test_bad_episodes(roots, tmp_path, caplog):
         indices(LeRobotStream(root, image_keys=[], shuffle_buffer_size=0))
     good = [*range(9), *range(13, sum(LENGTHS))]
     assert indices(LeRobotStream(root, image_keys=[], shuffle_buffer_size=0, skip_bad_episodes=True)) == good
-    assert "1 of 1 episodes of 'copy' are bad and left out; the first, episode 1:" in caplog.text
+    assert "1 of 1 episodes of 'copy' are bad and were skipped. The first, episode 1:" in caplog.text
     endless = LeRobotStream(root, episodes=[1], image_keys=[], repeat=True, skip_bad_episodes=True)
     with pytest.raises(ValueError, match=r"each episode of reader 0 of 1 is bad"):
         next(iter(endless))

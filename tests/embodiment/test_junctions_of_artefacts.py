@@ -527,7 +527,7 @@ def test_pictures_without_a_dataset_key(policy):
     assert pixels(both, dataset_key="turned").equal(pixels([PICTURES["wrist"], PICTURES["top"]]))
     assert pixels({"front": PICTURES["side"]}).equal(pixels(PICTURES["side"]))
     for images, options, message in (
-        (both, {}, "trained on in several orders: give the dataset_key, one of 'arm', 'turned', 'front'"),
+        (both, {}, "trained on in several orders: pass the dataset_key, one of 'arm', 'turned', 'front'"),
         ([PICTURES["top"]] * 3, {}, r"trained on 2 camera\(s\): top, wrist, or on .*, or on 1 camera\(s\): front"),
         ({"side": PICTURES["side"]}, {}, r"trained on 2 camera\(s\)"),
         ([PICTURES["top"]] * 2, {"dataset_key": "none"}, "`dataset_key` 'none' is unknown"),

@@ -458,7 +458,9 @@ class TestSampling:
         torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), few)
         again.use_sampling_preset("released")
         torch.testing.assert_close(again.sample_actions(**inputs, noise=noise), released)
-        with pytest.raises(ValueError, match=r"name='faster' is no sampling preset\. Known: released, few_steps"):
+        with pytest.raises(
+            ValueError, match=r"name='faster' is not a sampling preset\. Known presets: released, few_steps"
+        ):
             again.use_sampling_preset("faster")
 
     def test_generator_makes_it_reproducible(self, policy, inputs):

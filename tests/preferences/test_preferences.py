@@ -425,7 +425,7 @@ def test_load_refuses_another_policy(tiny, dataset, tmp_path, caplog):
 
 def test_build_refuses(tiny, dataset, tmp_path):
     build(tmp_path / "p", tiny, dataset)
-    with pytest.raises(FileExistsError, match="made with other arguments: seed=0, now 1"):
+    with pytest.raises(FileExistsError, match="built with other arguments: seed=0, now 1"):
         build(tmp_path / "p", tiny, dataset, seed=1)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("")

@@ -138,7 +138,7 @@ def test_poses_are_found_where_only_some_episodes_are_selected(arm, policy, worl
 def test_states_of_another_dataset_are_refused(arm, policy, world_model, tmp_path):
     reward = WorldModelGoalReward(*world_model, metric_actions=metric_actions(policy, opened(arm)))
     other = opened(write_arm(tmp_path / "other", units=1.1))
-    with pytest.raises(ValueError, match=r"The states come from .*other, but MetricActions was made for"):
+    with pytest.raises(ValueError, match=r"The states come from .*other, but MetricActions was created for"):
         reward.score(batch_of(other, [2], torch.zeros(1, 2, 5, 7)))
 
 
@@ -227,7 +227,9 @@ def test_metric_world_model_refuses(arm, policy, world_model, tmp_path):
             make(*world_model)
         with pytest.raises(ValueError, match="metric_actions must not be given"):
             make(*listening(7, "normalized"), metric_actions=metric_actions(policy, dataset))
-    with pytest.raises(ValueError, match=r"`key` 'observation\.pose' is no feature.* Available: .*observation\.image"):
+    with pytest.raises(
+        ValueError, match=r"`key` 'observation\.pose' is not a feature.* Available: .*observation\.image"
+    ):
         metric_actions(policy, opened(write_arm_without_state(tmp_path / "blind")))
     with pytest.raises(ValueError, match=r"`key` 'observation\.image' has dtype 'image'"):
         MetricActions(policy[1], dataset, "observation.image")

@@ -138,10 +138,10 @@ def test_robots_that_the_policy_does_not_fit():
         ({"images": {"top": PICTURE}}, "The observation lacks 'images/wrist'"),
         (
             {"images": {"top": PICTURE, "wrist": PICTURE, "side": PICTURE}},
-            "'images/side' is a picture of a camera that",
+            "'images/side' is an image of a camera that",
         ),
-        ({"depth": PICTURE}, "'depth' is a picture of a camera that the policy was not trained on"),
-        ({"images": {"top": PICTURE, "wrist": [1, 2]}}, "'images/wrist' is a list, expected an array with a picture"),
+        ({"depth": PICTURE}, "'depth' is an image of a camera that the policy was not trained on"),
+        ({"images": {"top": PICTURE, "wrist": [1, 2]}}, "'images/wrist' is a list, expected an array with an image"),
         (
             {"images": {"top": PICTURE[..., :2], "wrist": PICTURE}},
             "'images/top' has shape (8, 6, 2), expected (height",

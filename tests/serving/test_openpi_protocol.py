@@ -110,7 +110,7 @@ def test_options_and_batches(server, policy):
         ({}, "The observation lacks 'images/top', 'images/wrist'"),
         ({"endpoint": "kill"}, "'endpoint' is 'kill', expected 'infer', 'reset', 'metadata'"),
         ({"endpoint": np.zeros(2)}, "'endpoint' is"),
-        ({"endpoint": "reset", "seed": -1}, "'seed' is -1, expected a whole number from 0 to 2**64 - 1"),
+        ({"endpoint": "reset", "seed": -1}, "'seed' is -1, expected an integer from 0 to 2**64 - 1"),
         (observation() | {"seed": 1.5}, "'seed' is 1.5"),
         (observation() | {"seed": True}, "'seed' is True"),
         (observation() | {"session_id": 5}, "'session_id' must be a text"),

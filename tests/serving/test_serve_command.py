@@ -64,7 +64,11 @@ def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
         cases = {
             ("policy", f"--port={port}"): f"Port {port} of 127.0.0.1 is in use. Choose another one with --port.",
             ("policy", "--port=0", "--robot=hexapod"): "robot 'hexapod' is neither a YAML file nor one of the robots",
-            ("policy", "--port=0", "--api-key-file=empty"): "empty is empty: write the key into it",
+            (
+                "policy",
+                "--port=0",
+                "--api-key-file=empty",
+            ): "empty is empty: write the key that clients must send into it",
         }
         for arguments, said in cases.items():
             assert main(["serve", *arguments]) == 2

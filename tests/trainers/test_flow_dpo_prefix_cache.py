@@ -210,7 +210,7 @@ def test_what_cannot_be_cached_is_refused(policy, processor, tmp_path):
         FlowDPOConfig(str(tmp_path), prefix_cache_dir=cache)
     rows = make_rows()
     rows.set_transform(lambda batch: batch)
-    with pytest.raises(ValueError, match="'train' has a transform of its own"):
+    with pytest.raises(ValueError, match="'train' has its own transform"):
         make_trainer(copy.deepcopy(policy), processor, tmp_path, rows, prefix_cache_dir=cache, freeze_backbone=True)
     lora = LoraConfig(r=2, target_modules=r"vlm.*layers.*q_proj")
     with pytest.raises(ValueError, match="adapter parameters of the backbone are trained"):
