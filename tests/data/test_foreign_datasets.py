@@ -351,9 +351,7 @@ def test_depth_cameras_are_never_taken_for_colour(copied, caplog, description):
     assert dataset[0]["images"][0].shape == (SIZE, SIZE, 3)
     (said,) = [record.message for record in caplog.records]
     assert "camera 'observation.depth' is left out" in said
-    with pytest.raises(
-        ValueError, match=r"`image_keys` 'observation.depth' .*with colour pictures: observation.image"
-    ):
+    with pytest.raises(ValueError, match=r"`image_keys` 'observation.depth' .*with colour images: observation.image"):
         LeRobotDataset(copied, image_keys=["observation.depth"])
 
 

@@ -156,9 +156,11 @@ def test_datasets_that_do_not_fit_the_policy(members, tmp_path):
     statistics = {"numbers": compute_statistics(members[0])["action"]}
     _, processor = tiny_policy(action_dim=3, norm_stats=statistics)
     check_dataset_fits(members[0], processor)
-    with pytest.raises(ValueError, match=r"'other' has no statistics in the processor, which knows \['numbers'\]"):
+    with pytest.raises(
+        ValueError, match=r"'other' has no statistics in the processor, which has those of \['numbers'\]"
+    ):
         check_dataset_fits(LeRobotMixture(members), processor)
-    with pytest.raises(ValueError, match=r"'numbers' has actions of 3 dimensions, the policy of 4"):
+    with pytest.raises(ValueError, match=r"'numbers' has actions of 3 dimensions, but the policy has 4"):
         check_dataset_fits(members[0], tiny_policy()[1])
     root = members[0]._source.files.root
     with pytest.raises(ValueError, match=r"chunk_size=2, the policy's is 5"):

@@ -374,7 +374,9 @@ def test_two_policies_are_compared_on_the_same_episodes(pool, finished, tmp_path
     assert paired.both + paired.only_first == other.success.total.successes
     assert paired.both + paired.only_second == own.success.total.successes
     assert "policy.policy_fingerprint: w there, x here" in comparison.describe()
-    with pytest.raises(ValueError, match=r"other episodes: 2 are in one only, for example \[\('left', 10004\)"):
+    with pytest.raises(
+        ValueError, match=r"other episodes: 2 are only in one of them, for example \[\('left', 10004\)"
+    ):
         run(pool, tmp_path / "fewer", against=other, episodes_per_task=4)
     with (
         SimulationPool("failing", num_workers=1, num_slots=1, max_steps=20) as shorter,

@@ -414,7 +414,7 @@ def test_load_refuses_another_policy(tiny, dataset, tmp_path, caplog):
     assert preference_info(rows).sampled_by_policy is False
     assert "other weights" in caplog.text
     processor.norm_stats = {"other": processor.norm_stats["default"]}
-    with pytest.raises(ValueError, match=r"dataset_key \['default'\], but the policy knows \['other'\]"):
+    with pytest.raises(ValueError, match=r"dataset_key \['default'\], but the policy has statistics for \['other'\]"):
         load_preferences(tmp_path / "p", policy=policy, processor=processor)
     policy.config.chunk_size = 8
     with pytest.raises(ValueError, match=r"shape \(5, 4\), the policy's chunks have \(8, 4\)"):

@@ -99,7 +99,7 @@ def saved(array, **options) -> bytes:
         (npy(b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 500), "is not a .npy file"),
         (npy(b""), "is not a .npy file"),
         (msgpack.packb({"a": {"__ndarray_class__": True, "as_npy": "x"}}), "a has a str as as_npy"),
-        (msgpack.packb({"a": {"x" * 300: 1}}), "a has a key of 300 characters; at most 256 are taken"),
+        (msgpack.packb({"a": {"x" * 300: 1}}), "a has a key of 300 characters; at most 256 are accepted"),
         (msgpack.packb({b"\xff": 1}), "has a key that is not UTF-8"),
         (msgpack.packb({"a": msgpack.ExtType(4, b"x")}), "is not valid msgpack"),
         (b"", "is not valid msgpack"),
@@ -113,7 +113,7 @@ def saved(array, **options) -> bytes:
         (b"\xc6\xff\xff\xff\xff", "is not valid msgpack"),
         (msgpack.packb(["x" * 2**21]), "exceeds max_str_len"),
         (msgpack.packb([[{}] * 4000] * 6), "more than 20000 items"),
-        (bytes(MAX_MESSAGE_BYTES + 1), f"at most {MAX_MESSAGE_BYTES} are taken"),
+        (bytes(MAX_MESSAGE_BYTES + 1), f"at most {MAX_MESSAGE_BYTES} are accepted"),
     ],
 )  # fmt: skip
 def test_what_is_refused(message, said):

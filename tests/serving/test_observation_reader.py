@@ -61,7 +61,7 @@ def test_one_camera_and_cameras_without_names():
     unnamed = reader(dataclasses.replace(CONTRACT, cameras=None), needs_state=False)
     assert list(unnamed.read({"image": PICTURE, "prompt": "go"}).images) == ["image"]
     assert list(unnamed.read({"images": {"b": PICTURE, "a": PICTURE}, "prompt": "go"}).images) == ["b", "a"]
-    with pytest.raises(ServingError, match="lacks its pictures"):
+    with pytest.raises(ServingError, match="lacks its images"):
         unnamed.read({"prompt": "go"})
 
 

@@ -77,7 +77,7 @@ def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
         (): "Name either a policy or --replay DATASET.",
         ("policy", "--replay", "policy"): "Name either a policy or --replay DATASET.",
         ("policy", "--protocol=vla-eval", "--api-key-file=key"): "--api-key-file is not part of vla-eval's protocol",
-        ("policy", "--protocol=vla-eval", "--robot=droid"): "--robot droid is no benchmark of vla-eval that is known",
+        ("policy", "--protocol=vla-eval", "--robot=droid"): "--robot droid is not a known benchmark of vla-eval",
     }
     for arguments, said in cases.items():
         with pytest.raises(SystemExit):

@@ -130,7 +130,7 @@ def test_several_gpus_in_one_process_are_refused(make, tmp_path, monkeypatch):
 
 @every_trainer
 def test_weights_that_round_small_updates_away_are_refused(make, tmp_path):
-    with pytest.raises(ValueError, match=r"learns in torch\.bfloat16: small updates .*dtype=torch\.float32"):
+    with pytest.raises(ValueError, match=r"is trained in torch\.bfloat16: small updates .*dtype=torch\.float32"):
         make(tmp_path, change=lambda model: model.to(torch.bfloat16))
 
 

@@ -414,7 +414,7 @@ def test_trainer_refuses_rows(policy, processor, tmp_path, rows, message):
 def test_trainer_refuses_models(policy, processor, tmp_path):
     with pytest.raises(TypeError, match="model is a Linear"):
         make_trainer(torch.nn.Linear(2, 2), processor, tmp_path)
-    with pytest.raises(ValueError, match=r"learns in torch\.bfloat16"):
+    with pytest.raises(ValueError, match=r"is trained in torch\.bfloat16"):
         make_trainer(copy.deepcopy(policy).to(torch.bfloat16), processor, tmp_path)
     with pytest.raises(ValueError, match="No parameter of model requires a gradient"):
         make_trainer(copy.deepcopy(policy).requires_grad_(False), processor, tmp_path)

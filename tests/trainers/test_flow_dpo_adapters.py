@@ -104,7 +104,7 @@ def test_gradient_checkpointing_of_adapters(tiny, tmp_path):
 
 def test_bf16_weights_that_would_learn_are_refused(tiny, tmp_path):
     policy = copy.deepcopy(tiny[0]).to(torch.bfloat16)
-    with pytest.raises(ValueError, match=r"modules_to_save.* learns in torch\.bfloat16"):
+    with pytest.raises(ValueError, match=r"modules_to_save.* is trained in torch\.bfloat16"):
         make_trainer(policy, tiny[1], tmp_path, peft_config=policy_lora_config(policy.config, rank=2))
 
 

@@ -295,7 +295,7 @@ def test_refused_configurations(options, message, tmp_path):
         ({"image_augmentation": {}}, {"data_collator": len}, "data_collator is given"),
         ({"pad_to_multiple_of": 8}, {"data_collator": len}, "data_collator is given"),
         ({"push_to_hub": True}, {"processing_class": None, "data_collator": len}, "processing_class is missing"),
-        ({}, {"processing_class": None}, "give one"),
+        ({}, {"processing_class": None}, "pass one"),
     ],
 )
 def test_refused_trainers(policy, split, options, trainer_options, message, tmp_path):

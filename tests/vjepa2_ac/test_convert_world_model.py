@@ -281,7 +281,7 @@ def test_bad_checkpoints(case, tmp_path, monkeypatch):
 def test_encoder_is_asked_for_exactly_when_it_is_missing(released, predictor, converted, tmp_path):
     with pytest.raises(ValueError, match="--encoder"):
         convert(predictor, tmp_path / "out", config=small_config())
-    with pytest.raises(ValueError, match="Leave it out"):
+    with pytest.raises(ValueError, match="Omit it"):
         convert(released, tmp_path / "out", encoder_source=released, config=small_config())
     with pytest.raises(ValueError, match="holds no encoder"):
         convert(predictor, tmp_path / "out", encoder_source=predictor, config=small_config())
