@@ -13,7 +13,7 @@ CLIENTS := .cache/clients
 # transformers' common test suites, which its source distribution ships and its wheel does not, and what they import.
 SUITES := .cache/transformers-suites
 
-.PHONY: quickstart test test-fast test-isas test-transformers test-clients bench lint format docs audit clean
+.PHONY: quickstart test test-fast test-isas test-transformers test-clients test-dist bench lint format docs dist audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -60,6 +60,26 @@ docs:
 	$(VENV)-docs/bin/python -m pip install --quiet --requirement requirements/docs.txt
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --site-dir site
 
+# Wheel and sdist, whose version is computed from the tags of git.
+dist:
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet --constraint requirements/constraints.txt \
+	  build==1.6.1 setuptools setuptools-scm
+	rm -rf dist build
+	$(VENV)-dist/bin/python -m build --no-isolation
+
+# Each of the two files is installed into a clean environment, which runs the quickstart outside the checkout.
+test-dist: dist
+	set -e; for file in dist/*.whl dist/*.tar.gz; do \
+	  folder=$$(mktemp -d); echo "$$file in $$folder"; \
+	  $(PYTHON) -m venv $$folder/venv; \
+	  $$folder/venv/bin/python -m pip install --quiet --constraint requirements/constraints.txt torch; \
+	  $$folder/venv/bin/python -m pip install --quiet --constraint requirements/constraints.txt \
+	    "nora15_hf[sim] @ file://$(CURDIR)/$$file"; \
+	  (cd $$folder && venv/bin/nora15 quickstart --smoke --output quickstart); \
+	  rm -rf $$folder; \
+	done
+
 # Known vulnerabilities of the pinned versions; pip-audit lives in an environment of its own. --strict: a package that the
 # database does not know, as behind a mirror without one, is a failure and not "No known vulnerabilities".
 audit:
@@ -68,7 +88,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs $(SUITES) $(CLIENTS) site build src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-dist $(VENV)-docs $(SUITES) $(CLIENTS) site build dist src/*.egg-info
 
 # An empty __init__.py is what a module of the suites looks for beside itself.
 $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
@@ -85,9 +105,15 @@ $(CLIENTS)/.installed: requirements/clients.txt requirements/constraints.txt | $
 	  --constraint requirements/constraints.txt
 	touch $@
 
-# torch first: a bare requirement would resolve to the build with CUDA libraries.
+# torch first: a bare requirement would resolve to the build with CUDA libraries. What builds the package is installed like
+# everything else, so that after the first time nothing is downloaded unless a version changes.
 $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "nora15_hf needs Python 3.11 or newer, which '$(PYTHON)' is not. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+	  echo "'$(PYTHON)' cannot create environments. Install its module venv (Debian: apt-get install python3-venv), or name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable '.[sim,dev]'
+	@{ $(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt torch setuptools setuptools-scm && \
+	  $(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --no-build-isolation --editable '.[sim,dev]'; } || { \
+	  echo "The packages could not be installed; pip says why. The first installation and new versions need a network. The same command continues."; exit 1; }
 	touch $@

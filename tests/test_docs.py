@@ -1,11 +1,12 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The Python blocks of README and docs run, and the `nora15` commands they show exist."""
+"""The Python blocks of README and docs run, the `nora15` commands they show exist, and their links lead somewhere."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.paths import ROOT
 from nora15_hf.commands.dispatcher import parse
@@ -14,6 +15,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Their blocks train.
 SLOW = ("preferences.md", "training.md", "world_model.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINKING = [
+    *PAGES,
+    *sorted((ROOT / "docs" / "api").glob("*.md")),
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    ROOT / "plugins" / "lerobot_policy_nora15" / "README.md",
+]
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -79,3 +87,31 @@ def test_make_targets_of_the_readme_exist():
     }
     assert {"quickstart", "test"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of the page may be, as forges and Python-Markdown form it."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text()), re.M)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    for file, anchor in LINK.findall(BLOCK.sub("", page.read_text())):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{page.name} links to {file}, which does not exist"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to #{anchor}, which {target.name} lacks"
+
+
+def test_the_site_has_every_page():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+    def pages(entries: list) -> list[str]:
+        for entry in entries:
+            for content in entry.values():
+                yield from pages(content) if isinstance(content, list) else [content]
+
+    docs = ROOT / "docs"
+    in_docs = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    outside = {"changelog.md", "contributing.md", "security.md", "lerobot_plugin.md"}  # docs/hooks/repository_pages.py
+    assert set(pages(site["nav"])) == in_docs | outside

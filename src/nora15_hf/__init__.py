@@ -1,6 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """NORA-1.5 on the Hugging Face Hub. Importing this package registers its models with transformers' Auto classes."""
 
+from importlib.metadata import version
+
 from .actions import ActionStatistics, FastActionTokenizer
 from .nora15 import (
     Nora15ActionExpertConfig,
@@ -12,7 +14,7 @@ from .nora15 import (
 )
 from .vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, VJEPA2ACProcessor
 
-__version__ = "0.1.0"
+__version__ = version("nora15_hf")
 
 __all__ = [
     "ActionStatistics",

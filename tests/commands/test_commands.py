@@ -86,6 +86,13 @@ def run_installed(installed: Path, folder: Path, *command: str) -> subprocess.Co
     )
 
 
+def test_the_wheel_holds_every_file_of_the_package(installed):
+    source = ROOT / "src"
+    files = {file.relative_to(source) for file in source.rglob("*") if file.is_file()}
+    files = {file for file in files if not {"__pycache__", "nora15_hf.egg-info"} & {*file.parts}}
+    assert {str(file) for file in files if not (installed / file).is_file()} == set()
+
+
 def test_the_wheel_holds_commands_configurations_and_templates(installed):
     package = installed / "nora15_hf"
     for module in MODULES.values():

@@ -17,6 +17,7 @@ from nora15_hf.evaluation.environment_fit import differing_conventions
 from nora15_hf.evaluation.evaluate import swapped_instructions
 from nora15_hf.quickstart.config import QuickstartConfig
 from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
+from nora15_hf.simulation.installation import extra_command
 from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
 from nora15_hf.trainers import Nora15SFTTrainer
 
@@ -158,7 +159,7 @@ def test_missing_simulator_names_the_pip_command(tmp_path, monkeypatch, capsys):
     for module in ("metaworld.env_dict", "nora15_hf.simulation.metaworld.metaworld_env"):
         monkeypatch.delitem(sys.modules, module)
     assert commands.main(["quickstart", "--smoke", "--output", str(tmp_path / "run")]) == 2
-    assert 'pip install "nora15_hf[sim]"' in capsys.readouterr().err
+    assert extra_command("sim") in capsys.readouterr().err
 
 
 def test_a_simulator_that_differs_from_the_recording():

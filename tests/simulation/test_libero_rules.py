@@ -12,6 +12,7 @@ import nora15_hf
 from nora15_hf.nora15.image_processing_nora15 import resize_lanczos3 as resize_of_the_processor
 from nora15_hf.simulation import opengl
 from nora15_hf.simulation.environment_table import find_environment
+from nora15_hf.simulation.installation import extra_command
 from nora15_hf.simulation.libero.libero_tasks import LIBERO_SUITES, LIBERO_TASKS
 from nora15_hf.simulation.libero.pictures import resize_lanczos3, shown_picture
 from nora15_hf.simulation.libero.protocols import PROTOCOLS
@@ -155,4 +156,4 @@ def test_missing_extra_names_the_pip_command():
     )
     outcome = subprocess.run([sys.executable, "-c", code, *nora15_hf.__path__], capture_output=True, text=True)
     assert outcome.stderr.splitlines()[-1].startswith("ImportError")
-    assert 'pip install "nora15_hf[libero]"' in outcome.stderr
+    assert extra_command("libero") in outcome.stderr

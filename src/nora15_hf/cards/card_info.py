@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a card says about an artefact: plain frozen dataclasses, checked when they are made."""
+"""The contents of a card: plain frozen dataclasses, checked when they are created."""
 
 import json
 from collections.abc import Mapping
@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ..simulation.installation import public_command
 from .card_settings import Setting
 
 NOT_STATED = "not stated"
-"""For what nobody told: a gap that is seen."""
+"""Stands for a fact that is not known, so that the gap is visible."""
 
 TrainingStage = Literal["sft", "continued-sft", "dpo"]
 Stage = Literal[TrainingStage, "not stated"]
@@ -83,6 +84,8 @@ class CardInfo:
         limits (`tuple[str, ...]`): sentences added to the general limits.
         license (`str`, *optional*): Hub licence identifier; `None` where it is that of the original weights.
         versions (`Mapping[str, str]`): package to version; those installed by default.
+        installation (`str`, *optional*): command that installs nora15_hf on any machine; `None` where only its repository can
+            be named.
         extra_tags (`tuple[str, ...]`): tags of the author's, behind those that every such artefact has.
 
     Raises:
@@ -103,6 +106,7 @@ class CardInfo:
     limits: tuple[str, ...] = ()
     license: str | None = "apache-2.0"
     versions: Mapping[str, str] = field(default_factory=_library_versions)
+    installation: str | None = field(default_factory=public_command)
     extra_tags: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..simulation.installation import extra_command
 from .lerobot_files import why_unreadable
 
 # Decoding on is cheaper than seeking while the wanted frame is this near behind the last one.
@@ -165,8 +166,8 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise ImportError(
-            "Video needs PyAV, which is not installed: pip install 'nora15_hf[video]'. Or leave the camera out through "
-            "`image_keys`."
+            f"Video needs PyAV, which is not installed. Install it with {extra_command('video')}, or leave the camera out "
+            "with `image_keys`."
         ) from error
     return av
 

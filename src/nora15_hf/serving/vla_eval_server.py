@@ -9,6 +9,8 @@ from typing import Any
 import anyio
 import numpy as np
 
+from ..simulation.installation import extra_command
+
 try:
     from vla_eval.model_servers.base import SessionContext
     from vla_eval.model_servers.predict import PredictModelServer
@@ -19,7 +21,7 @@ try:
         DimSpec,
     )
 except ImportError as error:
-    raise ImportError("vla-eval is not installed: pip install 'nora15_hf[vla-eval]'") from error
+    raise ImportError(f"vla-eval is not installed. Install it with {extra_command('vla-eval')}.") from error
 
 from ..simulation.environment import FIRST_EVALUATION_SEED, Observation
 from .observation_reader import ObservationReader

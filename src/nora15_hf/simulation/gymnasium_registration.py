@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from .environment_table import find_environment, import_environment
-from .metaworld.metaworld_tasks import METAWORLD_STEP_LIMIT, METAWORLD_TASKS, SIM_EXTRA_MESSAGE
+from .installation import extra_command
+from .metaworld.metaworld_tasks import METAWORLD_STEP_LIMIT, METAWORLD_TASKS
 
 try:
     import gymnasium
     from gymnasium.spaces import Box, Dict
 except ModuleNotFoundError as error:
-    raise ImportError(SIM_EXTRA_MESSAGE) from error
+    raise ImportError(f"Meta-World is not installed. Install it with {extra_command('sim')}.") from error
 
 
 class RegisteredEnv(gymnasium.Env):

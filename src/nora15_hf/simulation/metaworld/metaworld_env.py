@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from ..environment import EnvironmentSpec, Observation, find_task
+from ..installation import extra_command
 from .camera import CAMERA, Crop, hand_projection
-from .metaworld_tasks import METAWORLD_STEP_LIMIT, METAWORLD_TASKS, SIM_EXTRA_MESSAGE
+from .metaworld_tasks import METAWORLD_STEP_LIMIT, METAWORLD_TASKS
 
 try:
     import mujoco
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.policies import ENV_POLICY_MAP
 except ModuleNotFoundError as error:
-    raise ImportError(SIM_EXTRA_MESSAGE) from error
+    raise ImportError(f"Meta-World is not installed. Install it with {extra_command('sim')}.") from error
 
 from .renderers import available_renderer, make_renderer
 

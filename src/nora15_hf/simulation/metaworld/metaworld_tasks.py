@@ -9,10 +9,6 @@ from typing import Any
 
 from ..environment import Task
 
-SIM_EXTRA_MESSAGE = (
-    "The simulator is an optional part of nora15_hf and is not installed. "
-    'Install it with: pip install "nora15_hf[sim]"'
-)
 METAWORLD_STEP_LIMIT = 500
 
 
@@ -192,4 +188,4 @@ METAWORLD_SUITES: dict[str, tuple[str, ...]] = {
 }
 
 
-__all__ = ["METAWORLD_STEP_LIMIT", "METAWORLD_SUITES", "METAWORLD_TASKS", "SIM_EXTRA_MESSAGE", "MetaWorldTask"]
+__all__ = ["METAWORLD_STEP_LIMIT", "METAWORLD_SUITES", "METAWORLD_TASKS", "MetaWorldTask"]
