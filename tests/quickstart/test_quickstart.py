@@ -149,6 +149,14 @@ def test_refuses_an_output_folder_that_is_not_empty(tmp_path, capsys):
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_refuses_a_cache_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home" / "datasets")
+    assert commands.main(["quickstart", "--smoke", "--output", str(tmp_path / "run")]) == 2
+    assert re.search(r"home/datasets, cannot be written .*HF_HOME to a folder", capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
 def test_refuses_to_resume_with_other_settings(finished_run, capsys):
     assert commands.main(["quickstart", "--smoke", "--seed", "7", "--resume", "--output", str(finished_run)]) == 2
     assert "other settings" in capsys.readouterr().err

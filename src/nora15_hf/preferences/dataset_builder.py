@@ -23,6 +23,7 @@ from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..runtime.cpu_threads import current_threads, resume_threads
 from .candidates import Sampler, noisy_negatives, sample_candidates, sampler_settings
+from .datasets_cache import check_datasets_cache
 from .pairs import select_pairs
 from .preference_dataset import DATA_FILES, load_preferences, preference_features
 from .preference_record import PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
@@ -85,9 +86,11 @@ def build_preferences(
 
     Raises:
         FileExistsError: the folder holds something else, or a run with other arguments.
+        OSError: the cache of `datasets` cannot be written.
         ValueError: no states, another chunk size or action dimension, a dataset or a reward that does not fit the policy, or
             no pair left.
     """
+    check_datasets_cache()
     folder = Path(folder)
     sampler = sampler or FlowSampler()
     processor.check_model(policy.config)

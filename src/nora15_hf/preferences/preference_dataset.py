@@ -21,6 +21,7 @@ from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import digest, fingerprint
 from ..repo_files.verified_download import load_verified
+from .datasets_cache import check_datasets_cache
 from .preference_record import PROVENANCE_FILE, PreferenceRecord, preference_info, with_preference_info
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,10 @@ def load_preferences(
 
     Raises:
         FileNotFoundError: no preference set there, or an unfinished one.
-        OSError: a file arrived damaged twice.
+        OSError: a file arrived damaged twice, or the cache of `datasets` cannot be written.
         ValueError: see [`check_preferences`], a damaged record, one of a newer version, or a revision of a folder.
     """
+    check_datasets_cache()
     folder = _local_folder(folder_or_repo, revision, token)
     record = PreferenceRecord.read(folder)
     # Named file by file: `load_dataset(folder)` takes any earlier dataset from a folder of this name out of its cache.

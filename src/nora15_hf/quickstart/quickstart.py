@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
+from ..preferences.datasets_cache import check_datasets_cache
 from ..runtime.progress import whole_run
 from ..simulation.simulation_pool import SimulationPool
 from .card_stage import write_cards
@@ -41,7 +42,9 @@ def run_quickstart(
         FileExistsError: The folder is not empty.
         ValueError: The folder holds a run with other settings.
         ImportError: The simulator is not installed.
+        OSError: The cache of `datasets` cannot be written.
     """
+    check_datasets_cache()
     output = Path(output)
     transformers_logging.disable_progress_bar()
     # The last number: seconds on two cores, a stage's part of the whole.
