@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""The quickstart's last stage: what the finished stages left behind becomes report, results and cards."""
+"""The quickstart's last stage: report, results and cards from the results of the finished stages."""
 
 import os
 import platform
@@ -43,12 +43,12 @@ PACKAGES = ("nora15_hf", "torch", "transformers", "trl", "diffusers", "datasets"
 CONTROL_TEXTS = {
     "swapped_instruction": (
         "Swapped instruction",
-        "The policy sees the scene of one task and is told the other task of the same scene; only tasks that share a "
-        "scene are counted.",
+        "The policy sees the scene of one task but receives the instruction of the other task in the same scene. Only tasks "
+        "that share a scene are counted.",
     ),
     "shuffled_images": (
         "Shuffled images",
-        "The policy is told the right task and sees pictures of episodes of other tasks.",
+        "The policy receives the correct instruction but sees images from episodes of other tasks.",
     ),
 }
 
@@ -101,7 +101,7 @@ def collect_report(
 
 
 def run_conventions(output: Path, config: QuickstartConfig, spec: EnvironmentSpec) -> dict[str, dict[str, Setting]]:
-    """Every setting that moves the numbers, in groups."""
+    """Every setting that affects the numbers, in groups."""
     model, _ = load_policy(output / POLICY_FOLDERS["sft"])
     return {
         "simulator": {name: value for name, value in flat_settings(spec.conventions).items() if name != "max_steps"},
@@ -168,19 +168,19 @@ def _curve_panels(stage_results: Mapping[str, dict[str, Any]]) -> dict[str, list
         "Supervised training": [
             CurvePanel(
                 title="FAST-token cross-entropy",
-                explanation="Nats per token of the discrete decoder; falls as the policy learns to spell chunks.",
+                explanation="Nats per token of the discrete decoder; decreases as the policy learns to predict chunks.",
                 curves={"cross-entropy": sft["lm_loss"]},
             ),
             CurvePanel(
                 title="Flow-matching loss",
-                explanation="Mean squared velocity error; what the closed-loop policy samples with.",
+                explanation="Mean squared velocity error of the decoder that closed-loop evaluation uses.",
                 curves={"velocity error": sft["flow_loss"]},
             ),
         ],
         "World model": [
             CurvePanel(
                 title="Encoder and predictor together",
-                explanation="Distance to the moving-average target's latents, and the pixel error that keeps them honest.",
+                explanation="Distance to the moving-average target's latents, and the pixel error that prevents their collapse.",
                 curves={
                     "next-frame latents": encoder["prediction_loss"],
                     "pixel reconstruction": encoder["reconstruction_loss"],
@@ -188,7 +188,7 @@ def _curve_panels(stage_results: Mapping[str, dict[str, Any]]) -> dict[str, list
             ),
             CurvePanel(
                 title="Collapse metric",
-                explanation="Standard deviation of latents across frames: at 0 all frames would look alike to the model.",
+                explanation="Standard deviation of latents across frames: at 0 all frames would look the same to the model.",
                 curves={"latent std": encoder["latent_std"]},
             ),
             CurvePanel(
@@ -209,7 +209,7 @@ def _curve_panels(stage_results: Mapping[str, dict[str, Any]]) -> dict[str, list
             ),
             CurvePanel(
                 title="Margin",
-                explanation="Implicit reward of chosen minus rejected; grows also when the policy collapses.",
+                explanation="Implicit reward of chosen minus rejected; also grows when the policy collapses.",
                 curves={"margin": dpo["rewards/margins"]},
             ),
             CurvePanel(
