@@ -118,6 +118,22 @@ def test_a_terminal_keeps_its_bars(monkeypatch):
         assert sys.stderr is terminal
 
 
+COLOURED, PLAIN = "\x1b[31mmissing\x1b[0m weights\n", "missing weights\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "no_color", "shown"),
+    [(Terminal, "", COLOURED), (Terminal, "1", PLAIN), (io.StringIO, "", PLAIN), (io.StringIO, "1", PLAIN)],
+)
+def test_colours_only_on_a_terminal_and_without_no_color(monkeypatch, kind, no_color, shown):
+    stream = kind()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with plain_progress():
+        print(COLOURED, end="", file=sys.stderr)
+    assert stream.getvalue() == shown
+
+
 def test_a_terminal_shows_the_whole_run_above_its_stage(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -1,6 +1,10 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Progress bars where nobody watches a terminal: one plain line every fifteen seconds, whichever library drew the bar."""
+"""
+Progress bars where there is no terminal: one plain line every fifteen seconds, whichever library drew the bar. Colours only on a
+terminal, and none if `NO_COLOR` is set.
+"""
 
+import os
 import re
 import sys
 import time
@@ -11,12 +15,33 @@ from typing import TextIO
 from tqdm.auto import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
-# What moves the cursor of a terminal, and the bar between its two ends.
+# Colours; everything that a terminal does not show, such as moves of its cursor; and the bar between its two ends.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BAR = re.compile(r" *\|[^|]*\| *")
 
 
-class PlainProgress:
+class ColourlessText:
+    """
+    A text stream that removes colours, which libraries write without regard to `NO_COLOR` or to what the stream is.
+
+    Args:
+        stream (`TextIO`): Where the text goes.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes text without its colours."""
+        self._stream.write(_COLOURS.sub("", text))
+        return len(text)
+
+
+class PlainProgress(ColourlessText):
     """
     A text stream that passes everything on but progress bars, of which it writes the latest state at times.
 
@@ -29,12 +54,10 @@ class PlainProgress:
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
-        self._stream, self._clock = stream, clock
+        super().__init__(stream)
+        self._clock = clock
         self._last = clock()
         self._follows_bar = False
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Writes text, or keeps the state of a bar until its time comes."""
@@ -44,7 +67,7 @@ class PlainProgress:
             self._follows_bar = True
         # After a bar, a line feed alone ends it or moves the cursor to the next.
         elif visible.strip("\n") or not self._follows_bar:
-            self._stream.write(text)
+            super().write(text)
             self._follows_bar = False
         return len(text)
 
@@ -60,13 +83,13 @@ class PlainProgress:
 def plain_progress() -> Iterator[None]:
     """
     Within it, and as a decorator of a command's `main`, bars on the standard error become a plain line every fifteen seconds
-    unless it is a terminal.
+    and colours are removed, unless it is a terminal; on a terminal `NO_COLOR` removes the colours.
     """
     stream = sys.stderr
     if stream.isatty():
-        yield
-        return
-    sys.stderr = PlainProgress(stream)
+        sys.stderr = ColourlessText(stream) if os.environ.get("NO_COLOR") else stream
+    else:
+        sys.stderr = PlainProgress(stream)
     try:
         yield
     finally:
@@ -90,4 +113,4 @@ def whole_run(total: float, description: str) -> tqdm:
     )
 
 
-__all__ = ["PlainProgress", "plain_progress", "whole_run"]
+__all__ = ["ColourlessText", "PlainProgress", "plain_progress", "whole_run"]
