@@ -687,7 +687,7 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         """
         One backbone pass over the prompt, for any number of `predict_velocity` calls; arguments as in `forward`.
 
-        Without gradients it takes fewer operations, see `use_inference_path`. After a [warm-up][warm_up] the prefix may then
+        Without gradients it takes fewer operations, see `use_inference_path`. After `warm_up` the prefix may then
         be padded on the left.
         """
         if attention_mask is None:
