@@ -306,7 +306,11 @@ def test_shipped_configurations_are_accepted(file, inputs):
         (["stats", "x", "--colour", "red"], 2, "nora15 stats: unrecognized arguments: --colour red"),
         (["stats", "x", "--config"], 2, "argument --config: expected one argument"),
         (["stats", "x", "--config", "no.yaml"], 2, "nora15 stats: --config no.yaml is neither a file nor one of"),
-        (["stats", "x", "--config", "sft_tiny"], 2, "nora15 stats: sft_tiny has keys that are no options: datasets, "),
+        (
+            ["stats", "x", "--config", "sft_tiny"],
+            2,
+            "nora15 stats: sft_tiny has keys that are not options: datasets, ",
+        ),
         (["card", "folder", "--stage", "bc"], 2, "argument --stage: invalid choice: 'bc'"),
         (["sft", "--config", "sft_tiny", "--max_steps", "x"], 2, "argument --max-steps: invalid int value: 'x'"),
         (
