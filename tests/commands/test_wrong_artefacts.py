@@ -89,7 +89,7 @@ ADAPTERS = "It holds adapter_config.json: these are adapters"
         (["convert", "world-model/model.safetensors", "--output", "converted"], "'world-model' is already a native repo, that of a world model"),
         (["convert", "adapters", "--output", "converted"], ADAPTERS),
         (["stats", "plain", "--delta-mask", "1,1,1,0"], "takes differences from a state that has 0 dimensions (state_key=None)"),
-        (["card", "data/meta"], "holds no artefact"),
+        (["card", "data/meta"], "contains no artefact"),
         (["push-all", "--folder", "data", "--namespace", "me", "--dry-run"], "contains no folder with an artefact"),
     ],
     ids=lambda value: "-".join(value[:5]) if isinstance(value, list) else None,

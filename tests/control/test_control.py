@@ -189,7 +189,7 @@ def test_fast_decoder_really_generates(tiny):
     policy = Nora15ControlPolicy(model, processor, decoder="fast")
     ids = model.generate_actions(**processor(images=OBSERVATIONS[0]["image"], text="open the faucet"), do_sample=False)
     assert not processor.decode_action_tokens(ids)[1][0]
-    with pytest.raises(InvalidChunkError, match=r"FAST tokens for 'open the faucet' do not spell a chunk"):
+    with pytest.raises(InvalidChunkError, match=r"FAST tokens for 'open the faucet' do not decode to a chunk"):
         policy.select_action(OBSERVATIONS[0])
     assert policy.invalid_chunks == 1
     assert policy.last_timing.denoise > 0
@@ -221,7 +221,7 @@ def test_an_invalid_first_chunk_is_never_an_action(tiny, monkeypatch, on_invalid
     policy = Nora15ControlPolicy(model, processor, decoder="fast", on_invalid=on_invalid)
     policy.select_action(OBSERVATIONS[0])
     policy.reset()  # the action of the last episode must not come back
-    with pytest.raises(InvalidChunkError, match="do not spell a chunk"):
+    with pytest.raises(InvalidChunkError, match="do not decode to a chunk"):
         policy.select_action(OBSERVATIONS[0])
 
 

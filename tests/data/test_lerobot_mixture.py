@@ -163,12 +163,12 @@ def test_datasets_that_do_not_fit_the_policy(members, tmp_path):
     with pytest.raises(ValueError, match=r"'numbers' has actions of 3 dimensions, but the policy has 4"):
         check_dataset_fits(members[0], tiny_policy()[1])
     root = members[0]._source.files.root
-    with pytest.raises(ValueError, match=r"chunk_size=2, the policy's is 5"):
+    with pytest.raises(ValueError, match=r"chunk_size=2, but the policy's is 5"):
         check_dataset_fits(LeRobotDataset(root, chunk_size=2), processor)
     with pytest.raises(ValueError, match=r"without cameras"):
         check_dataset_fits(LeRobotDataset(root, image_keys=[]), processor)
     processor.state_dim = 3
-    with pytest.raises(ValueError, match=r"'numbers' has a state of 2 dimensions, the policy reads 3"):
+    with pytest.raises(ValueError, match=r"'numbers' has a state of 2 dimensions, but the policy reads 3"):
         check_dataset_fits(members[0], processor)
     processor.state_dim = None
     processor.delta_action_mask = [True, True, True]

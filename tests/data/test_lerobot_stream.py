@@ -141,7 +141,7 @@ def test_wrong_arguments(roots):
         LeRobotStream(roots["v3.0"], shuffle_buffer_size=-1)
     with pytest.raises(ValueError, match=r"`rank` 2 must lie between 0 and `world_size` - 1 = 1"):
         LeRobotStream(roots["v3.0"]).shard(2, 2)
-    with pytest.raises(ValueError, match=r"6 episodes cannot be shared out over 7 readers"):
+    with pytest.raises(ValueError, match=r"6 episodes cannot be distributed over 7 readers"):
         next(iter(LeRobotStream(roots["v3.0"]).shard(0, 7)))
 
 

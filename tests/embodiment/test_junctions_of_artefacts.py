@@ -323,7 +323,7 @@ def test_what_a_subset_leaves_out_is_not_looked_at(recordings, policy):
 def test_a_stream_cannot_be_compared_strictly(recordings, policy):
     stream = LeRobotStream(recordings / "arm")
     check_dataset_fits(stream, policy[1])
-    with pytest.raises(ValueError, match="dataset 'arm' is a stream, which is not read ahead"):
+    with pytest.raises(ValueError, match="dataset 'arm' is a stream, which is not read in advance"):
         check_dataset_fits(stream, policy[1], strict=True)
 
 

@@ -250,7 +250,7 @@ def test_unknown_names_list_the_nearest(pool):
 def test_an_environment_that_shows_something_else_than_its_spec_says():
     with (
         SimulationPool("arm", num_workers=1, num_slots=1, shown_size=32) as pool,
-        pytest.raises(RuntimeError, match=r"'arm' shows .*\(32, 32, 3\).* its spec promises .*\(56, 56, 3\)"),
+        pytest.raises(RuntimeError, match=r"'arm' shows .*\(32, 32, 3\).* its spec declares .*\(56, 56, 3\)"),
     ):
         pool.start([(0, "left", 1)])
 

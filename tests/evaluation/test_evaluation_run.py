@@ -201,7 +201,7 @@ def test_other_settings_are_not_resumed(pool, finished, tmp_path):
         run(pool, finished)
     (tmp_path / "thesis").write_text("")
     for options in ({"resume": True}, {"overwrite": True}):
-        with pytest.raises(FileExistsError, match="was not made by nora15 evaluate"):
+        with pytest.raises(FileExistsError, match="was not created by nora15 evaluate"):
             run(pool, tmp_path, **options)
     assert (tmp_path / "thesis").exists()
 

@@ -227,7 +227,7 @@ def test_an_adapter_needs_a_base_that_others_can_load(saved, tmp_path):
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(tmp_path / "somewhere" / "policy")
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"no Hub id.*--base-model"):
+    with pytest.raises(ValueError, match=r"not a Hub id.*--base-model"):
         write_card(tmp_path / "adapter")
 
 

@@ -148,9 +148,9 @@ def test_artefacts_are_told_from_their_files(tmp_path, files, artefact):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"pytorch_model.bin": b"\x80"}, r"pytorch_model\.bin.*kind that is not published"),
+        ({"pytorch_model.bin": b"\x80"}, r"pytorch_model\.bin.*type that is not published"),
         ({"deep/policy.pkl": b"\x80"}, r"deep/policy\.pkl"),
-        ({"notes.md": b"token: hf_" + b"a" * 34}, r"notes\.md holds what looks like an access token"),
+        ({"notes.md": b"token: hf_" + b"a" * 34}, r"notes\.md contains what looks like an access token"),
         ({"norm_stats.json": b'"SECRET-WITHOUT-PREFIX"'}, "access token"),
         (
             {"model.safetensors.index.json": b'{"weight_map": {"a": "../outside.safetensors"}}'},

@@ -90,7 +90,7 @@ def test_an_upload_that_failed_is_reported(hub, tmp_path, caplog, step):
         trainer.train()
     (report,) = [record.getMessage() for record in caplog.records if "during training failed" in record.getMessage()]
     assert report.startswith(
-        "An upload to 'robots/training' during training failed, its commit is missing there: 403 "
+        "An upload to 'robots/training' during training failed, so its commit is missing there: 403 "
     )
     titles = [f"Training in progress, step {other}" for other in (1, 2) if other != step]
     assert hub.commit_titles("robots/training") == ["initial commit", *titles]

@@ -184,7 +184,7 @@ class TestConversations:
 
     def test_bad_conversations(self, policy):
         talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": TEXT}]}]
-        with pytest.raises(ValueError, match=r"renders 1 image\(s\), but the conversation holds 0"):
+        with pytest.raises(ValueError, match=r"renders 1 image\(s\), but the conversation has 0"):
             policy[1].apply_chat_template(talk, tokenize=True)
         with pytest.raises(ValueError, match=r"truncation.*would have no effect"):
             policy[1].apply_chat_template(talk, tokenize=True, truncation=True)

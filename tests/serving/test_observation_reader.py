@@ -120,7 +120,7 @@ def test_bad_robots(content, said, tmp_path):
 
 def test_robots_that_the_policy_does_not_fit():
     droid = load_robot("droid")
-    with pytest.raises(ValueError, match=r"The robot takes chunks of 10 actions, the policy's have 5"):
+    with pytest.raises(ValueError, match=r"The robot takes chunks of 10 actions, but the policy's have 5"):
         reader(policy_of(droid, chunk_size=5), robot=droid)
     with pytest.raises(ValueError, match=r"The robot takes actions of 8 dimensions, the policy's have 7"):
         reader(policy_of(droid, action_dim=7), robot=droid)
@@ -184,7 +184,7 @@ def test_what_is_left_out_or_resized_is_said_once(caplog):
         assert each.read(message | {"gripper": 1.0}).instruction == "go"
     said = [record.message for record in caplog.records]
     assert said == [
-        "'observation/wrist_image' of the observations is left out: the policy does not use it. This is said once.",
-        "'gripper' of the observations is left out: the policy does not use it. This is said once.",
-        "'observation/image' has 6 x 8 pixels, 'image' had 84 x 84 in training. It is resized as in training. This is said once.",
+        "'observation/wrist_image' of the observations is left out: the policy does not use it. This warning is shown once.",
+        "'gripper' of the observations is left out: the policy does not use it. This warning is shown once.",
+        "'observation/image' has 6 x 8 pixels, 'image' had 84 x 84 in training. It is resized as in training. This warning is shown once.",
     ]

@@ -80,7 +80,9 @@ def test_the_line_is_bounded_and_an_error_is_its_requests_own():
         await entered(gate)
         waiting = await submitted(queue, "a", *["x"] * 6)
         bad = await submitted(queue, "b", "bad")
-        with pytest.raises(ServingError, match=r"busy: 7 request\(s\) wait and 2 more came, at most 8 may wait"):
+        with pytest.raises(
+            ServingError, match=r"busy: 7 request\(s\) are waiting and 2 more arrived, but at most 8 may wait"
+        ):
             await queue.submit("c", ["c1", "c2"])
         gate.go.release(10)
         assert len(await running) == 1

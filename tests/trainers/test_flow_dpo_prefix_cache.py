@@ -192,7 +192,7 @@ def test_prefixes_of_another_backbone_are_refused(policy, processor, tmp_path, c
     options = {"freeze_backbone": True, "prefix_cache_dir": str(tmp_path / "prefixes")}
     make_trainer(copy.deepcopy(policy), processor, tmp_path, **options)
     policy, processor, changed = change(policy, processor)
-    with pytest.raises(ValueError, match=rf"something else: {named} was .*choose another through prefix_cache_dir"):
+    with pytest.raises(ValueError, match=rf"something else: {named} was .*choose another one with prefix_cache_dir"):
         make_trainer(policy, processor, tmp_path, **options, **changed)
 
 

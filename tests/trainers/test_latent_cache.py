@@ -179,7 +179,7 @@ def test_refuses_latents_of_another_revision_on_the_hub(hub, blobs, tmp_path):
 def test_refuses_a_folder_of_other_things_and_damaged_files(blobs, tmp_path):
     clips, _ = blob_clips(blobs, num_frames=3)
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="no cache of latents"):
+    with pytest.raises(ValueError, match="not a cache of latents"):
         LatentCache(tmp_path, settings(clips))
     cache = LatentCache(tmp_path / "cache", settings(clips))
     cache.build(clips, CountingEncoder())

@@ -102,7 +102,7 @@ def test_a_card_says_what_its_trainer_was_told(training, policy, processor, tmp_
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert card.data.datasets == ["me/other"]
     assert {"one", "two"} <= set(card.data.tags)
-    with pytest.raises(ValueError, match=r"^language has no place in this library's cards, which take license, "):
+    with pytest.raises(ValueError, match=r"^language is not part of this library's cards, which accept license, "):
         trainer.create_model_card(language="en")
     with pytest.raises(ValueError, match=r"`dataset` is '/home/me'; expected a Hub repo id"):
         trainer.create_model_card(dataset="/home/me")

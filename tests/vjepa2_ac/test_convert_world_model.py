@@ -233,7 +233,7 @@ REFUSED = {
     ),
     "encoder does not match": (
         changed("predictor", lambda p: p.update({"predictor_embed.weight": torch.zeros(48, 64)})),
-        "latents of 48 dimensions, the predictor .* reads 64",
+        "latents of 48 dimensions, but the predictor .* reads 64",
     ),
     "twice": (
         changed("predictor", lambda p: p.update({"backbone.predictor_norm.bias": p["predictor_norm.bias"]})),
