@@ -21,7 +21,7 @@ class QuickstartConfig:
         tasks (`tuple[str, ...]`): Its tasks; two that share a scene show whether the policy reads.
         episodes (`int`): Demonstrations per task; their seeds count from 0.
         evaluation_episodes (`int`): Episodes per task and policy; their seeds count from 10000.
-        control_episodes (`int`): Episodes per task of each control (swapped instruction, shuffled images).
+        control_episodes (`int`): Episodes per task of random weights and of each control (swapped instruction, shuffled images).
         seed (`int`): Of weights, data order, noise and candidates.
         renderer (`str`): `"raycast"`, `"osmesa"`, `"egl"`, or `"auto"`: OpenGL where it works, else ray casting. The
             default draws the same pixels on every machine, and three times faster than OpenGL without a GPU.

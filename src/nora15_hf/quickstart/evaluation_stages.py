@@ -14,7 +14,7 @@ from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..simulation.simulation_pool import SimulationPool
 from .config import QuickstartConfig
-from .policy_stages import initial_policy, load_policy
+from .policy_stages import initial_policy, load_policy, open_demonstrations
 from .stage_runner import STATE_FOLDER
 
 POLICY_FOLDERS = {"sft": "policy-sft", "continued_sft": "policy-continued-sft", "dpo": "policy-dpo"}
@@ -25,6 +25,7 @@ ROLLOUTS_PER_ARM = 4
 
 def record(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict[str, Any]:
     """Scripted experts with disturbed actions and clean labels, as a LeRobot v3.0 dataset."""
+    open_demonstrations.cache_clear()
     record_demonstrations(output / "demonstrations", config.tasks, config.episodes, pool=pool)
     return {}
 
@@ -35,7 +36,8 @@ def evaluate_arm(output: Path, config: QuickstartConfig, pool: SimulationPool, a
         Nora15ChunkPolicy(*_policy_of(output, config, arm)),
         config.tasks,
         pool,
-        episodes_per_task=config.evaluation_episodes,
+        # Random weights fail in episodes of full length: a few of them show it.
+        episodes_per_task=config.control_episodes if arm == "random" else config.evaluation_episodes,
         n_action_steps=config.num_action_steps,
         record_every=RECORD_EVERY * config.num_action_steps,
     )

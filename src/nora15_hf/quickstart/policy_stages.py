@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The quickstart's stages that train the policy: supervised, flow DPO, and continued supervised training."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from .stage_runner import STATE_FOLDER
 CHUNK_SIZE = 5
 
 
+# The pictures that one stage has decoded are there for the next.
+@functools.lru_cache(maxsize=1)
 def open_demonstrations(output: Path, config: QuickstartConfig) -> LeRobotDataset:
     """The recorded demonstrations, with chunks as the policy takes them."""
     return LeRobotDataset(output / "demonstrations", chunk_size=CHUNK_SIZE, dataset_key=config.environment)

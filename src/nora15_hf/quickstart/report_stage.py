@@ -107,8 +107,8 @@ def run_conventions(output: Path, config: QuickstartConfig, spec: EnvironmentSpe
         "simulator": {name: value for name, value in flat_settings(spec.conventions).items() if name != "max_steps"},
         "evaluation": {
             "tasks": ", ".join(config.tasks),
-            "episodes per task and policy": config.evaluation_episodes,
-            "episodes per task of a control": config.control_episodes,
+            "episodes per task and trained policy": config.evaluation_episodes,
+            "episodes per task of a control and of random weights": config.control_episodes,
             "seeds": f"{FIRST_EVALUATION_SEED} to {FIRST_EVALUATION_SEED + config.evaluation_episodes - 1}",
             "step limit": config.max_steps,
             "actions executed per chunk": config.num_action_steps,

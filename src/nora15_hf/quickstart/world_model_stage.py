@@ -26,6 +26,7 @@ VALIDATION_SHARE = 0.1
 CLIP_FRAMES = CHUNK_SIZE + 1
 # Fewer than a chunk has, to save time: the model then still learns to go on from its own imagination.
 AUTOREGRESSIVE_STEPS = 3
+SENSITIVITY_CASES = 128
 
 
 def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
                 auto_steps=AUTOREGRESSIVE_STEPS,
                 adam_beta2=0.95,
                 sensitivity_horizon=CHUNK_SIZE,
+                sensitivity_cases=SENSITIVITY_CASES,
                 latent_cache_dir=latents,
             ),
             train_dataset=EpisodeClips(training, conventions, CLIP_FRAMES),
