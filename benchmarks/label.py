@@ -7,22 +7,35 @@ Time to label a state: five candidates of the policy, each imagined by the world
 The reference samples one candidate after the other as the released policy does (`plain_policy.py`) and imagines them as the
 released labelling does (`rollout.py`). Ours samples all candidates from one backbone pass and imagines them from one cached
 context. Both have the same weights and noise and must agree on every energy.
+
+    python benchmarks/label.py --processes 1 2 4 --states 32
+
+labels a whole set instead, with `build_preferences` in so many processes of one thread each: states per second, pictures decoded,
+pairs written and all. The sets must be the same to the byte.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import multiprocessing
+import tempfile
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
 
+import numpy as np
 import torch
 
-from harness import add_speed_arguments, compare, peak_memory, save_results, set_threads, time_contestants
-from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel
+from harness import add_speed_arguments, compare, peak_memory, save_results, set_threads, table, time_contestants
+from nora15_hf.data import LeRobotDataset, LeRobotWriter
+from nora15_hf.preferences import FlowSampler, build_preferences, preset_reward
+from nora15_hf.runtime.shared_work import ProcessPlace
+from nora15_hf.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, VJEPA2ACProcessor
 from plain_policy import PlainPolicy
-from random_policy import random_policy, random_prompt
+from random_policy import random_policy, random_policy_with_processor, random_prompt
 from rollout import label_cached, label_released
 
 CANDIDATES = 5
 # Width, depth and picture of the world model that stands beside a policy of that size.
 WORLD_MODELS = {"tiny": (32, 2, 32), "cpu": (256, 6, 128)}
 TOLERANCE = 1e-4
+PICTURE, FRAMES_PER_EPISODE, STATES_PER_FILE = 224, 16, 4
 
 
 def random_world_model(size: str, action_dim: int) -> VJEPA2ACModel:
@@ -48,13 +61,114 @@ def random_world_model(size: str, action_dim: int) -> VJEPA2ACModel:
     return VJEPA2ACModel(config).eval()
 
 
+def write_demonstrations(root: Path, instruction: str, states: int) -> Path:
+    """Random pictures and actions, at least that many frames."""
+    random = np.random.default_rng(0)
+    features = {
+        "observation.image": {"dtype": "image", "shape": (PICTURE, PICTURE, 3)},
+        "action": {"dtype": "float32", "shape": (7,)},
+    }
+    writer = LeRobotWriter(root, fps=10, features=features, robot_type="random")
+    for _ in range(0, states, FRAMES_PER_EPISODE):
+        frames = {
+            "observation.image": random.integers(0, 256, (FRAMES_PER_EPISODE, PICTURE, PICTURE, 3), dtype=np.uint8),
+            "action": random.uniform(-1, 1, (FRAMES_PER_EPISODE, 7)).astype(np.float32),
+        }
+        writer.add_episode(instruction, frames)
+    return writer.finalize()
+
+
+def label_sets(size: str, demonstrations: Path, states: int, steps: int, jobs, done) -> None:
+    """Labels, in a process of its own, its share of each set that it is asked for: `(folder, index, count)`."""
+    torch.set_num_threads(1)
+    policy, processor, _ = random_policy_with_processor(size)
+    world_model = random_world_model(size, policy.config.action_dim)
+    world_model_processor = VJEPA2ACProcessor(size=WORLD_MODELS[size][2])
+    dataset = LeRobotDataset(demonstrations, dataset_key="default", chunk_size=policy.config.chunk_size)
+    done.put(None)
+    for folder, index, count in iter(jobs.get, None):
+        build_preferences(
+            folder,
+            policy=policy,
+            processor=processor,
+            dataset=dataset,
+            indices=range(states),
+            reward=preset_reward("paper", world_model, world_model_processor),
+            num_candidates=CANDIDATES,
+            sampler=FlowSampler(steps),
+            shard_size=STATES_PER_FILE,
+            batch_size=STATES_PER_FILE,
+            place=ProcessPlace(index, count),
+            progress=False,
+        )
+        done.put(index)
+
+
+def compare_processes(options: Namespace) -> dict:
+    """States per second of whole sets, each number of processes in every round."""
+    context = multiprocessing.get_context("spawn")
+    jobs, done = [context.Queue() for _ in range(max(options.processes))], context.Queue()
+    with tempfile.TemporaryDirectory() as scratch:
+        instruction = random_policy_with_processor("tiny")[2]
+        demonstrations = write_demonstrations(Path(scratch, "demonstrations"), instruction, options.states)
+        arguments = (options.size, demonstrations, options.states, options.steps)
+        workers = [context.Process(target=label_sets, args=(*arguments, queue, done), daemon=True) for queue in jobs]
+        for worker in workers:
+            worker.start()
+        for _ in workers:
+            done.get()
+        folders: list[Path] = []
+
+        def label(count: int) -> None:
+            folders.append(Path(scratch, f"set-{len(folders)}"))
+            for index in range(count):
+                jobs[index].put((folders[-1], index, count))
+            for _ in range(count):
+                done.get()
+
+        timings = time_contestants(
+            {count: (lambda count=count: label(count)) for count in options.processes}, options.rounds
+        )
+        for queue in jobs:
+            queue.put(None)
+        sets = [{file.name: file.read_bytes() for file in folder.glob("data/*")} for folder in folders]
+        if any(each != sets[0] for each in sets):
+            raise RuntimeError("The sets differ: times cannot be compared.")
+    alone = timings[options.processes[0]].median
+    header = ["processes", "seconds: median (fastest to slowest)", "states per second", "against the first"]
+    rows = [
+        [
+            str(count),
+            f"{timing.median:.1f} ({timing.fastest:.1f} to {timing.slowest:.1f})",
+            f"{options.states / timing.median:.2f}",
+            f"{alone / timing.median:.2f}x",
+        ]
+        for count, timing in timings.items()
+    ]
+    print(table(header, rows))
+    print(
+        f"\n{options.states} states of {CANDIDATES} candidates, one thread per process, float32; all sets are equal."
+    )
+    return {
+        "size": options.size,
+        "states": options.states,
+        "processes": {count: {**vars(timing), "speedup": alone / timing.median} for count, timing in timings.items()},
+    }
+
+
 def main(arguments: list[str] | None = None) -> dict:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add_speed_arguments(parser, rounds=3)
     parser.add_argument("--states", type=int, default=4, help="states per round (default 4), of one episode")
     parser.add_argument("--steps", type=int, default=10, help="Euler steps (default 10)")
+    parser.add_argument("--processes", type=int, nargs="+", help="label whole sets in so many processes instead")
     options = parser.parse_args(arguments)
     set_threads(options.threads)
+    if options.processes:
+        outcome = compare_processes(options)
+        if options.output is not None:
+            save_results(options.output, outcome)
+        return outcome
 
     policy = random_policy(options.size)
     plain = PlainPolicy(policy)

@@ -30,7 +30,8 @@ from nora15_hf.cards.card_info import (
 from nora15_hf.cards.card_settings import setting_text
 from nora15_hf.cards.cards import save_card
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences.preference_dataset import DATA_FILES, preference_features
+from nora15_hf.preferences.preference_dataset import preference_features
+from nora15_hf.preferences.preference_record import DATA_FILES
 
 ADAPTER = AdapterCardInfo(
     repo_id="adapter",

@@ -8,7 +8,9 @@ from helpers.paths import FIXTURES
 from nora15_hf.vjepa2_ac import (
     VJEPA2ACConfig,
     VJEPA2ACModel,
+    VJEPA2ACProcessor,
     normalize_latents,
+    tiny_world_model,
 )
 
 GOLDEN = FIXTURES / "vjepa2_ac"
@@ -64,3 +66,16 @@ def random_inputs(model: VJEPA2ACModel, batch: int = 2, frames: int = 3, steps: 
     actions = torch.randn(batch, candidates, steps, config.action_dim, generator=generator)
     context = torch.randn(batch, frames - 1, config.action_dim, generator=generator)
     return latents, actions, context
+
+
+def listening_world_model(
+    image_size: int, action_dim: int, convention: str = "normalized"
+) -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
+    """A tiny world model whose random weights make it listen to actions and poses, and its processor."""
+    torch.manual_seed(0)
+    model, processor = tiny_world_model(image_size=image_size, action_dim=action_dim, action_convention=convention)
+    for block in model.predictor.predictor_blocks:
+        torch.nn.init.normal_(block.attn.proj.weight, std=0.1)
+    for encoder in (model.predictor.action_encoder, model.predictor.state_encoder):
+        torch.nn.init.normal_(encoder.weight, std=1.0)
+    return model.eval(), processor

@@ -48,7 +48,7 @@ def test_an_unfinished_set_is_read_by_whoever_continues_it(record, tmp_path):
     record.counts = None
     record.write(tmp_path)
     assert "counts" not in json.loads((tmp_path / "preferences.json").read_text())
-    with pytest.raises(FileNotFoundError, match="is unfinished: 2 shards were begun for 3 states"):
+    with pytest.raises(FileNotFoundError, match="is unfinished: 0 files are there, not yet those of all 3 states"):
         PreferenceRecord.read(tmp_path)
     assert PreferenceRecord.read(tmp_path, unfinished=True) == record
 

@@ -32,7 +32,7 @@ from nora15_hf.preferences import (
     WorldModelGoalReward,
     build_preferences,
     candidate_noise,
-    dataset_builder,
+    labelling,
     load_preferences,
     preference_info,
     preset_reward,
@@ -297,7 +297,7 @@ def test_a_killed_run_continues_and_ends_the_same(tiny, dataset, tmp_path, monke
         return sample_candidates(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_builder, "sample_candidates", killed_in_the_second_shard)
+        patch.setattr(labelling, "sample_candidates", killed_in_the_second_shard)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "killed", tiny, dataset)
     with pytest.raises(FileNotFoundError, match="is unfinished"):

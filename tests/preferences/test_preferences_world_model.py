@@ -13,6 +13,7 @@ import torch
 from helpers.paths import EXAMPLES
 from helpers.preference_demonstrations import write_demonstrations
 from helpers.reward_batches import batch_of
+from helpers.small_world_models import listening_world_model
 from nora15_hf.clips import ClipConventions
 from nora15_hf.data import LeRobotDataset, LeRobotWriter, compute_statistics
 from nora15_hf.nora15.presets import tiny_policy
@@ -80,20 +81,9 @@ def metric_actions(policy, dataset: LeRobotDataset) -> MetricActions:
     return MetricActions(policy[1], dataset, "observation.pose")
 
 
-def listening(action_dim: int, convention: str):
-    """A tiny world model whose random weights make it listen to actions and poses."""
-    torch.manual_seed(0)
-    model, processor = tiny_world_model(image_size=SIZE, action_dim=action_dim, action_convention=convention)
-    for block in model.predictor.predictor_blocks:
-        torch.nn.init.normal_(block.attn.proj.weight, std=0.1)
-    for encoder in (model.predictor.action_encoder, model.predictor.state_encoder):
-        torch.nn.init.normal_(encoder.weight, std=1.0)
-    return model.eval(), processor
-
-
 @pytest.fixture(scope="module")
 def world_model():
-    return listening(7, "metric")
+    return listening_world_model(SIZE, 7, "metric")
 
 
 @pytest.mark.parametrize("released_horizon", [False, True])
@@ -226,7 +216,7 @@ def test_metric_world_model_refuses(arm, policy, world_model, tmp_path):
         with pytest.raises(ValueError, match="metric_actions must be given"):
             make(*world_model)
         with pytest.raises(ValueError, match="metric_actions must not be given"):
-            make(*listening(7, "normalized"), metric_actions=metric_actions(policy, dataset))
+            make(*listening_world_model(SIZE, 7, "normalized"), metric_actions=metric_actions(policy, dataset))
     with pytest.raises(
         ValueError, match=r"`key` 'observation\.pose' is not a feature.* Available: .*observation\.image"
     ):

@@ -9,6 +9,7 @@ from helpers.blobs import blob_clips, blob_model, write_blobs
 from nora15_hf.clips import ClipConventions
 from nora15_hf.clips.episode_clips import EpisodeClips
 from nora15_hf.data import LeRobotDataset
+from nora15_hf.runtime.shared_work import ProcessPlace
 from nora15_hf.trainers.world_model.latent_cache import CachedLatents, LatentCache, cache_settings
 
 pytestmark = pytest.mark.isa
@@ -81,18 +82,17 @@ def test_an_interrupted_build_continues(blobs, tmp_path, monkeypatch):
     assert again.calls == 0
 
 
-def test_splits_share_a_folder_and_processes_the_work(blobs, tmp_path):
+def test_splits_share_a_folder(blobs, tmp_path):
     training, held_out = blob_clips(blobs, num_frames=3, held_out=1)
     everything, _ = blob_clips(blobs, num_frames=3)
     assert settings(training) == settings(held_out) == settings(everything)
     cache = LatentCache(tmp_path, settings(training))
-    encoders = CountingEncoder(), CountingEncoder(), CountingEncoder()
-    cache.build(training, encoders[0], share=slice(0, None, 2))
-    assert encoders[0].calls == 2
-    cache.build(training, encoders[1])
+    encoders = CountingEncoder(), CountingEncoder()
+    # Alone, a process also encodes the share of those that are not there.
+    cache.build(training, encoders[0], place=ProcessPlace(1, 2), num_workers=1)
+    assert encoders[0].calls == 3
+    cache.build(everything, encoders[1])
     assert encoders[1].calls == 1
-    cache.build(everything, encoders[2])
-    assert encoders[2].calls == 1
 
 
 def other_encoder(clips, blobs, tmp_path):

@@ -311,6 +311,10 @@ class PreferenceCardInfo(DatasetCardInfo):
         min_margin (`float`): pairs below this reward difference were dropped.
         num_dropped (`int`): how many were.
         provenance (`Mapping[str, Setting]`): revisions, sampler steps, seed and what else is needed to make it again.
+        decisions (`Mapping[str, list[str]]`): a row of text for each reward: weight, spread within states, ties, pairs that would be the
+            same with it alone, and without it.
+        agreement (`Mapping[str, float]`): Kendall's tau of each two rewards.
+        warning (`str`, *optional*): what to think about where one reward decides.
         figures (`tuple[str, ...]`): pictures in the repo.
         others: as in [`DatasetCardInfo`].
     """
@@ -329,6 +333,9 @@ class PreferenceCardInfo(DatasetCardInfo):
     min_margin: float
     num_dropped: int
     provenance: Mapping[str, Setting]
+    decisions: Mapping[str, list[str]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    warning: str | None = None
     figures: tuple[str, ...] = ()
 
 

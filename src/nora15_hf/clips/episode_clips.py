@@ -106,7 +106,7 @@ class EpisodeClips(Dataset):
         if self.states is not None:
             item["states"] = self.states[start:stop]
         if self._latents is None:
-            item["frames"] = self._frames(start, stop)
+            item["frames"] = self.frames(range(start, stop))
         else:
             first = self._bounds[episode][0]
             item["latents"] = self._latents[episode][start - first : stop - first]
@@ -114,7 +114,7 @@ class EpisodeClips(Dataset):
 
     def episode_frames(self, episode: int) -> torch.Tensor:
         """All frames of an episode (its position among the selected), uint8 `(F, height, width, 3)`."""
-        return self._frames(*self._bounds[episode])
+        return self.frames(range(*self._bounds[episode]))
 
     def with_latents(self, latents: Sequence[LatentSequence]) -> "EpisodeClips":
         """
@@ -151,8 +151,9 @@ class EpisodeClips(Dataset):
             for latents, (start, stop) in zip(self._latents, self._bounds, strict=True)
         ]
 
-    def _frames(self, start: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(np.stack([self.dataset.frame(position) for position in range(start, stop)]))
+    def frames(self, positions: Sequence[int]) -> torch.Tensor:
+        """Frames at some positions of the dataset, uint8 `(F, height, width, 3)`."""
+        return torch.from_numpy(np.stack([self.dataset.frame(position) for position in positions]))
 
 
 class _EncodedOnDemand:
@@ -167,8 +168,8 @@ class _EncodedOnDemand:
     def __getitem__(self, frame: int | slice) -> torch.Tensor:
         wanted = self._positions[frame]
         if isinstance(wanted, range):
-            return self._encode_frames(self._clips._frames(wanted.start, wanted.stop))
-        return self._encode_frames(self._clips._frames(wanted, wanted + 1))[0]
+            return self._encode_frames(self._clips.frames(wanted))
+        return self._encode_frames(self._clips.frames([wanted]))[0]
 
 
 __all__ = ["EpisodeClips", "LatentEpisode", "LatentSequence"]

@@ -3,6 +3,8 @@
 Uses a world model to imagine episodes of a dataset, by default those that were held out from its training, and writes film
 strips of the nearest frames, distance against action noise and how often the demonstrated actions are ranked first: PNG
 files, one self-contained index.html, and imagine.json.
+
+    accelerate launch -m nora15_hf.commands.imagine --model outputs/world-model --dataset me/robot --output imagined
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from ..runtime.thread_arguments import ThreadArguments
 from . import option_types
+from .execution import run_script
 from .feature_arguments import FeatureArguments
 from .library_defaults import library_defaults
 
@@ -63,6 +66,13 @@ class ImagineArguments(FeatureArguments):
     device: str | None = field(
         default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU if there is one)"}
     )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.non_negative,
+            "help": "processes that decode frames ahead (default: 4 for each process with a GPU, 0 on the CPU)",
+        },
+    )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model's repo"})
     dataset_revision: str | None = field(
         default=None, metadata={"help": "branch, tag or commit of the dataset's repo"}
@@ -75,7 +85,9 @@ ARGUMENTS = (ImagineArguments, ThreadArguments)
 def run(options: ImagineArguments) -> None:
     from ..imagine import imagine
     from ..imagine.page import PAGE_FILE
+    from ..runtime.shared_work import process_place
 
+    place = process_place()
     result = imagine(
         options.model,
         options.dataset,
@@ -89,10 +101,20 @@ def run(options: ImagineArguments) -> None:
         num_cases=options.cases,
         seed=options.seed,
         device=options.device,
+        place=place,
+        dataloader_num_workers=options.dataloader_num_workers,
         **options.features(),
     )
-    print(result.summary())
-    print(f"Look at {options.output / PAGE_FILE}")
+    if place.is_main:
+        print(result.summary())
+        print(f"Look at {options.output / PAGE_FILE}")
 
 
-__all__ = ["ARGUMENTS", "ImagineArguments", "run"]
+def main(arguments: list[str] | None = None) -> None:
+    run_script(ARGUMENTS, run, __doc__, arguments)
+
+
+__all__ = ["ARGUMENTS", "ImagineArguments", "main", "run"]
+
+if __name__ == "__main__":
+    main()

@@ -68,6 +68,15 @@ def indices(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def weights(text: str) -> dict[str, float]:
+    """`"a=1, b=0.5"` to `{"a": 1.0, "b": 0.5}`."""
+    parts = [[side.strip() for side in part.partition("=")[::2]] for part in text.split(",")]
+    try:
+        return {name: non_negative_number(number) for name, number in parts}
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{text!r} is not a list of NAME=WEIGHT, for example a=1,b=0.5: {error}") from error
+
+
 def flags(text: str) -> list[bool]:
     """`"1,1,0"` to `[True, True, False]`."""
     parts = [part.strip() for part in text.split(",")]
@@ -234,4 +243,5 @@ __all__ = [
     "positive_number",
     "seed",
     "share",
+    "weights",
 ]

@@ -1,10 +1,13 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Samples candidates of a policy at states of a dataset, scores them and writes a preference dataset.
+Samples candidates of a policy at states of a dataset, scores them and writes a preference dataset; with --check it tells
+beforehand how often the reward prefers what was demonstrated.
 
+    nora15 preferences --config preferences_tiny.yaml --check
     nora15 preferences --config preferences_tiny.yaml
+    accelerate launch -m nora15_hf.commands.preferences --config preferences_paper.yaml
 
-The same command resumes an interrupted build. Every option can also be given on the command line.
+The same command resumes an interrupted build, on any number of processes. Every option can also be given on the command line.
 `nora15 push OUTPUT REPO` uploads the result.
 """
 
@@ -68,6 +71,13 @@ class BuildArguments(FeatureArguments):
     released_horizon: bool = field(
         default=PRESET["released_horizon"],
         metadata={"help": "Ignore the last action of every chunk, as the released labelling code does."},
+    )
+    reward_weights: dict[str, float] | str | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.weights,
+            "help": "Of the parts of a reward preset, for example world_model=1,ground_truth=0.04 (default: the preset's).",
+        },
     )
     standardize: bool = field(
         default=PRESET["standardize"],
@@ -142,6 +152,43 @@ class BuildArguments(FeatureArguments):
     batch_size: int = field(
         default=BUILDING["batch_size"], metadata={"parse": option_types.positive, "help": "States per pass."}
     )
+    shard_size: int = field(
+        default=BUILDING["shard_size"],
+        metadata={"parse": option_types.positive, "help": "States per file, each labelled by one process."},
+    )
+    dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of policy and world model (default: bfloat16 on GPUs, float32 on the CPU).",
+            "choices": ["float32", "bfloat16"],
+        },
+    )
+    two_devices: bool = field(
+        default=False,
+        metadata={"help": "Two GPUs for each process, one for the policy and one for the world model."},
+    )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.non_negative,
+            "help": "Processes that decode and prepare images ahead (default: 4 for each process with GPUs, 0 on the CPU).",
+        },
+    )
+    check: bool = field(
+        default=False,
+        metadata={
+            "help": "Only rank demonstrated chunks against noised, shuffled and reversed ones by the reward, and write the result "
+            "to reward_check/ in the output folder."
+        },
+    )
+    check_episodes: list[int] | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.indices,
+            "help": "Comma-separated episode indices for --check (default: those held out from the world model's training, or all "
+            "of a dataset that it was not trained on)",
+        },
+    )
     seed: int = field(
         default=BUILDING["seed"],
         metadata={"parse": option_types.seed, "help": "Seed of states, noise and random choices."},
@@ -154,7 +201,7 @@ class BuildArguments(FeatureArguments):
             self,
             {
                 **dict.fromkeys(
-                    ("world_model", "goal", "released_horizon"),
+                    ("world_model", "reward_weights", "goal", "released_horizon"),
                     (self.reward in PRESETS, f"with --reward {self.reward}, which uses no world model"),
                 ),
                 **dict.fromkeys(
@@ -164,6 +211,7 @@ class BuildArguments(FeatureArguments):
                 "num_steps": (self.sampler == "flow", f"with --sampler {self.sampler}"),
                 "temperature": (self.sampler == "fast", f"with --sampler {self.sampler}"),
                 "noise_std": (self.num_noisy_negatives > 0, "without --num_noisy_negatives"),
+                "check_episodes": (self.check, "without --check"),
                 "policy_revision": hub_only(self.policy),
             },
         )
@@ -173,9 +221,9 @@ ARGUMENTS = (BuildArguments, ThreadArguments)
 
 
 def run(options: BuildArguments) -> None:
-    from .preference_building import build
+    from .preference_building import build, check
 
-    build(options)
+    (check if options.check else build)(options)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -28,6 +28,7 @@ def predict_chunks(
     sampler: ChunkSampler | None = None,
     num_candidates: int | None = None,
     unnormalize: bool = True,
+    inputs: BatchFeature | None = None,
     lap: Callable[[str], None] = lambda phase: None,
 ) -> np.ndarray:
     """
@@ -49,6 +50,9 @@ def predict_chunks(
         sampler ([`FlowSampler`], [`FastSampler`] or [`GreedyFastSampler`], *optional*): How; by flow matching by default.
         num_candidates (`int`, *optional*): Chunks per observation, N; without it the axis of candidates is left out.
         unnormalize (`bool`, *optional*, defaults to `True`): `False` leaves the chunks normalised.
+        inputs (`BatchFeature`, *optional*):
+            What [`prepare_inputs`] returned for these observations, where that was done beforehand; `images` and `instructions`
+            are then not looked at.
         lap (`Callable[[str], None]`, *optional*): Called when a phase is over: `"preprocess"`, `"prefix"`, `"denoise"`.
 
     Returns:
@@ -60,7 +64,10 @@ def predict_chunks(
     """
     if not processor.needs_state:
         states = None
-    inputs = prepare_inputs(policy, processor, images, instructions, states=states, dataset_key=dataset_key)
+    if inputs is None:
+        inputs = prepare_inputs(
+            processor, images, instructions, states=states, dataset_key=dataset_key, device=policy.device
+        )
     lap("preprocess")
     sampler = sampler or FlowSampler()
     chunks = sampler.sample(policy, processor, inputs, noise_keys, num_candidates or 1, lap)
@@ -79,21 +86,21 @@ def predict_chunks(
 
 
 def prepare_inputs(
-    policy: Nora15ForActionPrediction,
     processor: Nora15Processor,
     images: Sequence[CameraImages],
     instructions: Sequence[str],
     *,
     states: Sequence[np.ndarray] | None = None,
     dataset_key: str | Sequence[str] | None = None,
+    device: torch.device | None = None,
 ) -> BatchFeature:
-    """What the policy takes for B observations, on its device; arguments as for [`predict_chunks`]."""
+    """What the policy takes for B observations, on a device, by default the CPU; other arguments as for [`predict_chunks`]."""
     return processor(
         images=list(images),
         text=list(instructions),
         state=None if states is None else np.stack(states),
         dataset_key=dataset_key,
-        device=policy.device,
+        device=device,
     )
 
 

@@ -222,12 +222,12 @@ class Nora15ControlPolicy:
         images, instruction, state = self._check(observation)
         if compile:
             inputs = prepare_inputs(
-                self.model,
                 self.processor,
                 [images],
                 [instruction],
                 states=None if state is None else [state],
                 dataset_key=self.dataset_key,
+                device=self.model.device,
             )
             self.model.warm_up(**inputs, decoder=self.decoder)
         for _ in range(2):

@@ -268,6 +268,11 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
         self._row(index)
         return int(self._episodes["to"][self._episode_of_row[index]]) - 1
 
+    def first_frame_index(self, index: int) -> int:
+        """Position of the first frame of the episode that holds `index`."""
+        self._row(index)
+        return int(self._episodes["from"][self._episode_of_row[index]])
+
     def subgoal_index(self, index: int, steps: int) -> int:
         """Position `steps` frames after `index`, at most the last frame of the episode."""
         return min(index + steps, self.last_frame_index(index))

@@ -33,8 +33,8 @@ from ..evaluation.results import EvaluationResults
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..preferences.pairs import PAIRINGS
-from ..preferences.preference_dataset import DATA_FILES as PREFERENCE_DATA_FILES
 from ..preferences.preference_figures import FIGURES_FOLDER
+from ..preferences.preference_record import DATA_FILES as PREFERENCE_DATA_FILES
 from ..preferences.preference_record import PreferenceRecord
 from ..repo_files.json_files import read_json
 from ..repo_files.stored_tensors import read_header
@@ -218,6 +218,7 @@ def _preferences(folder: Path, facts: AuthorFacts) -> PreferenceCardInfo:
         "noise-injected negatives": settings.num_noisy_negatives,
         "seed": settings.seed,
         "dataset key": settings.dataset_key,
+        "precision": settings.dtype,
         "policy fingerprint": settings.policy_fingerprint,
         "states": counts.states,
     }
@@ -238,8 +239,20 @@ def _preferences(folder: Path, facts: AuthorFacts) -> PreferenceCardInfo:
         min_margin=settings.min_margin,
         num_dropped=counts.ties + counts.too_close,
         provenance=told | provenance,
+        **_decisions(record),
         figures=tuple(sorted(f"{FIGURES_FOLDER}/{file.name}" for file in (folder / FIGURES_FOLDER).glob("*.png"))),
     )
+
+
+def _decisions(record: PreferenceRecord) -> dict[str, Any]:
+    """Fields of [`PreferenceCardInfo`] about what each reward decided; sets of earlier versions do not tell."""
+    if record.decisions is None:
+        return {}
+    return {
+        "decisions": {name: list(record.decisions.row(name)[1:]) for name in record.decisions.rewards},
+        "agreement": record.decisions.kendall_tau,
+        "warning": record.decisions.warning(),
+    }
 
 
 def _demonstrations(folder: Path, facts: AuthorFacts) -> DemonstrationCardInfo:

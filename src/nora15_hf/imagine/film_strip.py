@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..clips.episode_clips import EpisodeClips
+from ..runtime.shared_tensors import SharedTensors
 from ..vjepa2_ac import VJEPA2ACModel
 
 LIVELINESS = 0.75
@@ -74,6 +74,8 @@ def film_strips(
     gallery_size: int,
     batch_size: int = 64,
     progress: bool = True,
+    shared: SharedTensors | None = None,
+    num_workers: int = 0,
 ) -> list[FilmStrip]:
     """
     Film strips of a few episodes, each from a lively frame: within `steps`, the picture changes more than after
@@ -90,6 +92,8 @@ def film_strips(
             frames of the shown episodes.
         batch_size (`int`, *optional*, defaults to 64): Gallery frames per encoder pass.
         progress (`bool`, *optional*, defaults to `True`): Show a progress bar.
+        shared ([`SharedTensors`], *optional*): How several processes share the search; each of them gets all strips.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode the frames of the gallery ahead.
     """
     dataset = clips.dataset
     bounds = list(zip(dataset.episodes["from"].tolist(), dataset.episodes["to"].tolist(), strict=True))
@@ -115,14 +119,26 @@ def film_strips(
     gallery = set(np.linspace(0, len(dataset) - 1, min(gallery_size, len(dataset))).round().astype(int).tolist())
     gallery = sorted(gallery.union(*(range(*bounds[episode]) for episode in episodes)))
     queries = torch.cat(imagined)
-    nearest, position = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.long)
-    for first in tqdm(range(0, len(gallery), batch_size), desc="retrieval", unit="batch", disable=not progress):
-        rows = gallery[first : first + batch_size]
-        latents = encode_frames(torch.from_numpy(np.stack([dataset.frame(row) for row in rows])))
-        distances = torch.cdist(queries.flatten(1), latents.flatten(1), p=1) / queries[0].numel()
+    batches = [gallery[first : first + batch_size] for first in range(0, len(gallery), batch_size)]
+
+    def search(frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        distances = torch.cdist(queries.flatten(1), encode_frames(frames).flatten(1), p=1) / queries[0].numel()
         best, which = distances.min(1)
-        position = torch.where(best < nearest, torch.tensor(rows)[which], position)
-        nearest = nearest.minimum(best)
+        return {"best": best, "which": which}
+
+    found = (shared or SharedTensors()).computed(
+        "retrieval",
+        batches,
+        clips.frames,
+        search,
+        num_workers=num_workers,
+        device=model.device,
+        progress=progress,
+    )
+    nearest, position = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.long)
+    for rows, part in zip(batches, found, strict=True):
+        position = torch.where(part["best"] < nearest, torch.tensor(rows)[part["which"]], position)
+        nearest = nearest.minimum(part["best"])
 
     def retrieved(query: int) -> RetrievedFrame:
         row = int(position[query])

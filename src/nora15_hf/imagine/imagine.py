@@ -13,8 +13,12 @@ from ..clips.episode_clips import EpisodeClips
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
 from ..embodiment.junctions import IMAGINATION, STATE_ITEMS, check_junction
-from ..repo_files.fingerprint import artefact_name
+from ..repo_files.fingerprint import artefact_name, digest, fingerprint
+from ..repo_files.json_files import write_json
 from ..runtime.device import usable_device
+from ..runtime.prepared_ahead import default_num_workers
+from ..runtime.shared_tensors import SharedTensors
+from ..runtime.shared_work import ProcessPlace
 from ..trainers.world_model.world_model_metrics import action_sensitivity
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .film_strip import film_strips
@@ -40,6 +44,8 @@ def imagine(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
+    place: ProcessPlace | None = None,
+    dataloader_num_workers: int | None = None,
     **features,
 ) -> Imagination:
     """
@@ -62,6 +68,9 @@ def imagine(
         seed (`int`, *optional*, defaults to 0): Of the draws of frames, other chunks and noise.
         device (`str`, *optional*): A GPU where there is one by default.
         progress (`bool`, *optional*, defaults to `True`): Show progress bars.
+        place ([`ProcessPlace`], *optional*): Which of several processes this is. They share the work through a hidden folder in `output`,
+            and the first of them writes the results.
+        dataloader_num_workers (`int`, *optional*): Processes that decode frames ahead; 4 beside a GPU by default, none on the CPU.
         features: `image_keys`, `action_key` and `state_key` of a dataset that calls them otherwise than the model's.
 
     Raises:
@@ -73,12 +82,13 @@ def imagine(
             f"`batch_size`={batch_size} must each be at least 1."
         )
     device = usable_device(device)
+    place = place or ProcessPlace()
     conventions = ClipConventions.from_pretrained(model, revision=revision).renamed(**features)
     world_model = VJEPA2ACModel.from_pretrained(model, revision=revision).to(device).eval()
     processor = VJEPA2ACProcessor.from_pretrained(model, revision=revision)
 
     def encode_frames(frames: torch.Tensor) -> torch.Tensor:
-        batches = frames.to(device).split(batch_size)
+        batches = frames.to(device, non_blocking=True).split(batch_size)
         with torch.no_grad():
             return torch.cat([world_model.encode(processor(batch)["pixel_values"])[0].cpu() for batch in batches])
 
@@ -96,6 +106,19 @@ def imagine(
     chosen = _chosen_episodes(whole, episodes, unseen, steps)
     clips = EpisodeClips(whole, conventions, num_frames=2)
 
+    output = Path(output)
+    shared = SharedTensors()
+    if place.count > 1:
+        settings = {
+            "model": fingerprint(world_model.state_dict()),
+            "dataset": dataset_fingerprint(whole),
+            "conventions": repr(conventions),
+            "episodes": chosen,
+            "numbers": [num_strips, steps, gallery_size, num_cases, batch_size, seed],
+        }
+        shared = SharedTensors(output / f".shared-{digest([json.dumps(settings).encode()])}", place)
+    workers = default_num_workers(device) if dataloader_num_workers is None else dataloader_num_workers
+
     shown = _spread_over_instructions(chosen, whole, num_strips)
     strips = film_strips(
         world_model,
@@ -107,6 +130,8 @@ def imagine(
         gallery_size,
         batch_size,
         progress,
+        shared,
+        workers,
     )
     looked_at = EpisodeClips(
         conventions.open_dataset(dataset, dataset_revision, episodes=chosen), conventions, num_frames=2
@@ -120,6 +145,7 @@ def imagine(
         batch_size=batch_size,
         seed=seed,
         progress=progress,
+        shared=shared,
     )
     tasks = looked_at.dataset.episodes["tasks"]
     result = Imagination(
@@ -133,10 +159,9 @@ def imagine(
         episodes=looked_at.dataset.episodes["index"].tolist(),
         trained_on=[episode for episode in chosen if episode not in unseen],
     )
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RESULTS_FILE).write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-    write_page(output, result)
+    if place.is_main:
+        write_json(output / RESULTS_FILE, result.to_dict())
+        write_page(output, result)
     return result
 
 

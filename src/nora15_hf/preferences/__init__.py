@@ -11,6 +11,8 @@ from .metric_actions import MetricActions
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import check_preferences, load_preferences, preference_features, split_by_episode
 from .preference_record import PreferenceInfo, PreferenceRecord, preference_info
+from .reward_check import RewardCheck, check_reward
+from .reward_decisions import RewardDecisions
 from .rewards import (
     REWARD_PRESETS,
     GroundTruthActionReward,
@@ -33,11 +35,14 @@ __all__ = [
     "PreferenceRecord",
     "Reward",
     "RewardBatch",
+    "RewardCheck",
+    "RewardDecisions",
     "WeightedReward",
     "WorldModelGoalReward",
     "build_preferences",
     "candidate_noise",
     "check_preferences",
+    "check_reward",
     "load_preferences",
     "preference_features",
     "preference_info",

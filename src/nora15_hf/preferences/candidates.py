@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 
 from ..actions.keyed_noise import keyed_noise
 from ..control.chunk_prediction import predict_chunks
 from ..control.chunk_samplers import FastSampler, FlowSampler
+from ..control.prepared_samples import sample_inputs
 from ..data.lerobot_dataset import Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
+from ..repo_files.fingerprint import fingerprint
 
 # What tells the random numbers of a state apart; they stand in their keys behind the set's seed and the state's row. 3 are
 # the TOKENS of control/chunk_samplers.py.
@@ -53,6 +55,7 @@ def sample_candidates(
     num_candidates: int = 5,
     sampler: Sampler | None = None,
     seed: int = 0,
+    inputs: BatchFeature | None = None,
 ) -> torch.Tensor:
     """
     Chunks of a policy at some states, the candidates of each, with one backbone pass for all of them.
@@ -67,6 +70,7 @@ def sample_candidates(
         num_candidates (`int`, *optional*, defaults to 5): chunks per state, N.
         sampler ([`FlowSampler`] or [`FastSampler`], *optional*): how; by flow matching by default.
         seed (`int`, *optional*, defaults to 0): of the random numbers.
+        inputs (`BatchFeature`, *optional*): of [`sample_inputs`] for these states, where that was done beforehand.
 
     Returns:
         `torch.Tensor`: float32 `(B, N, H, A)` on the CPU, normalised as the policy's actions are. With [`FastSampler`] a
@@ -90,9 +94,15 @@ def sample_candidates(
         sampler=sampler,
         num_candidates=num_candidates,
         unnormalize=False,
+        inputs=(sample_inputs(processor, samples) if inputs is None else inputs).to(policy.device, non_blocking=True),
     )
     policy.train(was_training)
     return torch.from_numpy(candidates)
+
+
+def weights_fingerprint(policy: Nora15ForActionPrediction, dtype: str) -> str:
+    """Digest of a policy's weights as they are when it is loaded in a type, in whichever it is loaded now."""
+    return fingerprint(policy.state_dict(), rounded_to=None if dtype == "float32" else vars(torch)[dtype])
 
 
 def noisy_negatives(
@@ -124,4 +134,5 @@ __all__ = [
     "noisy_negatives",
     "sample_candidates",
     "sampler_settings",
+    "weights_fingerprint",
 ]

@@ -1,34 +1,42 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Making a preference dataset: candidates, rewards and pairs, shard by shard, and making its candidates again."""
+"""Making a preference dataset: candidates, rewards and pairs, file by file and process by process; and making its candidates again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from huggingface_hub import DatasetCardData
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
+from ..cards.cards import CARD_FILE
 from ..cards.dataset_configs import dataset_configs
 from ..control.chunk_samplers import FastSampler, FlowSampler
-from ..data.lerobot_dataset import LeRobotDataset, Sample
+from ..data.lerobot_dataset import LeRobotDataset
 from ..data.policy_fit import fit_dataset
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
+from ..repo_files.written_whole import written_whole
 from ..runtime.cpu_threads import current_threads, resume_threads
-from .candidates import Sampler, noisy_negatives, sample_candidates, sampler_settings
+from ..runtime.shared_work import SECONDS_BETWEEN_LOOKS, ProcessPlace, SharedWork
+from .candidates import Sampler, sampler_settings, weights_fingerprint
 from .datasets_cache import check_datasets_cache
-from .pairs import select_pairs
-from .preference_dataset import DATA_FILES, load_preferences, preference_features
-from .preference_record import PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
-from .preference_rows import preference_rows, write_rows
-from .rewards import RewardBatch, WeightedReward
+from .labelling import Labelling, PreparedStates, StateBatch, StatePreparation, all_candidates
+from .preference_dataset import load_preferences, preference_features
+from .preference_record import DATA_FILES, PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
+from .preference_rows import read_outcome, write_rows
+from .reward_check import REWARD_CHECK_FOLDER
+from .reward_decisions import DecisionSums, RewardDecisions
+from .rewards import WeightedReward
+
+SECONDS_FOR_THE_RECORD = 600.0
 
 
 def build_preferences(
@@ -45,17 +53,25 @@ def build_preferences(
     noise_std: float = 0.5,
     pairing: str = "best_worst",
     min_margin: float = 0.0,
-    shard_size: int = 1000,
+    shard_size: int = 256,
     batch_size: int = 32,
     seed: int = 0,
     provenance: dict[str, Any] | None = None,
+    place: ProcessPlace | None = None,
+    dataloader_num_workers: int = 0,
     progress: bool = True,
 ) -> Dataset:
     """
-    Samples candidates, scores them, pairs them and writes the pairs, shard by shard.
+    Samples candidates, scores them, pairs them and writes the pairs, file by file.
 
-    A run that was killed loses the shard it was working on; called again with the same arguments it continues and
-    ends with the same files. The folder is then a dataset repo: `load_dataset(folder)` reads it anywhere.
+    A run that was killed loses the file it was working on; called again with the same arguments it continues and ends with the
+    same files. So does one in several processes, each of which calls this with the same arguments and its own `place`: they
+    share the files out through the folder, and their number may be another one each time, see [`SharedWork`]. Rows are the same
+    to the bit on machines of one kind. All return when the set is finished. The folder is then a dataset repo:
+    `load_dataset(folder)` reads it anywhere.
+
+    Policy and world model compute where they are and in their own type, each on a device of its own at the same time if they
+    have two.
 
     Args:
         folder (`str` or `Path`): new, or left behind by a run with the same arguments.
@@ -73,22 +89,26 @@ def build_preferences(
         pairing (`str`, *optional*, defaults to `"best_worst"`): or `"best_random"`, `"all"`, see
             [`~nora15_hf.preferences.select_pairs`].
         min_margin (`float`, *optional*, defaults to 0.0): pairs with a smaller difference of rewards are dropped.
-        shard_size (`int`, *optional*, defaults to 1000): states per file.
+        shard_size (`int`, *optional*, defaults to 256): states per file, which one process labels.
         batch_size (`int`, *optional*, defaults to 32): states per pass.
         seed (`int`, *optional*, defaults to 0): of noise and random choices.
         provenance (`dict[str, Any]`, *optional*): more to write down, in JSON types: repos, revisions.
-        progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
+        place ([`ProcessPlace`], *optional*): which of several processes this is; the only one by default.
+        dataloader_num_workers (`int`, *optional*, defaults to 0):
+            Processes that decode and prepare images while the models compute; 0 does so in between.
+        progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar, and to log what the set cost.
 
     Returns:
         [`~datasets.Dataset`] of the pairs, see [`~nora15_hf.preferences.preference_features`]. `preferences.json` in the
-        folder tells how they came about, at which states, how many states gave undecodable tokens, and how many pairs
-        were dropped as ties or as too close.
+        folder tells how they came about, at which states, how many states gave undecodable tokens, how many pairs
+        were dropped as ties or as too close, and what each reward decided.
 
     Raises:
         FileExistsError: the folder holds something else, or a run with other arguments.
-        OSError: the cache of `datasets` cannot be written.
-        ValueError: no states, another chunk size or action dimension, a dataset or a reward that does not fit the policy, or
-            no pair left.
+        OSError: a full disk, or the cache of `datasets` cannot be written.
+        TimeoutError: the first process has not begun the folder.
+        ValueError: no states, another chunk size or action dimension, a dataset or a reward that does not fit the policy, a
+            reward that is not finite (the error names the file, the others are made), or no pair left.
     """
     check_datasets_cache()
     folder = Path(folder)
@@ -98,9 +118,10 @@ def build_preferences(
     dataset = fit_dataset(dataset, processor)
     embodiment = processor.embodiment(dataset.dataset_key)
     reward.check_policy(embodiment)
+    dtype = str(policy.dtype).removeprefix("torch.")
     settings = PreferenceSettings(
         policy=artefact_name(policy.config.name_or_path),
-        policy_fingerprint=fingerprint(policy.state_dict()),
+        policy_fingerprint=weights_fingerprint(policy, dtype),
         dataset_key=dataset.dataset_key,
         num_states=len(indices),
         states_fingerprint=_states_fingerprint(dataset, indices, processor),
@@ -118,35 +139,21 @@ def build_preferences(
         batch_size=batch_size,
         seed=seed,
         embodiment=embodiment.to_dict(),
+        dtype=dtype,
     )
-    record = _open_record(folder, settings, list(indices), provenance or {})
-    labelling = _Labelling(policy, processor, dataset, reward, sampler, settings)
-    features = preference_features(
-        settings.chunks_per_state, settings.chunk_size, settings.action_dim, list(reward.rewards)
+    place = place or ProcessPlace()
+    record = _open_record(folder, settings, list(indices), provenance or {}, place)
+    shards = _shards(record, dataset, reward)
+    _label(
+        folder,
+        shards,
+        Labelling(policy, processor, dataset, reward, sampler, settings),
+        place,
+        dataloader_num_workers,
+        progress and place.is_main,
     )
-    shards = _shards(record)
-    with tqdm(total=len(indices), desc="Preferences", unit="state", disable=not progress) as bar:
-        for shard, batches in enumerate(shards):
-            path = folder / "data" / f"train-{shard:05d}-of-{len(shards):05d}.parquet"
-            if path.exists():
-                bar.update(record.shards[path.name].states)
-                continue
-            rows, counts = [], PreferenceCounts()
-            for number, positions in batches:
-                labelled, outcome = labelling.label(positions, number)
-                rows += labelled
-                counts += outcome
-                bar.update(outcome.states)
-            # First the count, then the file: after a kill in between the shard is made again and counted the same.
-            record.shards[path.name] = counts
-            record.threads = current_threads().record()
-            record.write(folder)
-            write_rows(path, rows, features)
-
-    record.threads = current_threads().record()
-    record.counts = sum(record.shards.values(), PreferenceCounts())
-    record.write(folder)
-    _write_front_matter(folder, record)
+    _finish(folder, record, list(shards), reward, place)
+    record = PreferenceRecord.read(folder)
     if record.counts.pairs == 0:
         raise ValueError(
             f"No pair is left of {len(indices)} states: {record.counts.undecodable} gave tokens that do not decode to a chunk, "
@@ -180,24 +187,30 @@ def regenerate_candidates(
     """
     record = PreferenceRecord.read(folder, unfinished=True)
     settings = record.settings
-    found = fingerprint(policy.state_dict())
-    if found != settings.policy_fingerprint:
+    found = weights_fingerprint(policy, settings.dtype)
+    dtype = str(policy.dtype).removeprefix("torch.")
+    if (found, dtype) != (settings.policy_fingerprint, settings.dtype):
         raise ValueError(
-            f"The row was sampled by {settings.policy!r} with the weights {settings.policy_fingerprint}, policy has "
-            f"{found}. Load the revision that sampled it."
+            f"The row was sampled by {settings.policy!r} with the weights {settings.policy_fingerprint} in {settings.dtype}, "
+            f"policy has {found} in {dtype}. Load the revision that sampled it, with dtype=torch.{settings.dtype}."
         )
     options = {key: value for key, value in settings.sampler.items() if key != "type"}
     sampler = {kind.__name__: kind for kind in (FlowSampler, FastSampler)}[settings.sampler["type"]](**options)
-    batches = dict(batch for shard in _shards(record) for batch in shard)
     dataset = fit_dataset(dataset, processor)
     if _states_fingerprint(dataset, record.states, processor) != settings.states_fingerprint:
         raise ValueError(
             f"The row was sampled at states of another dataset than the given one, {dataset.dataset_key!r}: actions or "
             "states differ. Open the dataset that the preference set was built on, with the same episodes."
         )
-    samples = [dataset[position] for position in batches[row["sampling_batch"]]]
-    candidates = _sampled(policy, processor, samples, settings, sampler)
-    return candidates[[sample["index"] for sample in samples].index(row["state_index"])]
+    (batch,) = [
+        batch
+        for shard in _shards(record, dataset).values()
+        for batch in shard
+        if batch.number == row["sampling_batch"]
+    ]
+    states = StatePreparation(dataset, processor)(batch)
+    candidates = all_candidates(policy, processor, states, settings, sampler)
+    return candidates[[sample["index"] for sample in states.samples].index(row["state_index"])]
 
 
 def _states_fingerprint(dataset: LeRobotDataset, indices: Sequence[int], processor: ProcessorMixin) -> str:
@@ -231,10 +244,19 @@ def _check_arguments(
 
 
 def _open_record(
-    folder: Path, settings: PreferenceSettings, states: list[int], provenance: dict[str, Any]
+    folder: Path, settings: PreferenceSettings, states: list[int], provenance: dict[str, Any], place: ProcessPlace
 ) -> PreferenceRecord:
-    """The record of the run to continue, or a new one."""
-    if (folder / PROVENANCE_FILE).is_file():
+    """The record of the run to continue, or a new one, which the first process makes and the others wait for."""
+    file = folder / PROVENANCE_FILE
+    began = time.monotonic()
+    while not place.is_main and not file.is_file():
+        if time.monotonic() - began > SECONDS_FOR_THE_RECORD:
+            raise TimeoutError(
+                f"Process {place.index} of {place.count} has waited {SECONDS_FOR_THE_RECORD:.0f} s for {file}, which process 0 "
+                "writes first. Look at the messages of process 0, and check that all machines see the same folder."
+            )
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if file.is_file():
         record = PreferenceRecord.read(folder, unfinished=True)
         wanted, found = vars(settings), vars(record.settings)
         changed = [f"{key}={found[key]!r}, now {wanted[key]!r}" for key in wanted if wanted[key] != found[key]]
@@ -246,115 +268,118 @@ def _open_record(
         if record.threads is not None:
             resume_threads(record.threads)
         return record
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(each.name != REWARD_CHECK_FOLDER for each in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no preference set. Choose another folder.")
-    (folder / "data").mkdir(parents=True, exist_ok=True)
     packages = {name: version(name) for name in ("nora15_hf", "torch", "transformers")}
-    record = PreferenceRecord(settings, provenance | {"packages": packages}, [int(state) for state in states])
+    record = PreferenceRecord(
+        settings,
+        provenance | {"packages": packages},
+        [int(state) for state in states],
+        threads=current_threads().record(),
+    )
     record.write(folder)
     return record
 
 
-def _shards(record: PreferenceRecord) -> list[list[tuple[int, list[int]]]]:
-    """The batches of each file, `(number, positions)`: `batch_size` states, never of two files."""
+def _shards(
+    record: PreferenceRecord, dataset: LeRobotDataset, reward: WeightedReward | None = None
+) -> dict[str, list[StateBatch]]:
+    """Name of each file to its batches: `batch_size` states, never of two files."""
     states, settings = record.states, record.settings
-    shards, number = [], count()
-    for first in range(0, len(states), settings.shard_size):
+    starts = range(0, len(states), settings.shard_size)
+    shards, number = {}, count()
+    for index, first in enumerate(starts):
         shard = states[first : first + settings.shard_size]
-        starts = range(0, len(shard), settings.batch_size)
-        shards.append([(next(number), shard[start : start + settings.batch_size]) for start in starts])
+        parts = [shard[start : start + settings.batch_size] for start in range(0, len(shard), settings.batch_size)]
+        shards[f"train-{index:05d}-of-{len(starts):05d}.parquet"] = [
+            StateBatch(next(number), part, {} if reward is None else reward.frames_to_decode(dataset, part))
+            for part in parts
+        ]
     return shards
 
 
-@dataclass(frozen=True)
-class _Labelling:
-    """What is the same for all batches of a run."""
-
-    policy: Nora15ForActionPrediction
-    processor: ProcessorMixin
-    dataset: LeRobotDataset
-    reward: WeightedReward
-    sampler: Sampler
-    settings: PreferenceSettings
-
-    def label(self, positions: Sequence[int], number: int) -> tuple[list[dict[str, Any]], PreferenceCounts]:
-        """Candidates of the states at some positions, scored and paired: their rows, and what became of the states."""
-        settings = self.settings
-        samples = [self.dataset[position] for position in positions]
-        candidates = _sampled(self.policy, self.processor, samples, settings, self.sampler)
-        usable = (~candidates.isnan().flatten(1).any(1)).nonzero().flatten().tolist()
-        counts = PreferenceCounts(states=len(samples), undecodable=len(samples) - len(usable))
-        if not usable:
-            return [], counts
-        batch = self._reward_batch([positions[i] for i in usable], [samples[i] for i in usable], candidates[usable])
-        scores = self.reward.score_each(batch)
-        reward = self.reward.combine(scores)
-        selection = select_pairs(
-            reward.numpy(),
-            batch.candidates.numpy(),
-            pairing=settings.pairing,
-            min_margin=settings.min_margin,
-            num_negatives=settings.num_noisy_negatives,
-            seed=settings.seed,
-            indices=[sample["index"] for sample in batch.samples],
-        )
-        counts += PreferenceCounts(
-            ties=int(selection.is_tie.sum()), too_close=int(selection.is_close.sum()), pairs=int(selection.kept.sum())
-        )
-        return preference_rows(batch, scores, reward, selection, seed=settings.seed, sampling_batch=number), counts
-
-    def _reward_batch(
-        self, positions: Sequence[int], samples: Sequence[Sample], candidates: torch.Tensor
-    ) -> RewardBatch:
-        actions = self.processor.normalize_actions(
-            np.stack([sample["actions"] for sample in samples]),
-            self.dataset.dataset_key,
-            state=np.stack([sample["state"] for sample in samples]),
-        )
-        return RewardBatch(
-            dataset=self.dataset,
-            indices=positions,
-            samples=samples,
-            candidates=candidates,
-            actions=torch.as_tensor(actions, dtype=torch.float32),
-            action_mask=torch.from_numpy(np.stack([sample["action_mask"] for sample in samples])),
-        )
-
-
-def _sampled(
-    policy: Nora15ForActionPrediction,
-    processor: ProcessorMixin,
-    samples: Sequence[Sample],
-    settings: PreferenceSettings,
-    sampler: Sampler,
-) -> torch.Tensor:
-    """Sampled candidates, followed by noise-injected negatives, `(B, N, H, A)`."""
-    candidates = sample_candidates(
-        policy, processor, samples, num_candidates=settings.num_candidates, sampler=sampler, seed=settings.seed
+def _label(
+    folder: Path,
+    shards: Mapping[str, list[StateBatch]],
+    labelling: Labelling,
+    place: ProcessPlace,
+    num_workers: int,
+    progress: bool,
+) -> None:
+    """Makes the files of rows that are missing, together with the other processes."""
+    settings = labelling.settings
+    features = preference_features(
+        settings.chunks_per_state, settings.chunk_size, settings.action_dim, list(labelling.reward.rewards)
     )
-    if not settings.num_noisy_negatives:
-        return candidates
-    negatives = noisy_negatives(
-        candidates,
-        [sample["index"] for sample in samples],
-        count=settings.num_noisy_negatives,
-        std=settings.noise_std,
-        seed=settings.seed,
-    )
-    return torch.cat([candidates, negatives], dim=1)
+    work = SharedWork([folder / "data" / name for name in shards], place)
+    num_states = {name: sum(len(batch.positions) for batch in batches) for name, batches in shards.items()}
+    began, labelled_here = time.perf_counter(), 0
+
+    def num_labelled() -> int:
+        return sum(num_states[file.name] for file in work.files if file.exists())
+
+    def make(file: Path, prepared: Iterator[PreparedStates]) -> None:
+        nonlocal labelled_here
+        labelled = labelling.label(shards[file.name], prepared)
+        outcome = {"counts": asdict(labelled.counts), "decisions": asdict(labelled.decisions)}
+        write_rows(file, labelled.rows, features, outcome, process=place.index)
+        labelled_here += num_states[file.name]
+
+    with tqdm(
+        total=settings.num_states, initial=num_labelled(), desc="Preferences", unit="state", disable=not progress
+    ) as bar:
+        waited = work.run(
+            StatePreparation(labelling.dataset, labelling.processor),
+            make,
+            shards,
+            num_workers=num_workers,
+            device=labelling.policy.device,
+            # Those of other processes count, too.
+            after_each=lambda: bar.update(num_labelled() - bar.n),
+        )
+    if progress and labelled_here:
+        seconds = time.perf_counter() - began
+        tqdm.write(
+            f"{labelled_here} states labelled here in {seconds:.1f} s, {labelled_here / seconds:.2f} per second; the models "
+            f"waited for images {waited / seconds:.1%} of the time.",
+            file=sys.stderr,
+        )
 
 
-def _write_front_matter(folder: Path, record: PreferenceRecord) -> None:
+def _finish(
+    folder: Path, record: PreferenceRecord, names: Sequence[str], reward: WeightedReward, place: ProcessPlace
+) -> None:
+    """Completes `preferences.json` by what the files of rows tell about their states, and writes the front matter of a card."""
+
+    def make(card: Path, _: Iterator) -> None:
+        outcomes = {name: read_outcome(folder / "data" / name) for name in names}
+        record.shards = {name: PreferenceCounts(**outcome["counts"]) for name, outcome in outcomes.items()}
+        record.counts = sum(record.shards.values(), PreferenceCounts())
+        sums = sum(
+            (DecisionSums(**outcome["decisions"]) for outcome in outcomes.values()),
+            DecisionSums.none(list(reward.rewards)),
+        )
+        record.decisions = RewardDecisions.of(sums, record.settings.reward_weights, reward.standardize)
+        record.threads = current_threads().record()
+        record.write(folder)
+        _write_front_matter(card, record)
+
+    # One more file, which one of the processes makes.
+    SharedWork([folder / CARD_FILE], place).run(str, make, {CARD_FILE: ()})
+
+
+def _write_front_matter(card: Path, record: PreferenceRecord) -> None:
     """What the Hub and `load_dataset` need to find the rows; the card's text is written elsewhere."""
     content = record.to_json()
     metadata = DatasetCardData(
         task_categories=["robotics"],
         tags=["preferences", "nora15"],
-        configs=dataset_configs(folder, DATA_FILES),
+        configs=dataset_configs(card.parent, DATA_FILES),
         provenance={key: content[key] for key in ("settings", "provenance", "counts")},
     )
     title = f"# Preferences over action chunks, {record.counts.pairs} pairs"
-    (folder / "README.md").write_text(f"---\n{metadata.to_yaml()}\n---\n\n{title}\n")
+    with written_whole(card) as part:
+        part.write_text(f"---\n{metadata.to_yaml()}\n---\n\n{title}\n")
 
 
 __all__ = ["build_preferences", "regenerate_candidates"]

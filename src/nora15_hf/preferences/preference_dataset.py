@@ -19,14 +19,13 @@ from ..embodiment.embodiment import Embodiment
 from ..embodiment.junctions import PREFERENCES, STATE_ITEMS, check_junction
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
-from ..repo_files.fingerprint import digest, fingerprint
+from ..repo_files.fingerprint import digest
 from ..repo_files.verified_download import load_verified
+from .candidates import weights_fingerprint
 from .datasets_cache import check_datasets_cache
-from .preference_record import PROVENANCE_FILE, PreferenceRecord, preference_info, with_preference_info
+from .preference_record import DATA_FILES, PROVENANCE_FILE, PreferenceRecord, preference_info, with_preference_info
 
 logger = logging.getLogger(__name__)
-
-DATA_FILES = "data/train-*.parquet"
 
 
 def preference_features(
@@ -120,7 +119,7 @@ def load_preferences(
 def is_sampler(policy: Nora15ForActionPrediction, record: PreferenceRecord, *, name: str) -> bool:
     """Whether the candidates of a preference set were sampled from these weights, which DPO assumes; warns if not."""
     settings = record.settings
-    found = fingerprint(policy.state_dict()) == settings.policy_fingerprint
+    found = weights_fingerprint(policy, settings.dtype) == settings.policy_fingerprint
     if not found:
         logger.warning(
             f"The candidates in {name} were sampled from other weights ({settings.policy!r}) than those of the policy "
@@ -272,7 +271,6 @@ def check_pairs(
 
 
 __all__ = [
-    "DATA_FILES",
     "check_pairs",
     "check_preferences",
     "is_sampler",

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from datasets import Dataset, DatasetInfo
 
 from ..repo_files.json_files import read_json, write_json
+from .reward_decisions import RewardDecisions
 
 PROVENANCE_FILE = "preferences.json"
+DATA_FILES = "data/train-*.parquet"
 
 Part = TypeVar("Part")
 
@@ -35,6 +37,7 @@ class PreferenceSettings:
         seed (`int`): Of noise and random choices.
         embodiment (`dict`, *optional*): The policy's contract, see [`~nora15_hf.embodiment.Embodiment.to_dict`].
         cameras (`dict[str, str]`, *optional*): Name of each camera that the policy was shown to the dataset's feature.
+        dtype (`str`): Type of the policy's weights while it sampled, `"float32"` or `"bfloat16"`.
     """
 
     policy: str
@@ -56,6 +59,7 @@ class PreferenceSettings:
     seed: int
     embodiment: dict[str, Any] | None = None
     cameras: dict[str, str] | None = None
+    dtype: str = "float32"
 
     @property
     def chunks_per_state(self) -> int:
@@ -104,8 +108,9 @@ class PreferenceRecord:
         settings ([`PreferenceSettings`]): What the rows depend on.
         provenance (`dict[str, Any]`): What else is known: repos, revisions, versions of packages.
         states (`list[int]`): Positions of the states in the dataset of demonstrations.
-        shards (`dict[str, PreferenceCounts]`): Name of each file that is written to what became of its states.
+        shards (`dict[str, PreferenceCounts]`): Name of each file to what became of its states; of a finished set.
         counts ([`PreferenceCounts`], *optional*): Their sum; `None` while the set is unfinished.
+        decisions ([`RewardDecisions`], *optional*): What each reward had to do with the pairs; of a finished set.
         threads (`dict[str, Any]`, *optional*): Threads of the run, see [`~nora15_hf.runtime.cpu_threads.ThreadUse.record`].
     """
 
@@ -115,6 +120,7 @@ class PreferenceRecord:
     shards: dict[str, PreferenceCounts] = field(default_factory=dict)
     counts: PreferenceCounts | None = None
     threads: dict[str, Any] | None = None
+    decisions: RewardDecisions | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `preferences.json`."""
@@ -140,6 +146,8 @@ class PreferenceRecord:
         }
         if record.counts is not None:
             record.counts = _part(PreferenceCounts, record.counts, f"counts of {source}")
+        if record.decisions is not None:
+            record.decisions = _part(RewardDecisions, record.decisions, f"decisions of {source}")
         return record
 
     @classmethod
@@ -163,8 +171,8 @@ class PreferenceRecord:
         record = cls.from_json(read_json(file), str(file))
         if record.counts is None and not unfinished:
             raise FileNotFoundError(
-                f"The preference set in {folder} is unfinished: {len(record.shards)} shards were begun for "
-                f"{record.settings.num_states} states. Call build_preferences again with the same arguments."
+                f"The preference set in {folder} is unfinished: {len(list(Path(folder).glob(DATA_FILES)))} files are there, "
+                f"not yet those of all {record.settings.num_states} states. Call build_preferences again with the same arguments."
             )
         return record
 
@@ -225,6 +233,7 @@ def _objects(content: Any, source: str) -> dict[str, Any]:
 
 
 __all__ = [
+    "DATA_FILES",
     "PROVENANCE_FILE",
     "PreferenceCounts",
     "PreferenceInfo",

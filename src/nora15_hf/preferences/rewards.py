@@ -6,7 +6,7 @@ it. Weights are those of arXiv 2511.14659 (section 3) and of its released code.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,6 +34,20 @@ RELEASED_TAIL_FRAMES = 8
 
 
 @dataclass(frozen=True)
+class DecodedFrames:
+    """
+    Frames of one camera that were decoded ahead.
+
+    Attributes:
+        positions (`list[int]`): In the dataset, F of them.
+        pictures (`torch.Tensor`): uint8 `(F, height, width, 3)`.
+    """
+
+    positions: list[int]
+    pictures: torch.Tensor
+
+
+@dataclass(frozen=True)
 class RewardBatch:
     """
     States and their candidates.
@@ -45,6 +59,8 @@ class RewardBatch:
         candidates (`torch.Tensor`): float32 `(B, N, H, A)`, normalised.
         actions (`torch.Tensor`): float32 `(B, H, A)`, the demonstrated chunks, normalised.
         action_mask (`torch.Tensor`): bool `(B, H)`, False where the demonstration had ended.
+        decoded (`Mapping[str, DecodedFrames]`, *optional*):
+            Frames that [`pictures`] need not decode, by the camera's feature, `None` for the first one.
     """
 
     dataset: LeRobotDataset
@@ -53,6 +69,28 @@ class RewardBatch:
     candidates: torch.Tensor
     actions: torch.Tensor
     action_mask: torch.Tensor
+    decoded: Mapping[str | None, DecodedFrames] = field(default_factory=dict)
+
+    def pictures(
+        self, positions: Sequence[int], key: str | None = None, device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """
+        Frames of the dataset.
+
+        Args:
+            positions (`Sequence[int]`): Which.
+            key (`str`, *optional*): Of which camera; of the first by default.
+            device (`torch.device`, *optional*): Where they are wanted.
+
+        Returns:
+            `torch.Tensor`: uint8 `(len(positions), height, width, 3)`.
+        """
+        ahead = self.decoded.get(key)
+        if ahead is None or not set(positions) <= set(ahead.positions):
+            return torch.from_numpy(np.stack([self.dataset.frame(position, key) for position in positions])).to(device)
+        rows = [ahead.positions.index(position) for position in positions]
+        # Moved before rows are picked, which would copy them out of pinned memory.
+        return ahead.pictures.to(device, non_blocking=True)[rows]
 
 
 class Reward(Protocol):
@@ -72,6 +110,14 @@ class PolicyBoundReward(Protocol):
 
     def check_policy(self, policy: Embodiment) -> None:
         """Raises a `ValueError` when it cannot judge a policy of this contract."""
+
+
+@runtime_checkable
+class FrameReward(Protocol):
+    """A reward that looks at frames of the dataset, which are then decoded before it asks for them."""
+
+    def frames_to_decode(self, dataset: LeRobotDataset, indices: Sequence[int]) -> tuple[str | None, list[int]]:
+        """The camera's feature, `None` for the first one, and positions of the frames that `score` needs for these states."""
 
 
 class GroundTruthActionReward:
@@ -241,6 +287,7 @@ class WorldModelGoalReward:
             "released_horizon": self.released_horizon,
             "world_model": artefact_name(self.world_model.config.name_or_path),
             "world_model_fingerprint": self._fingerprint,
+            "dtype": str(self.world_model.dtype).removeprefix("torch."),
         }
         if self.conventions is not None:
             settings["camera"] = self.conventions.image_key
@@ -280,37 +327,38 @@ class WorldModelGoalReward:
                     f"{candidates.shape[2]} action(s)."
                 )
             candidates = candidates[:, :, :-1]
-        if self.goal == "subgoal":
-            positions = [batch.dataset.subgoal_index(index, candidates.shape[2]) for index in batch.indices]
-            goals = self._encode(self._frames(batch.dataset, positions))
-        else:
-            goals = self._encode_end_goals(batch)
-        current = self._encode(self._frames(batch.dataset, batch.indices))
+        positions = self._goal_positions(batch.dataset, batch.indices, candidates.shape[2])
+        goals = self._encode(batch, positions) if self.goal == "subgoal" else self._encode_end_goals(batch, positions)
+        current = self._encode(batch, batch.indices)
         imagined = model.rollout(current[:, None], candidates.to(model.device), states, last_only=True)
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
 
-    def _frames(self, dataset: LeRobotDataset, positions: Sequence[int]) -> list[np.ndarray]:
-        """Pictures of the camera that the world model was trained on; of the first one where that is not known."""
-        key = None if self.conventions is None else self.conventions.image_key
-        return [dataset.frame(position, key) for position in positions]
+    def frames_to_decode(self, dataset: LeRobotDataset, indices: Sequence[int]) -> tuple[str | None, list[int]]:
+        """See [`FrameReward`]: the states and their goals."""
+        goals = self._goal_positions(dataset, indices, dataset.chunk_size - self.released_horizon)
+        return self._camera, sorted({*indices, *goals})
 
-    def _encode(self, frames: list[np.ndarray]) -> torch.Tensor:
-        clips = np.stack(frames)[:, None]
-        pixel_values = self.processor(clips)["pixel_values"].to(self.world_model.device)
-        return self.world_model.encode(pixel_values)[:, 0]
+    @property
+    def _camera(self) -> str | None:
+        """The camera that the world model was trained on; the first one where that is not known."""
+        return None if self.conventions is None else self.conventions.image_key
 
-    def _encode_end_goals(self, batch: RewardBatch) -> torch.Tensor:
-        keys = []
-        for index, sample in zip(batch.indices, batch.samples, strict=True):
-            position = batch.dataset.last_frame_index(index)
-            if self.goal == "released_end":
-                first = index - sample["frame_index"]
-                position = max(position - (RELEASED_TAIL_FRAMES - 1), first)
-            keys.append((batch.dataset, position))
-        new = sorted({position for _, position in keys if (batch.dataset, position) not in self._end_goals})
-        if new:
-            latents = self._encode(self._frames(batch.dataset, new)).cpu()
-            self._end_goals.update(zip([(batch.dataset, position) for position in new], latents, strict=True))
+    def _goal_positions(self, dataset: LeRobotDataset, indices: Sequence[int], horizon: int) -> list[int]:
+        if self.goal == "subgoal":
+            return [dataset.subgoal_index(index, horizon) for index in indices]
+        tail = RELEASED_TAIL_FRAMES - 1 if self.goal == "released_end" else 0
+        return [max(dataset.last_frame_index(index) - tail, dataset.first_frame_index(index)) for index in indices]
+
+    def _encode(self, batch: RewardBatch, positions: Sequence[int]) -> torch.Tensor:
+        clips = batch.pictures(positions, self._camera, self.world_model.device)[:, None]
+        return self.world_model.encode(self.processor(clips)["pixel_values"])[:, 0]
+
+    def _encode_end_goals(self, batch: RewardBatch, positions: Sequence[int]) -> torch.Tensor:
+        keys = [(batch.dataset, position) for position in positions]
+        for key in dict.fromkeys(keys):
+            if key not in self._end_goals:
+                # Each alone: rounding must not depend on which goals happened to be new at the same time.
+                self._end_goals[key] = self._encode(batch, [key[1]])[0].cpu()
         return torch.stack([self._end_goals[key] for key in keys])
 
 
@@ -354,6 +402,15 @@ class WeightedReward:
         for reward, _ in self.rewards.values():
             if isinstance(reward, PolicyBoundReward):
                 reward.check_policy(policy)
+
+    def frames_to_decode(self, dataset: LeRobotDataset, indices: Sequence[int]) -> dict[str | None, list[int]]:
+        """Camera to the frames that the rewards need, see [`FrameReward`]."""
+        frames: dict[str | None, list[int]] = {}
+        for reward, _ in self.rewards.values():
+            if isinstance(reward, FrameReward):
+                key, positions = reward.frames_to_decode(dataset, indices)
+                frames[key] = sorted({*frames.get(key, ()), *positions})
+        return frames
 
     def score_each(self, batch: RewardBatch) -> dict[str, torch.Tensor]:
         """
@@ -403,6 +460,7 @@ def preset_reward(
     ground_truth: GroundTruthActionReward | None = None,
     conventions: ClipConventions | None = None,
     metric_actions: MetricActions | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> WeightedReward:
     """
     World-model goal plus deviation from the demonstration, with published weights.
@@ -417,16 +475,23 @@ def preset_reward(
         ground_truth ([`GroundTruthActionReward`], *optional*): with other weights of its dimensions than the default.
         conventions ([`ClipConventions`], *optional*): see [`WorldModelGoalReward`].
         metric_actions ([`MetricActions`], *optional*): see [`WorldModelGoalReward`].
+        weights (`Mapping[str, float]`, *optional*): other ones than the published, by the same names.
+
+    Raises:
+        ValueError: an unknown preset, or weights of other rewards than its own.
     """
     if preset not in REWARD_PRESETS:
         raise ValueError(f"preset={preset!r} is unknown. Known: {', '.join(REWARD_PRESETS)}.")
+    published = REWARD_PRESETS[preset]
+    if weights is not None and weights.keys() != published.keys():
+        raise ValueError(f"weights={dict(weights)} must give one weight each for {', '.join(published)}.")
     rewards = {
         "world_model": WorldModelGoalReward(
             world_model, processor, goal, released_horizon, conventions=conventions, metric_actions=metric_actions
         ),
         "ground_truth": ground_truth or GroundTruthActionReward(),
     }
-    weighted = {name: (rewards[name], weight) for name, weight in REWARD_PRESETS[preset].items()}
+    weighted = {name: (each, (weights or published)[name]) for name, each in rewards.items()}
     return WeightedReward(weighted, standardize)
 
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset
 
 from ...control.chunk_prediction import predict_chunks
+from ...control.prepared_samples import PreparedSamples, SamplePreparation
 from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...data.policy_fit import arranged_for
 from ...nora15 import Nora15ForActionPrediction, Nora15Processor
+from ...runtime.shared_tensors import SharedTensors
 
 OPEN_LOOP_FOLDER = "open_loop"
 
@@ -43,6 +46,8 @@ def replay_episodes(
     *,
     batch_size: int = 8,
     seed: int = 0,
+    shared: SharedTensors | None = None,
+    num_workers: int = 0,
 ) -> list[Replay]:
     """
     Samples a chunk at frames 0, H, 2H, ... of the first episodes.
@@ -54,12 +59,15 @@ def replay_episodes(
         num_episodes (`int`): How many episodes of each member; fewer when it has fewer.
         batch_size (`int`, *optional*, defaults to 8): Observations per pass.
         seed (`int`, *optional*, defaults to 0): Of the noise, which depends on it, the episode and the frame.
+        shared ([`SharedTensors`], *optional*): How several processes share the work; each of them gets all replays.
+        num_workers (`int`, *optional*, defaults to 0): Processes that prepare images ahead.
 
     Raises:
         TypeError: `dataset` has no table of episodes.
     """
+    shared = shared or SharedTensors()
+    options = {"batch_size": batch_size, "seed": seed, "shared": shared, "num_workers": num_workers}
     if isinstance(dataset, LeRobotMixture):
-        options = {"batch_size": batch_size, "seed": seed}
         return [
             replay
             for member in dataset.members
@@ -68,34 +76,47 @@ def replay_episodes(
     check_replayable(dataset)
     dataset = arranged_for(dataset, processor)
     episodes = dataset.episodes
-    replays = []
-    for episode in range(min(num_episodes, dataset.num_episodes)):
-        start, stop = int(episodes["from"][episode]), int(episodes["to"][episode])
-        frames = range(start, stop, dataset.chunk_size)
-        chunks = []
-        for first in range(0, len(frames), batch_size):
-            samples = [dataset[frame] for frame in frames[first : first + batch_size]]
-            chunks.append(
-                predict_chunks(
-                    model,
-                    processor,
-                    [sample["images"] for sample in samples],
-                    [sample["instruction"] for sample in samples],
-                    [(seed, sample["index"]) for sample in samples],
-                    states=[sample["state"] for sample in samples],
-                    dataset_key=dataset.dataset_key,
-                )
-            )
-        replays.append(
-            Replay(
-                dataset_key=dataset.dataset_key,
-                episode_index=int(episodes["index"][episode]),
-                demonstrated=dataset.all_actions()[start:stop],
-                sampled=np.concatenate(chunks).reshape(-1, dataset.action_dim)[: stop - start],
-                chunk_size=dataset.chunk_size,
-            )
+    bounds = list(zip(episodes["from"].tolist(), episodes["to"].tolist(), strict=True))[:num_episodes]
+    # Batches of an episode's frames, one episode after the other.
+    of_episode = [
+        [list(frames[first : first + batch_size]) for first in range(0, len(frames), batch_size)]
+        for frames in (range(start, stop, dataset.chunk_size) for start, stop in bounds)
+    ]
+
+    def sample_chunks(prepared: PreparedSamples) -> dict[str, torch.Tensor]:
+        samples = prepared.samples
+        chunks = predict_chunks(
+            model,
+            processor,
+            [sample["images"] for sample in samples],
+            [sample["instruction"] for sample in samples],
+            [(seed, sample["index"]) for sample in samples],
+            states=[sample["state"] for sample in samples],
+            dataset_key=dataset.dataset_key,
+            inputs=prepared.inputs.to(model.device, non_blocking=True),
         )
-    return replays
+        return {"actions": torch.from_numpy(chunks).flatten(0, 1)}
+
+    sampled = iter(
+        shared.computed(
+            f"open loop {dataset.dataset_key}",
+            [batch for batches in of_episode for batch in batches],
+            SamplePreparation(dataset, processor),
+            sample_chunks,
+            num_workers=num_workers,
+            device=model.device,
+        )
+    )
+    return [
+        Replay(
+            dataset_key=dataset.dataset_key,
+            episode_index=int(index),
+            demonstrated=dataset.all_actions()[start:stop],
+            sampled=torch.cat([next(sampled)["actions"] for _ in batches]).numpy()[: stop - start],
+            chunk_size=dataset.chunk_size,
+        )
+        for index, (start, stop), batches in zip(episodes["index"], bounds, of_episode, strict=False)
+    ]
 
 
 def check_replayable(dataset: Dataset) -> None:

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Supervised training of the policy on transformers' Trainer."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ...data.policy_fit import fit_dataset
 from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
 from ...nora15.flow_matching import draw_flow_samples
+from ...runtime.shared_tensors import SharedTensors
+from ...runtime.shared_work import ProcessPlace
 from ..argument_checks import check_arguments, check_model, check_processor, check_training, refuse_options
 from ..complete_push import CompletePushCallback, write_policy_files
 from ..continued_run import ContinuedRunMixin, EpochCallback
@@ -320,19 +323,33 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
 
     def _replay(self, dataset: Dataset, name: str) -> dict[str, float]:
         """Open-loop action error on an evaluation dataset, and its plots in the output folder."""
+        args = self.args
+        folder = Path(args.output_dir) / OPEN_LOOP_FOLDER / f"{name}-step-{self.state.global_step:06d}"
+        shared = SharedTensors()
         if isinstance(self.policy, FSDPModule):
             register_fsdp_forward_method(self.policy, "sample_actions")
+        # Where weights are sharded, all processes run the policy at the same time, or none.
+        elif args.world_size > 1 and not self.is_deepspeed_enabled:
+            shared = SharedTensors(folder / "_sampled", ProcessPlace(args.process_index, args.world_size))
+            with args.main_process_first(desc="clearing what an interrupted evaluation left"):
+                if self.is_local_process_zero():
+                    shutil.rmtree(shared.folder, ignore_errors=True)
         with self.accelerator.autocast():
             replays = replay_episodes(
                 self.policy,
                 self.processing_class,
                 dataset,
-                self.args.open_loop_episodes,
-                batch_size=self.args.per_device_eval_batch_size,
-                seed=self.args.seed,
+                args.open_loop_episodes,
+                batch_size=args.per_device_eval_batch_size,
+                seed=args.seed,
+                shared=shared,
+                num_workers=args.dataloader_num_workers,
             )
+        if shared.folder is not None:
+            self.accelerator.wait_for_everyone()
+            if self.is_local_process_zero():
+                shutil.rmtree(shared.folder, ignore_errors=True)
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir) / OPEN_LOOP_FOLDER / f"{name}-step-{self.state.global_step:06d}"
             folder.mkdir(parents=True, exist_ok=True)
             for replay in replays:
                 plot_replay(replay, folder / f"{replay.dataset_key}-episode-{replay.episode_index:06d}.png")

@@ -2,7 +2,7 @@
 """Latents of a dataset's frames on disk: made once by the frozen encoder, read through memory maps ever after."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from ...clips.episode_clips import EpisodeClips
 from ...data.dataset_fingerprint import dataset_fingerprint
 from ...repo_files.fingerprint import fingerprint
 from ...repo_files.written_whole import written_whole
+from ...runtime.shared_work import ProcessPlace, SharedWork
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from ..cache_folder import computation_settings, open_cache_folder
 
@@ -68,25 +69,43 @@ class LatentCache:
         self.folder = open_cache_folder(folder, settings, contents="latents", option="latent_cache_dir")
 
     def build(
-        self, clips: EpisodeClips, encode_frames: Callable[[torch.Tensor], torch.Tensor], share: slice = slice(None)
+        self,
+        clips: EpisodeClips,
+        encode_frames: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        place: ProcessPlace | None = None,
+        num_workers: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         """
-        Encodes the episodes whose file is missing.
+        Encodes the episodes whose file is missing; several processes that call it share them out, see [`SharedWork`].
 
         Args:
             clips ([`EpisodeClips`]): The episodes.
             encode_frames (callable): Takes uint8 `(F, height, width, 3)`, returns latents `(F, P, D)`.
-            share (`slice`, *optional*): Which of the missing episodes this process encodes.
+            place ([`ProcessPlace`], *optional*): Which of several processes this is.
+            num_workers (`int`, *optional*, defaults to 0), device (`torch.device`, *optional*):
+                Processes that decode frames ahead, and where these go, see [`PreparedAhead`].
         """
         indices = clips.dataset.episodes["index"].tolist()
-        missing = [episode for episode, index in enumerate(indices) if not self._file(index).is_file()][share]
-        for episode in tqdm(
-            missing, desc="latents", unit="episode", disable=not missing or share.start not in (None, 0)
-        ):
-            file = self._file(indices[episode])
-            latents = encode_frames(clips.episode_frames(episode)).to(self.dtype)
-            with written_whole(file, process=share.start or 0) as part:
+        work = SharedWork([self._file(index) for index in indices], place)
+
+        def make(file: Path, frames: Iterator[torch.Tensor]) -> None:
+            latents = encode_frames(*frames).to(self.dtype)
+            with written_whole(file, process=work.place.index) as part:
                 save_file({"latents": latents.contiguous()}, part)
+
+        made = work.num_made()
+        silent = made == len(indices) or not work.place.is_main
+        with tqdm(total=len(indices), initial=made, desc="latents", unit="episode", disable=silent) as bar:
+            work.run(
+                clips.episode_frames,
+                make,
+                {file.name: [episode] for episode, file in enumerate(work.files)},
+                num_workers=num_workers,
+                device=device,
+                after_each=lambda: bar.update(work.num_made() - bar.n),
+            )
 
     def read(self, clips: EpisodeClips) -> EpisodeClips:
         """The clips with their cached latents in the place of frames."""

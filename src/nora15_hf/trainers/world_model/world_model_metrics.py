@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm.auto import tqdm
 
 from ...clips.episode_clips import LatentEpisode
+from ...runtime.shared_tensors import SharedTensors
 from ...vjepa2_ac import VJEPA2ACModel
 
 NOISE_LEVELS = (0.25, 0.5, 1.0, 2.0)
@@ -99,6 +99,7 @@ def action_sensitivity(
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = False,
+    shared: SharedTensors | None = None,
 ) -> ActionSensitivity:
     """
     How often the latent imagined with the demonstrated chunk is closer to the true one than that of another chunk.
@@ -113,6 +114,7 @@ def action_sensitivity(
         batch_size (`int`, *optional*, defaults to 64): Cases per rollout.
         seed (`int`, *optional*, defaults to 0): Of the draws of frames, other chunks and noise.
         progress (`bool`, *optional*, defaults to `False`): Show a progress bar.
+        shared ([`SharedTensors`], *optional*): How several processes share the work; each of them gets all distances.
 
     Raises:
         ValueError: Fewer than two frames with `horizon` successors.
@@ -134,9 +136,7 @@ def action_sensitivity(
     order = sorted(range(len(starts)), key=starts.__getitem__)
     starts, candidates = [starts[index] for index in order], candidates[order]
 
-    energies, still = [], []
-    batches = range(0, len(starts), batch_size)
-    for first in tqdm(batches, desc="ranking", unit="batch", disable=not progress):
+    def rank(first: int) -> dict[str, torch.Tensor]:
         batch = starts[first : first + batch_size]
         now, truth = (
             torch.stack([episodes[e].latents[start + ahead] for e, start in batch]).to(model.device)
@@ -147,12 +147,15 @@ def action_sensitivity(
             states = torch.stack([episodes[e].states[start : start + 1] for e, start in batch]).to(model.device)
         actions = candidates[first : first + batch_size].to(model.device)
         imagined = model.rollout(now[:, None], actions, states, last_only=True)
-        energies.append(model.goal_energy(imagined, truth).cpu())
-        still.append((now - truth).abs().mean((1, 2)).cpu())
-    demonstrated, other_chunk, *noisy = torch.cat(energies).unbind(1)
-    return ActionSensitivity(
-        starts, demonstrated, other_chunk, dict(zip(noise_levels, noisy, strict=True)), torch.cat(still)
+        return {"energies": model.goal_energy(imagined, truth).cpu(), "still": (now - truth).abs().mean((1, 2)).cpu()}
+
+    # Latents come from the model, so that nothing can be made ahead of it.
+    parts = (shared or SharedTensors()).computed(
+        "ranking", range(0, len(starts), batch_size), int, rank, progress=progress
     )
+    energies, still = (torch.cat([part[name] for part in parts]) for name in ("energies", "still"))
+    demonstrated, other_chunk, *noisy = energies.unbind(1)
+    return ActionSensitivity(starts, demonstrated, other_chunk, dict(zip(noise_levels, noisy, strict=True)), still)
 
 
 __all__ = ["NOISE_LEVELS", "ActionSensitivity", "action_sensitivity", "latent_statistics", "latent_std"]

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback
 from ...cards.card_info import WorldModelCardInfo
 from ...clips.clip_conventions import ClipConventions
 from ...clips.episode_clips import EpisodeClips
+from ...runtime.shared_work import ProcessPlace
 from ...vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from ..argument_checks import check_arguments, check_dataset, check_model, check_training, refuse_options
 from ..complete_push import CompletePushCallback
@@ -120,7 +121,7 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
         return self.train_dataset.fingerprint()
 
     def _with_cached_latents(self, clips: EpisodeClips) -> EpisodeClips:
-        """Encodes what is not cached yet, each process its share, and reads latents instead of frames from then on."""
+        """Encodes what is not cached yet, all processes together, and reads latents instead of frames from then on."""
         args = self.args
         folder = args.latent_cache_dir or Path(args.output_dir) / LATENTS_FOLDER
         settings = cache_settings(
@@ -128,11 +129,14 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
         )
         with args.main_process_first(desc="opening the latent cache"):
             cache = LatentCache(folder, settings)
-        cache.build(clips, self.encode_frames, share=slice(args.process_index, None, args.world_size))
+        cache.build(
+            clips,
+            self.encode_frames,
+            place=ProcessPlace(args.process_index, args.world_size),
+            num_workers=args.dataloader_num_workers,
+            device=args.device,
+        )
         self.accelerator.wait_for_everyone()
-        # Where machines share no disk, each still lacks what the others have encoded.
-        with args.main_process_first(desc="completing the latent cache"):
-            cache.build(clips, self.encode_frames)
         return cache.read(clips)
 
     @torch.no_grad()
@@ -142,7 +146,7 @@ class WorldModelTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, 
 
     def _encode(self, frames: torch.Tensor) -> torch.Tensor:
         with self.accelerator.autocast():
-            return self.model.encode(self.processor(frames.to(self.args.device))["pixel_values"])
+            return self.model.encode(self.processor(frames.to(self.args.device, non_blocking=True))["pixel_values"])
 
     def compute_loss(
         self,
