@@ -81,6 +81,9 @@ PREFERENCES = PreferenceCardInfo(
     min_margin=0.0,
     num_dropped=30,
     provenance={"sampler": "Euler, 10 steps", "seed": 0},
+    decisions={"world-model goal": ["1", "0.00132", "0%", "31%", "96%"], "GTA": ["0.5", "0.0342", "0%", "96%", "31%"]},
+    agreement={"world-model goal, GTA": 0.125},
+    warning="The reward 'GTA' decides: alone it would choose 96% of the 2970 pairs as they are.",
 )
 
 
@@ -234,3 +237,25 @@ def test_card_needs_its_artefact(tmp_path):
         save_card(tmp_path / "missing", POLICY)
     with pytest.raises(FileNotFoundError, match="Write the data first"):
         save_card(tmp_path, PREFERENCES)
+
+
+def test_a_preference_card_tells_which_reward_decides(tmp_path):
+    write_preferences(tmp_path)
+    text = save_card(tmp_path, PREFERENCES).read_text()
+    rows = [
+        "| reward | weight | spread within states | ties | same pairs with it alone | same pairs without it |",
+        "|---|---|---|---|---|---|",
+        "| world-model goal | 1 | 0.00132 | 0% | 31% | 96% |",
+        "| GTA | 0.5 | 0.0342 | 0% | 96% | 31% |",
+        "",
+        "Kendall's tau of world-model goal, GTA, averaged over states: 0.125.",
+        "",
+        "**The reward 'GTA' decides: alone it would choose 96% of the 2970 pairs as they are.**",
+        "",
+        "What they were made with:",
+    ]
+    assert "\n".join(rows) in text
+    unknown = save_card(
+        tmp_path, dataclasses.replace(PREFERENCES, decisions={}, agreement={}, warning=None)
+    ).read_text()
+    assert "| GTA | 0.5 |\n\nWhat they were made with:" in unknown

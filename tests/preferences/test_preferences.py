@@ -356,7 +356,19 @@ def test_the_example_scripts(tiny, demonstrations, world_model, tmp_path, capsys
     build_options += ["--world_model", str(tmp_path / "world-model"), "--num_states", "6", "--num_steps", "2"]
     build_options += ["--dataset_key", "default", "--gripper_weight", "0.5", "--states", "per_stage"]
     config = ["--config", str(CONFIGS / "preferences_tiny.yaml")]
-    runpy.run_path(str(EXAMPLES / "build_preferences.py"))["main"](config + build_options)
+    main = runpy.run_path(str(EXAMPLES / "build_preferences.py"))["main"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*config, *build_options, "--check"])
+    assert "was trained on all episodes of" in capsys.readouterr().err
+    main([*config, *build_options, "--check", "--check_episodes", "1"])
+    assert (tmp_path / "preferences" / "reward_check" / "reward_check.png").is_file()
+    assert "at 5 states of 1 episode (" in capsys.readouterr().out
+    weights = ["--reward_weights", "world_model=1,ground_truth=0.5"]
+    main([*config, *build_options, *weights, "--dataloader_num_workers", "1", "--dtype", "float32"])
+    printed = capsys.readouterr()
+    assert "same pairs alone" in printed.out
+    assert "the models waited for images" in printed.err
+    assert "same pairs with it alone" in (tmp_path / "preferences" / "README.md").read_text()
     assert len(load_preferences(output)) == 6
     assert (tmp_path / "preferences" / "figures" / "rewards.png").is_file()
 

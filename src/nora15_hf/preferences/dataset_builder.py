@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Making a preference dataset: candidates, rewards and pairs, file by file and process by process; and making its candidates again."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ from .preference_rows import read_outcome, write_rows
 from .reward_check import REWARD_CHECK_FOLDER
 from .reward_decisions import DecisionSums, RewardDecisions
 from .rewards import WeightedReward
+
+logger = logging.getLogger(__name__)
 
 SECONDS_FOR_THE_RECORD = 600.0
 
@@ -160,6 +163,8 @@ def build_preferences(
             f"{record.counts.ties} pairs are ties and {record.counts.too_close} have a margin below "
             f"min_margin={min_margin}. Lower min_margin, or inspect the rewards. {folder} contains no pairs, so use a new folder."
         )
+    if place.is_main and (warning := record.decisions.warning()):
+        logger.warning(warning)
     return load_preferences(folder)
 
 

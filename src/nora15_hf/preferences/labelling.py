@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
+from ..control.chunk_samplers import FlowSampler
 from ..control.prepared_samples import PreparedSamples, sample_inputs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
@@ -136,6 +137,12 @@ class Labelling:
         prepared, candidates = sampled
         usable = (~candidates.isnan().flatten(1).any(1)).nonzero().flatten().tolist()
         counts = PreferenceCounts(states=len(candidates), undecodable=len(candidates) - len(usable))
+        if counts.undecodable and isinstance(self.sampler, FlowSampler):
+            lost = next(position for row, position in enumerate(states.positions) if row not in usable)
+            raise ValueError(
+                f"The policy's flow gave candidates that are not finite at dataset position {lost}. Check its weights, or label with "
+                "dtype=torch.float32."
+            )
         if not usable:
             return LabelledStates([], counts, DecisionSums.none(list(self.reward.rewards)))
         batch = reward_batch(

@@ -1,5 +1,5 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Whether a reward is worth to be trained on: how often it ranks the demonstrated chunk above spoiled ones."""
+"""Whether a reward is worth training on: how often it ranks the demonstrated chunk above spoiled ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class RewardCheck:
         """A table for a terminal."""
         lines = [
             f"How often the demonstrated chunk scores higher than a spoiled one, at {len(self.instructions)} states of "
-            f"{len(self.episodes)} episodes (Wilson 95 % interval of all):"
+            f"{len(self.episodes)} episode{'s' * (len(self.episodes) > 1)} (Wilson 95 % interval of all):"
         ]
         width = max(map(len, (ALL, *self.instructions)))
         for name, groups in self.ranking().items():
