@@ -68,13 +68,13 @@ def build_preferences(
     Samples candidates, scores them, pairs them and writes the pairs, file by file.
 
     A run that was killed loses the file it was working on; called again with the same arguments it continues and ends with the
-    same files. So does one in several processes, each of which calls this with the same arguments and its own `place`: they
-    share the files out through the folder, and their number may be another one each time, see [`SharedWork`]. Rows are the same
-    to the bit on machines of one kind. All return when the set is finished. The folder is then a dataset repo:
+    same files. Several processes can build one set: each calls this function with the same arguments and its own `place`. They
+    share the files through the folder, see [`SharedWork`], and all return when the set is finished. Their number may change between
+    runs, and the rows are the same to the bit on machines of the same kind. The folder is then a dataset repo:
     `load_dataset(folder)` reads it anywhere.
 
-    Policy and world model compute where they are and in their own type, each on a device of its own at the same time if they
-    have two.
+    Policy and world model compute on the device and in the type that they have. On a GPU, a batch is scored while the next one is
+    sampled.
 
     Args:
         folder (`str` or `Path`): new, or left behind by a run with the same arguments.
@@ -99,7 +99,7 @@ def build_preferences(
         place ([`ProcessPlace`], *optional*): which of several processes this is; the only one by default.
         dataloader_num_workers (`int`, *optional*, defaults to 0):
             Processes that decode and prepare images while the models compute; 0 does so in between.
-        progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar, and to log what the set cost.
+        progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar, and at the end how long the models waited for images.
 
     Returns:
         [`~datasets.Dataset`] of the pairs, see [`~nora15_hf.preferences.preference_features`]. `preferences.json` in the
