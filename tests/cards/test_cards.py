@@ -252,10 +252,10 @@ def test_a_preference_card_tells_which_reward_decides(tmp_path):
         "",
         "**The reward 'GTA' decides: alone it would choose 96% of the 2970 pairs as they are.**",
         "",
-        "What they were made with:",
+        "Sources and settings:",
     ]
     assert "\n".join(rows) in text
     unknown = save_card(
         tmp_path, dataclasses.replace(PREFERENCES, decisions={}, agreement={}, warning=None)
     ).read_text()
-    assert "| GTA | 0.5 |\n\nWhat they were made with:" in unknown
+    assert "| GTA | 0.5 |\n\nSources and settings:" in unknown

@@ -138,7 +138,7 @@ def test_fast_candidates_take_one_backbone_pass(speaking, dataset):
 
 def test_tokens_that_spell_nothing_are_counted_and_their_states_dropped(tiny, dataset, tmp_path):
     # Random weights hardly ever spell a chunk.
-    with pytest.raises(ValueError, match="No pair is left of 6 states: 6 gave tokens that spell no chunk"):
+    with pytest.raises(ValueError, match="No pair is left of 6 states: 6 gave tokens that do not decode to a chunk"):
         build_preferences(
             tmp_path / "p",
             policy=tiny[0],
