@@ -87,6 +87,14 @@ class SFTArguments(AdapterArguments, FeatureArguments):
         metadata={"parse": option_types.positive, "help": "Image side of the tiny policy."},
     )
     state_input: bool = field(default=False, metadata={"help": "Use the robot's state as an input of the policy."})
+    range_floor: float | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.positive_number,
+            "help": "Smallest range of a normalised dimension of actions and states, in the dataset's units, for dimensions that "
+            "hardly vary.",
+        },
+    )
     strict: bool = field(
         default=False,
         metadata={
@@ -169,6 +177,7 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
             sorted(instructions),
             image_size=options.image_size,
             state_input=options.state_input,
+            range_floor=options.range_floor,
             seed=config.seed,
         )
     else:
@@ -176,6 +185,7 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
             options.policy,
             dataset,
             state_input=options.state_input,
+            range_floor=options.range_floor,
             quantization_config=options.quantization_config(config.bf16),
             revision=options.policy_revision,
             strict=options.strict,

@@ -46,6 +46,7 @@ def tiny_policy_for(
     *,
     image_size: int = 84,
     state_input: bool = False,
+    range_floor: float | None = None,
     seed: int = 0,
 ) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
     """
@@ -56,6 +57,7 @@ def tiny_policy_for(
         instructions (`list[str]`): Their words become single tokens.
         image_size (`int`, *optional*, defaults to 84), seed (`int`, *optional*, defaults to 0): See [`tiny_policy`].
         state_input (`bool`, *optional*, defaults to `False`): Whether the policy reads the dataset's state.
+        range_floor (`float`, *optional*): See [`~nora15_hf.data.compute_statistics`].
 
     Raises:
         ValueError: A member without an episode as long as a chunk.
@@ -69,7 +71,7 @@ def tiny_policy_for(
                 f"longest has {longest} frames: no chunk is complete, and there are no chunks to fit the FAST codec on. Choose a "
                 f"chunk_size of at most {longest}."
             )
-    statistics = {member.dataset_key: compute_statistics(member) for member in members}
+    statistics = {member.dataset_key: compute_statistics(member, range_floor=range_floor) for member in members}
     chunks = []
     for member in members:
         actions = normalize(member.all_actions(), statistics[member.dataset_key]["action"], TINY_NORMALIZATION_MODE)
@@ -95,6 +97,7 @@ def load_policy_for(
     dataset: LeRobotDataset | LeRobotMixture,
     *,
     state_input: bool = False,
+    range_floor: float | None = None,
     quantization_config: BitsAndBytesConfig | None = None,
     revision: str | None = None,
     strict: bool = False,
@@ -111,6 +114,7 @@ def load_policy_for(
         state_input (`bool`, *optional*, defaults to `False`):
             Give a policy that reads no state a state input of the dataset's width. Statistics of other datasets are then
             dropped, as nothing is known of their states.
+        range_floor (`float`, *optional*): Of statistics that the policy lacks, see [`~nora15_hf.data.compute_statistics`].
         quantization_config (`BitsAndBytesConfig`, *optional*): Of the backbone, to be trained through adapters.
         revision (`str`, *optional*): Branch, tag or commit of the policy's repo.
         strict (`bool`, *optional*, defaults to `False`): See [`~nora15_hf.data.check_dataset_fits`].
@@ -144,7 +148,10 @@ def load_policy_for(
         if key in action_stats:
             continue
         found = compute_statistics(
-            member, delta_mask=processor.delta_action_mask, angle_mask=processor.angle_action_mask
+            member,
+            delta_mask=processor.delta_action_mask,
+            angle_mask=processor.angle_action_mask,
+            range_floor=range_floor,
         )
         action_stats[key] = found["action"]
         if processor.state_dim is not None:
