@@ -247,12 +247,14 @@ class TestCheckpoints:
 
 class TestPolicySetup:
     def test_a_checkpoint_gets_the_statistics_of_a_new_dataset(self, dataset, tmp_path):
-        model, processor = tiny_policy_for(dataset, INSTRUCTIONS, image_size=56)
+        model, processor = tiny_policy_for(dataset, INSTRUCTIONS, image_size=56, range_floor=9.0)
         for part in (model, processor):
             part.save_pretrained(tmp_path)
         renamed = LeRobotDataset(dataset.root, dataset_key="other")
-        model, processor = load_policy_for(tmp_path, renamed)
+        model, processor = load_policy_for(tmp_path, renamed, range_floor=9.0)
         assert set(processor.norm_stats) == {"arm", "other"}
+        for statistics in processor.norm_stats.values():
+            assert (statistics.max - statistics.min >= 8.99).all()
         assert model.dtype == torch.float32
 
         model, processor = load_policy_for(tmp_path, renamed, state_input=True)

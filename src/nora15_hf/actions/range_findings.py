@@ -18,7 +18,7 @@ REACH_SAID = 10
 _RELATIVE_RANGE, _ABSOLUTE_RANGE = 1e-5, 1e-6
 
 _MASK = "action_mask (0 leaves the dimension in physical units)"
-_FLOOR = "a floor on its range (range_floor of compute_statistics, --range-floor of `nora15 stats`)"
+_FLOOR = "a floor on its range (range_floor of compute_statistics, --range-floor of `nora15 stats` and `nora15 sft`)"
 WAYS_OUT = {
     "sparse": f"normalization_mode='min_max', {_MASK} or {_FLOOR}",
     "outliers": f"normalization_mode='min_max', clip_actions=True, {_MASK} or {_FLOOR}",
