@@ -107,7 +107,7 @@ def test_continues_a_given_model(example, blobs, tmp_path, capsys):
     processor.save_pretrained(tmp_path / "other")
     with pytest.raises(SystemExit, match="2"):
         example.main(command(blobs, tmp_path / "next", model=tmp_path / "other", latent_cache_dir=output / "_latents"))
-    assert "made from something else: encoder was" in capsys.readouterr().err
+    assert "created from something else: encoder was" in capsys.readouterr().err
 
 
 def test_two_processes_learn_as_one_does(example, blobs, tmp_path):
