@@ -12,12 +12,6 @@ resumes an interrupted run.
 import dataclasses
 from dataclasses import dataclass, field
 
-import torch
-
-from ..nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Processor
-from ..preferences import load_preferences, split_by_episode
-from ..preferences.preference_dataset import pairs_fingerprint
-from ..repo_files.checkpoint import Checkpoint
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import FlowDPOConfig, FlowDPOTrainer
 from ..trainers.resume import find_checkpoint, is_finished
@@ -25,6 +19,7 @@ from . import option_types
 from .adapter_arguments import AdapterArguments
 from .execution import run_script
 from .options_without_effect import hub_only, refuse_without_effect
+from .preference_training import policy_and_preferences, training_data
 
 __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
 
@@ -58,29 +53,12 @@ ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)
 
 
 def run(options: DPOArguments, config: FlowDPOConfig) -> None:
-    # What is no policy is refused before rows are read; its weights are loaded when it is clear that there is something to do.
-    source = Checkpoint(options.policy, {"revision": options.policy_revision})
-    source.refuse_other_model(Nora15Config.model_type)
-    source.check_complete()
-    data = pairs_fingerprint(load_preferences(options.preferences, revision=options.preferences_revision))
+    data = training_data(options)
     checkpoint = find_checkpoint(config, dataclasses.asdict(options) | {"data": data})
     if is_finished(checkpoint):
         print(f"This run is finished; see {config.output_dir}. To repeat its last part, delete {checkpoint}.")
         return
-    # Master weights in float32, also with bf16=True: smaller types round steps of 5e-7 away.
-    policy = Nora15ForActionPrediction.from_pretrained(
-        options.policy,
-        dtype=torch.float32,
-        quantization_config=options.quantization_config(config.bf16),
-        revision=options.policy_revision,
-    )
-    processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
-    rows = load_preferences(
-        options.preferences, revision=options.preferences_revision, policy=policy, processor=processor
-    )
-    eval_rows = None
-    if options.validation_fraction is not None:
-        rows, eval_rows = split_by_episode(rows, options.validation_fraction, config.seed)
+    policy, processor, rows, eval_rows = policy_and_preferences(options, config)
     trainer = FlowDPOTrainer(
         model=policy,
         args=config,

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Supervised training of a policy on a LeRobot dataset, or on a mixture of several.
+Supervised training of a policy on a LeRobot dataset, on a mixture of several, or on the candidates of a preference dataset,
+weighted by their rewards.
 
     nora15 sft --config sft_tiny.yaml
     accelerate launch -m nora15_hf.commands.sft --config sft_tiny.yaml
@@ -13,10 +14,12 @@ import dataclasses
 import inspect
 from dataclasses import dataclass, field
 
+from torch.utils.data import Dataset
 from transformers import set_seed
 
 from ..data import LeRobotDataset, LeRobotMixture, LeRobotStream, LeRobotStreamMixture
 from ..data.dataset_fingerprint import samples_fingerprint
+from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..runtime.thread_arguments import ThreadArguments
 from ..trainers import (
     Nora15SFTConfig,
@@ -32,6 +35,7 @@ from .adapter_arguments import AdapterArguments
 from .execution import run_script
 from .feature_arguments import FeatureArguments
 from .options_without_effect import hub_only, refuse_without_effect
+from .preference_training import policy_and_preferences, training_data
 
 __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
 
@@ -41,10 +45,22 @@ class SFTArguments(AdapterArguments, FeatureArguments):
     """Options of the command in addition to `Nora15SFTConfig`."""
 
     datasets: list[str] = field(
+        default_factory=list,
         metadata={
             "each": option_types.folder_or_hub_id,
             "help": "Folders or Hub ids of LeRobot datasets; several are mixed and must have the same feature names.",
-        }
+        },
+    )
+    preferences: str | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.folder_or_hub_id,
+            "help": "Folder or Hub id of a preference dataset to train on instead of --datasets: its candidates are the targets, "
+            "weighted by their rewards. Needs --policy and --reward-weighting.",
+        },
+    )
+    preferences_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the preference dataset."}
     )
     dataset_revisions: list[str] | None = field(
         default=None, metadata={"help": "Branch, tag or commit of each dataset."}
@@ -104,20 +120,30 @@ class SFTArguments(AdapterArguments, FeatureArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.datasets:
-            raise ValueError("datasets is empty: name at least one.")
+        if self.preferences is None and not self.datasets:
+            raise ValueError("datasets is empty: name at least one, or a preference dataset with --preferences.")
+        if self.preferences is not None and self.policy is None:
+            raise ValueError("--preferences needs --policy, the policy to train.")
         for name in ("dataset_revisions", "dataset_keys", "dataset_weights"):
             values, count = getattr(self, name), len(self.datasets)
-            if values is not None and len(values) != count:
+            if values is not None and len(values) != count and self.preferences is None:
                 raise ValueError(f"{name}: {len(values)} values for {count} datasets; give one for each, or none.")
+        with_either = {"policy", "policy_revision", "preferences", "preferences_revision", "validation_fraction"}
+        with_either |= {each.name for each in dataclasses.fields(AdapterArguments)}
+        of_datasets = [each.name for each in dataclasses.fields(self) if each.name not in with_either]
         refuse_without_effect(
             self,
             {
                 "image_size": (self.policy is None, "with --policy, which has its own"),
                 "strict": (self.policy is not None, "without --policy"),
                 "policy_revision": hub_only(self.policy),
+                "preferences_revision": hub_only(self.preferences),
             },
         )
+        if self.preferences is not None:
+            refuse_without_effect(
+                self, dict.fromkeys(of_datasets, (False, "with --preferences, which replaces --datasets"))
+            )
 
 
 ARGUMENTS = (SFTArguments, Nora15SFTConfig, ThreadArguments)
@@ -154,14 +180,36 @@ def open_streams(options: SFTArguments, seed: int) -> LeRobotStream | LeRobotStr
 
 
 def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
-    dataset = open_datasets(options)
-    run = dataclasses.asdict(options) | {"data": samples_fingerprint(dataset)}
-    checkpoint = find_checkpoint(config, run)
+    dataset = open_datasets(options) if options.preferences is None else None
+    data = training_data(options) if dataset is None else samples_fingerprint(dataset)
+    checkpoint = find_checkpoint(config, dataclasses.asdict(options) | {"data": data})
     if is_finished(checkpoint):
         print(f"This run is finished; see {config.output_dir}. To repeat its last part, delete {checkpoint}.")
         return
     # New adapters and a new state projection are random.
     set_seed(config.seed)
+    model, processor, train_dataset, eval_dataset = (
+        policy_and_preferences(options, config)
+        if dataset is None
+        else policy_and_demonstrations(options, config, dataset)
+    )
+    trainer = Nora15SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
+        peft_config=options.peft_config(model.config),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.create_model_card()
+
+
+def policy_and_demonstrations(
+    options: SFTArguments, config: Nora15SFTConfig, dataset: LeRobotDataset | LeRobotMixture
+) -> tuple[Nora15ForActionPrediction, Nora15Processor, Dataset, Dataset | None]:
+    """The policy with its processor, and the datasets for training and for evaluation."""
     train_dataset, eval_dataset = dataset, None
     if options.validation_fraction is not None:
         train_dataset, eval_dataset = dataset.split_by_episode(options.validation_fraction, config.seed)
@@ -190,17 +238,7 @@ def run(options: SFTArguments, config: Nora15SFTConfig) -> None:
             revision=options.policy_revision,
             strict=options.strict,
         )
-    trainer = Nora15SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        processing_class=processor,
-        peft_config=options.peft_config(model.config),
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.create_model_card()
+    return model, processor, train_dataset, eval_dataset
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -129,6 +129,7 @@ def flow_loss(
     noise: torch.Tensor,
     action_mask: torch.BoolTensor | None = None,
     reduction: str = "mean",
+    chunk_weights: torch.Tensor | None = None,
 ) -> torch.FloatTensor:
     """
     Squared velocity error over valid steps.
@@ -143,6 +144,8 @@ def flow_loss(
             `"mean"` over all valid steps and dimensions of the batch. One error for each chunk, a mean over its draws:
             `"chunk_mean"` over its valid steps and dimensions (released DPO code), `"chunk_sum"` over them (arXiv
             2511.14659, Eq. 9).
+        chunk_weights (`torch.Tensor` of shape `(batch, [chunks])`, *optional*):
+            What each chunk's errors are multiplied by; weights of 1 change no bit.
 
     Returns:
         `torch.FloatTensor` of shape `()`, or `(batch, [chunks])` for each chunk.
@@ -156,6 +159,8 @@ def flow_loss(
     else:
         valid = action_mask
         error = error.masked_fill(~valid.view(len(error), *[1] * (error.ndim - 3), -1, 1), 0.0)
+    if chunk_weights is not None:
+        error = error * chunk_weights.view(*chunk_weights.shape, *[1] * (error.ndim - chunk_weights.ndim))
     if reduction == "mean":
         return error.sum() / (valid.sum() * error[0, ..., 0, :].numel())
     per_chunk = error.sum((-2, -1))

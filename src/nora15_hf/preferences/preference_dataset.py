@@ -180,12 +180,11 @@ def split_by_episode(rows: Dataset, validation_fraction: float, seed: int) -> tu
 
 def pairs_fingerprint(rows: Dataset) -> str:
     """
-    Digest that is equal for runs on the same preferences: of the chunks, instructions and states of all rows, in their order.
+    Digest that is equal for runs on the same preferences: of the chunks, rewards, instructions and states of all rows, in their order.
     Pictures, which would take long to read, are not included.
     """
-    columns = [
-        name for name in ("dataset_key", "instruction", "state", "chosen", "rejected") if name in rows.column_names
-    ]
+    of_training = ("dataset_key", "instruction", "state", "chosen", "rejected", "candidates", "reward")
+    columns = [name for name in of_training if name in rows.column_names]
     batches = rows.select_columns(columns).with_format("arrow").iter(1_000)
     return digest(json.dumps(batch.to_pydict()).encode() for batch in batches)
 

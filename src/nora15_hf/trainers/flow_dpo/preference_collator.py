@@ -12,6 +12,7 @@ from transformers import ProcessorMixin
 from ...nora15.alternative_answers import append_answers
 from ...nora15.configuration_nora15 import Nora15Config
 from ...preferences.preference_dataset import check_pairs
+from ..preference_prompts import prompt_inputs, row_states
 from .prefix_cache import PrefixStore
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class PreferenceCollator:
         pairs = {side: [np.asarray(row[side], dtype=np.float32) for row in rows] for side in SIDES}
         check_pairs(pairs["chosen"], pairs["rejected"], self.chunk_shape)
         all_valid = [True] * self.chunk_shape[0]
-        batch = self._cached_prompts(rows) if PREFIX_NAME in rows[0] else self._prompts(rows)
+        batch = self._cached_prompts(rows) if PREFIX_NAME in rows[0] else prompt_inputs(rows, self.processor)
         if self.action_tokens:
             batch.update(append_answers(batch, self._answers(rows, pairs)))
         batch.update({side: torch.from_numpy(np.stack(pairs[side])) for side in SIDES})
@@ -68,27 +69,11 @@ class PreferenceCollator:
                 batch[name] = torch.tensor([row[name] for row in rows])
         return batch
 
-    def _prompts(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return dict(
-            self.processor(
-                images=[[image.convert("RGB") for image in row["images"]] for row in rows],
-                text=[row["instruction"] for row in rows],
-                **(self._states(rows) if self.processor.needs_state else {}),
-            )
-        )
-
     def _cached_prompts(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self.prefixes.read([row[PREFIX_NAME] for row in rows])
         if self.processor.state_dim is not None:
-            batch["state"] = self.processor.normalize_state(**self._states(rows), batch=len(rows))
+            batch["state"] = self.processor.normalize_state(**row_states(rows), batch=len(rows))
         return batch
-
-    @staticmethod
-    def _states(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "state": np.array([row["state"] for row in rows], dtype=np.float32),
-            "dataset_key": [row["dataset_key"] for row in rows],
-        }
 
     def _answers(self, rows: list[dict[str, Any]], pairs: dict[str, list[np.ndarray]]) -> list[list[list[int]]]:
         """For each row the token ids of chosen and rejected, each with what closes the assistant's turn."""

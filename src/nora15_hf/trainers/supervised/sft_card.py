@@ -12,7 +12,7 @@ from ...nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..training_card import origin, training_settings
 
 _SETTINGS = (
-    "objective", "freeze", "knowledge_insulation", "image_augmentation", "ema_decay", "learning_rate",
+    "objective", "reward_weighting", "freeze", "knowledge_insulation", "image_augmentation", "ema_decay", "learning_rate",
     "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "optim", "bf16",
     "gradient_checkpointing", "seed",
 )  # fmt: skip
@@ -25,6 +25,7 @@ def sft_card_info(
     *,
     steps: int,
     log_history: Sequence[Mapping[str, float]] = (),
+    preferences: Mapping[str, Any],
     **facts: Any,
 ) -> PolicyCardInfo:
     """
@@ -34,6 +35,7 @@ def sft_card_info(
         policy ([`Nora15ForActionPrediction`]), processor ([`Nora15Processor`]), args ([`Nora15SFTConfig`]): Of the run.
         steps (`int`): Optimiser steps done.
         log_history (`Sequence[Mapping[str, float]]`, *optional*): The last evaluation in it is shown.
+        preferences (`Mapping[str, Any]`): How the preferences came about whose candidates were imitated; empty without.
         facts: Other fields of [`PolicyCardInfo`], `repo_id` among them.
     """
     evaluations = [log for log in log_history if "eval_loss" in log]
@@ -46,7 +48,7 @@ def sft_card_info(
         stage="sft",
         num_parameters=policy.num_parameters(),
         scheduler=type(policy.scheduler).__name__,
-        training=training_settings(args, _SETTINGS, steps) | measured,
+        training=training_settings(args, _SETTINGS, steps) | measured | dict(preferences),
         **(origin(policy.config.name_or_path) | facts),
     )
 

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from ...data.image_augmentation import ImageAugmentation
 from ..argument_checks import refuse_hub_token, refuse_settings
+from .reward_weighting import RewardWeighting
 
 FREEZABLE = {
     "backbone": ("vlm",),
@@ -46,6 +47,10 @@ class Nora15SFTConfig(TrainingArguments):
             Decay of a moving average of the weights, which is evaluated, and replaces them at the end of training.
         open_loop_episodes (`int`, *optional*, defaults to 0):
             Episodes of each evaluation dataset on which sampled chunks are compared with the demonstrated ones.
+        reward_weighting (`dict`, *optional*):
+            Arguments of [`RewardWeighting`], `{}` for its defaults. The datasets are then preference rows, see
+            [`~nora15_hf.preferences.load_preferences`], and the policy is trained on the candidates of each state by
+            flow matching, weighted by their rewards: the baseline for flow DPO on the same labels. Off by default.
 
     > [!NOTE]
     > Other defaults than in `TrainingArguments`: `learning_rate` (8e-5), `adam_beta2` (0.95), `remove_unused_columns`
@@ -53,7 +58,7 @@ class Nora15SFTConfig(TrainingArguments):
     > `ddp_find_unused_parameters` (off, there are none).
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "image_augmentation"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "image_augmentation", "reward_weighting"]
 
     learning_rate: float = field(default=8e-5, metadata={"help": "Peak learning rate of AdamW."})
     adam_beta2: float = field(default=0.95, metadata={"help": "Beta2 of AdamW."})
@@ -79,6 +84,13 @@ class Nora15SFTConfig(TrainingArguments):
     ema_decay: float | None = field(default=None, metadata={"help": "Decay of the weights' moving average."})
     open_loop_episodes: int = field(
         default=0, metadata={"help": "Validation episodes on which sampled and demonstrated actions are compared."}
+    )
+    reward_weighting: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Arguments of RewardWeighting, {} for its defaults: train on the candidates of a preference set, weighted by "
+            "their rewards; off by default."
+        },
     )
 
     def __post_init__(self):
@@ -112,6 +124,31 @@ class Nora15SFTConfig(TrainingArguments):
         if self.open_loop_episodes < 0:
             raise ValueError(f"open_loop_episodes={self.open_loop_episodes} must not be negative.")
         self.make_augmentation()
+        if self.make_reward_weighting() is not None:
+            self._refuse_without_demonstrations()
+
+    def _refuse_without_demonstrations(self) -> None:
+        """Refuses options that only apply to demonstrations."""
+        for name, only in (
+            ("objective", "flow"),
+            ("image_augmentation", None),
+            ("pad_to_multiple_of", None),
+            ("open_loop_episodes", 0),
+        ):
+            if getattr(self, name) != only:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} does not apply with reward_weighting, which trains on the candidates of "
+                    f"preference rows by flow matching. Set {name} to {only!r}."
+                )
+
+    def make_reward_weighting(self) -> RewardWeighting | None:
+        """The weighting that `reward_weighting` describes."""
+        if self.reward_weighting is None:
+            return None
+        try:
+            return RewardWeighting(**self.reward_weighting)
+        except TypeError as error:
+            raise ValueError(f"reward_weighting={self.reward_weighting}: {error}.") from error
 
     def make_augmentation(self) -> ImageAugmentation | None:
         """The augmentation that `image_augmentation` describes, with the run's seed."""

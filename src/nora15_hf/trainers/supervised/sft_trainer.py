@@ -24,19 +24,22 @@ from ...data.lerobot_dataset import LeRobotDataset
 from ...data.lerobot_mixture import LeRobotMixture
 from ...data.lerobot_stream import LeRobotStream, LeRobotStreamMixture
 from ...data.policy_fit import fit_dataset
-from ...nora15 import Nora15ForActionPrediction, Nora15Output, Nora15Processor
-from ...nora15.flow_matching import draw_flow_samples
+from ...nora15 import Nora15Config, Nora15ForActionPrediction, Nora15Output, Nora15Processor
+from ...nora15.flow_matching import draw_flow_samples, flow_loss
+from ...preferences.preference_record import preference_info
 from ...runtime.shared_tensors import SharedTensors
 from ...runtime.shared_work import ProcessPlace
 from ..argument_checks import check_arguments, check_model, check_processor, check_training, refuse_options
 from ..complete_push import CompletePushCallback, write_policy_files
 from ..continued_run import ContinuedRunMixin, EpochCallback
 from ..ema import EmaCallback
+from ..flow_dpo.flow_dpo_card import preference_facts
 from ..mean_metrics import MeanMetricsMixin
 from ..saved_arguments import NoPickledArgumentsMixin
 from ..training_card import TrainingCardMixin, card_names, known
 from .loss_totals import PARTS, add_parts, count_targets, weigh_parts
 from .open_loop import OPEN_LOOP_FOLDER, action_errors, check_replayable, plot_replay, replay_episodes
+from .reward_weighting import CHUNK_WEIGHTS, CandidateCollator, weighted_states
 from .sft_card import sft_card_info
 from .sft_config import Nora15SFTConfig
 from .trainable_parameters import select_trainable_parameters
@@ -53,6 +56,9 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
     Both losses are means over the whole batch: of all processes and of all accumulated steps, however tokens and padding
     are spread over them. Noise and times of flow matching depend on `args.seed`, the step and the row of that batch.
     One process with a batch of 32, two with 16, and one that accumulates four times 8 therefore see the same losses.
+
+    With `args.reward_weighting` the datasets are preference rows. The candidates of a state share a backbone pass, and the flow
+    loss of each is multiplied by its weight.
 
     Args:
         model ([`Nora15ForActionPrediction`] or [`~peft.PeftModel`]): Float32 weights; bf16 compute through `args.bf16`.
@@ -102,6 +108,14 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         if peft_config is not None:
             model = get_peft_model(model, peft_config)
         select_trainable_parameters(model, policy.config, args)
+        self.preference_info = preference_info(train_dataset) if isinstance(train_dataset, datasets.Dataset) else None
+        if args.reward_weighting is not None:
+            if data_collator is not None or processing_class is None:
+                raise ValueError(
+                    "reward_weighting makes batches of preference rows itself: leave data_collator out, and give "
+                    "processing_class, the policy's Nora15Processor."
+                )
+            data_collator = CandidateCollator(processing_class)
         self.eval_collator = data_collator
         if data_collator is None:
             if processing_class is None:
@@ -122,18 +136,20 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
                 "missing: it has the units of the actions and is part of the repo. Pass it."
             )
         # Also where the processor is the collator's only.
-        collating = isinstance(self.eval_collator, PolicyCollator)
+        collating = isinstance(self.eval_collator, PolicyCollator | CandidateCollator)
         self.fitting_processor = self.eval_collator.processor if collating else processing_class
         if self.fitting_processor is not None:
             check_processor("processing_class", self.fitting_processor, policy.config)
         _check_kind("train_dataset", train_dataset)
-        train_dataset = _fitted(train_dataset, args, self.fitting_processor)
+        self._weigh = partial(_weighted, args=args, config=policy.config, collator=self.eval_collator)
+        train_dataset = _fitted(self._weigh(train_dataset, "train_dataset"), args, self.fitting_processor)
         if isinstance(eval_dataset, dict):
             eval_dataset = {
-                name: _evaluated(dataset, args, self.fitting_processor) for name, dataset in eval_dataset.items()
+                name: _evaluated(self._weigh(dataset, name), args, self.fitting_processor)
+                for name, dataset in eval_dataset.items()
             }
         else:
-            eval_dataset = _evaluated(eval_dataset, args, self.fitting_processor)
+            eval_dataset = _evaluated(self._weigh(eval_dataset, "eval_dataset"), args, self.fitting_processor)
         if isinstance(train_dataset, LeRobotStream) and not train_dataset.repeat:
             raise ValueError(
                 "train_dataset is a stream that ends after one epoch, so processes would run out of data at different steps. "
@@ -221,9 +237,18 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
             The loss, or the loss and the model's output.
         """
         inputs = {key: value for key, value in inputs.items() if key not in _DROPPED[self.args.objective]}
+        chunk_weights = inputs.pop(CHUNK_WEIGHTS, None)
         if "actions" in inputs and "noise" not in inputs:
             inputs |= self._training_draws(inputs["actions"])
         outputs = model(**inputs, detach_prefix=self.args.knowledge_insulation)
+        if chunk_weights is not None:
+            outputs.flow_loss = flow_loss(
+                outputs.velocity,
+                inputs["actions"],
+                inputs["noise"],
+                inputs["action_mask"],
+                chunk_weights=chunk_weights,
+            )
         if num_items_in_batch is None:
             parts = tuple(outputs.get(name) for name in PARTS)
         else:
@@ -242,7 +267,9 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         args, config = self.args, self.policy.config
         in_step = args.gradient_accumulation_steps * args.world_size * args.per_device_train_batch_size
         [noise], [timestep] = draw_flow_samples(
-            config, [(args.seed, self.state.global_step)], (in_step, config.num_flow_samples)
+            config,
+            [(args.seed, self.state.global_step)],
+            (in_step, *actions.shape[1:-2], config.num_flow_samples),
         )
         first = (self._microbatch * args.world_size + args.process_index) * args.per_device_train_batch_size
         rows = slice(first, first + len(actions))
@@ -254,7 +281,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
         first = (self._eval_batches * args.world_size + args.process_index) * args.per_device_eval_batch_size
         # Three numbers, so that no training step has the same ones.
         keys = [(args.seed, row, 1) for row in range(first, first + len(actions))]
-        noise, timestep = draw_flow_samples(config, keys, (config.num_flow_samples,))
+        noise, timestep = draw_flow_samples(config, keys, (*actions.shape[1:-2], config.num_flow_samples))
         return {"noise": noise.to(actions.device), "timestep": timestep.to(actions.device)}
 
     def get_train_dataloader(self) -> DataLoader:
@@ -274,7 +301,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in `Trainer`, without image augmentation."""
         if not isinstance(eval_dataset, str | None):
-            eval_dataset = _evaluated(eval_dataset, self.args, self.fitting_processor)
+            eval_dataset = _evaluated(self._weigh(eval_dataset, "eval_dataset"), self.args, self.fitting_processor)
         train_collator, self.data_collator = self.data_collator, self.eval_collator
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -361,6 +388,12 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
             self.ema.save(Path(output_dir), self.is_world_process_zero())
         super().save_model(output_dir, _internal_call)
 
+    def _preference_facts(self) -> dict[str, Any]:
+        if self.args.reward_weighting is None:
+            return {}
+        rows = self.train_dataset
+        return known("how the preferences came about", lambda: preference_facts(rows, self.preference_info), {})
+
     def _card_info(self, model_name: str | None) -> PolicyCardInfo:
         if self.processing_class is None:
             raise ValueError("A card states the processor's conventions: pass processing_class to the trainer.")
@@ -376,6 +409,7 @@ class Nora15SFTTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, N
             log_history=self.state.log_history,
             example_instruction=instruction,
             is_adapter=isinstance(self.model, PeftModel),
+            preferences=self._preference_facts(),
             **self._told_facts,
         )
 
@@ -389,6 +423,26 @@ def _check_kind(name: str, dataset: Any) -> None:
             f"{name} is a {type(dataset).__name__}, expected a dataset of samples: LeRobotDataset(folder_or_repo), a LeRobotMixture "
             "of several, a LeRobotStream, or a list of samples instead of a generator."
         )
+
+
+def _weighted(
+    dataset: Dataset | None, name: str, *, args: Nora15SFTConfig, config: Nora15Config, collator: Callable
+) -> Dataset | None:
+    """Preference rows with the weights of their candidates; other datasets as they are."""
+    if args.reward_weighting is None:
+        if (
+            isinstance(dataset, datasets.Dataset)
+            and "candidates" in dataset.column_names
+            and isinstance(collator, PolicyCollator)
+        ):
+            raise ValueError(
+                f"{name} holds preference rows, whose chunks are normalised already. Set reward_weighting={{}} to train on their "
+                "candidates, or train on the demonstrations."
+            )
+        return dataset
+    if dataset is None or (isinstance(dataset, datasets.Dataset) and CHUNK_WEIGHTS in dataset.column_names):
+        return dataset
+    return weighted_states(dataset, args.make_reward_weighting(), config, collator.processor, name=name)
 
 
 def _fitted(
