@@ -273,3 +273,10 @@ def test_serving(tmp_path, capsys):
     assert saved["clients"]["2"]["requests_per_second"] > 0
     assert saved["growth"]["late_descriptors"] > 0
     assert "| clients at once |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_whole_sets_are_labelled_by_one_and_by_two_processes():
+    outcome = label.main(["--size", "tiny", "--processes", "1", "2", "--states", "8", "--rounds", "1"])
+    assert set(outcome["processes"]) == {1, 2}
+    assert outcome["processes"][1]["speedup"] == 1
