@@ -13,10 +13,14 @@ from ..data.dataset_fingerprint import dataset_fingerprint
 from ..hub import write_card
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences import (
+    EpisodeSuccess,
     FastSampler,
     FlowSampler,
     GroundTruthActionReward,
+    Interventions,
     MetricActions,
+    PairSource,
+    StaleAgainstFresh,
     WeightedReward,
     build_preferences,
     check_reward,
@@ -31,7 +35,7 @@ from ..runtime.device import usable_device
 from ..runtime.prepared_ahead import default_num_workers
 from ..runtime.shared_work import ProcessPlace, process_place
 from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
-from .preferences import PRESETS, BuildArguments
+from .preferences import NUM_STATES, PRESETS, BuildArguments
 
 __all__ = ["build", "check"]
 
@@ -65,11 +69,14 @@ def build(options: BuildArguments) -> None:
     ).to(placement.policy)
     processor = Nora15Processor.from_pretrained(options.policy, revision=options.policy_revision)
     dataset = _demonstrations(options, policy.config.chunk_size)
+    source = _source(options, dataset)
+    available = NUM_STATES if source is None else len(source.positions)
     states = select_states(
         dataset,
-        options.num_states,
+        options.num_states or min(NUM_STATES, available),
         strategy=options.states,
         complete_chunks=options.complete_chunks,
+        among=None if source is None else source.positions,
         seed=options.seed,
     )
     workers = options.dataloader_num_workers
@@ -80,7 +87,8 @@ def build(options: BuildArguments) -> None:
             processor=processor,
             dataset=dataset,
             indices=states,
-            reward=_reward(options, processor, dataset, placement, stack),
+            reward=None if source is not None else _reward(options, processor, dataset, placement, stack),
+            pairs_from=source,
             num_candidates=options.num_candidates,
             sampler=(
                 FlowSampler(options.num_steps)
@@ -124,7 +132,7 @@ def check(options: BuildArguments) -> None:
             dataset=dataset,
             indices=select_states(
                 dataset,
-                min(options.num_states, _num_complete(dataset, among)),
+                min(options.num_states or NUM_STATES, _num_complete(dataset, among)),
                 strategy=options.states,
                 complete_chunks=True,
                 among=among,
@@ -148,6 +156,18 @@ def _demonstrations(options: BuildArguments, chunk_size: int) -> LeRobotDataset:
         dataset_key=options.dataset_key,
         **options.features(),
     )
+
+
+def _source(options: BuildArguments, dataset: LeRobotDataset) -> PairSource | None:
+    match options.pairs_from:
+        case None:
+            return None
+        case "stale":
+            return StaleAgainstFresh(dataset, options.stale_steps)
+        case "interventions":
+            return Interventions(dataset, options.intervention_key)
+        case "success":
+            return EpisodeSuccess(dataset, options.success_key, options.success_frames)
 
 
 def _reward(

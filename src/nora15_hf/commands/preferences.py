@@ -1,7 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
 Samples candidates of a policy at states of a dataset, scores them and writes a preference dataset; with --check it tells
-beforehand how often the reward prefers what was demonstrated.
+beforehand how often the reward prefers what was demonstrated. With
+--pairs-from it writes pairs that need no reward: of stale observations, interventions or the success of whole episodes.
 
     nora15 preferences --config preferences_tiny.yaml --check
     nora15 preferences --config preferences_tiny.yaml
@@ -26,6 +27,25 @@ __all__ = ["ARGUMENTS", "BuildArguments", "main", "run"]
 PRESETS = library_choices("preferences/rewards.py", "REWARD_PRESETS")
 BUILDING = library_defaults("preferences/dataset_builder.py", "build_preferences")
 PRESET = library_defaults("preferences/rewards.py", "preset_reward")
+STALE = library_defaults("preferences/pair_sources.py", "StaleAgainstFresh")
+INTERVENTIONS = library_defaults("preferences/pair_sources.py", "Interventions")
+SUCCESS = library_defaults("preferences/pair_sources.py", "EpisodeSuccess")
+NUM_STATES = 1500
+OF_REWARDS = (
+    "reward",
+    "world_model",
+    "goal",
+    "released_horizon",
+    "standardize",
+    "gripper_weight",
+    "masked_dims",
+    "num_candidates",
+    "num_noisy_negatives",
+    "pairing",
+    "reward_weights",
+    "check",
+)
+"""Options that decide how candidates are ranked and paired."""
 GROUND_TRUTH = library_defaults("preferences/rewards.py", "GroundTruthActionReward")
 SELECTION = library_defaults("preferences/states.py", "select_states")
 FAST = library_defaults("control/chunk_samplers.py", "FastSampler")
@@ -61,6 +81,29 @@ class BuildArguments(FeatureArguments):
         default=None,
         metadata={"parse": option_types.folder_or_hub_id, "help": "Folder or Hub id, for the reward presets."},
     )
+    pairs_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs that need no reward: the chunk from the present observation against a stale one, a human's "
+            "interventions against the policy, or the beginning of episodes that succeeded against those that failed.",
+            "choices": ["stale", "interventions", "success"],
+        },
+    )
+    stale_steps: int = field(
+        default=STALE["steps"],
+        metadata={"parse": option_types.positive, "help": "Age of a stale observation in control steps."},
+    )
+    intervention_key: str = field(
+        default=INTERVENTIONS["key"], metadata={"help": "Column that is not 0 where a human acted."}
+    )
+    success_key: str = field(
+        default=SUCCESS["key"],
+        metadata={"help": "Column that is not 0 in some frame of an episode that succeeded."},
+    )
+    success_frames: int = field(
+        default=SUCCESS["num_frames"],
+        metadata={"parse": option_types.positive, "help": "First frames of an episode that pairs are made of."},
+    )
     goal: str = field(
         default=PRESET["goal"],
         metadata={
@@ -94,8 +137,12 @@ class BuildArguments(FeatureArguments):
         default_factory=list,
         metadata={"each": option_types.non_negative, "help": "Dimensions excluded from that deviation."},
     )
-    num_states: int = field(
-        default=1500, metadata={"parse": option_types.positive, "help": "States drawn without replacement."}
+    num_states: int | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.positive,
+            "help": f"States drawn without replacement (default: {NUM_STATES}, with --pairs-from all where there are fewer).",
+        },
     )
     states: str = field(
         default=SELECTION["strategy"],
@@ -195,7 +242,7 @@ class BuildArguments(FeatureArguments):
     )
 
     def __post_init__(self):
-        if self.reward in PRESETS and self.world_model is None:
+        if self.pairs_from is None and self.reward in PRESETS and self.world_model is None:
             raise ValueError(f"--reward {self.reward} needs --world_model. Without one use --reward ground_truth.")
         refuse_without_effect(
             self,
@@ -212,8 +259,20 @@ class BuildArguments(FeatureArguments):
                 "temperature": (self.sampler == "fast", f"with --sampler {self.sampler}"),
                 "noise_std": (self.num_noisy_negatives > 0, "without --num_noisy_negatives"),
                 "check_episodes": (self.check, "without --check"),
+                "stale_steps": (self.pairs_from == "stale", "without --pairs_from stale"),
+                "intervention_key": (self.pairs_from == "interventions", "without --pairs_from interventions"),
+                **dict.fromkeys(
+                    ("success_key", "success_frames"), (self.pairs_from == "success", "without --pairs_from success")
+                ),
                 "policy_revision": hub_only(self.policy),
             },
+        )
+        refuse_without_effect(
+            self,
+            dict.fromkeys(
+                OF_REWARDS,
+                (self.pairs_from is None, f"with --pairs_from {self.pairs_from}, which ranks no candidates"),
+            ),
         )
 
 

@@ -213,6 +213,7 @@ def _world_model(folder: Path, facts: AuthorFacts) -> WorldModelCardInfo:
 def _preferences(folder: Path, facts: AuthorFacts) -> PreferenceCardInfo:
     record = PreferenceRecord.read(folder)
     settings, counts = record.settings, record.counts
+    source = settings.pairs_from
     told = {
         "sampler": settings.sampler,
         "noise-injected negatives": settings.num_noisy_negatives,
@@ -234,8 +235,8 @@ def _preferences(folder: Path, facts: AuthorFacts) -> PreferenceCardInfo:
         demonstrations=facts.datasets[0] if facts.datasets else None,
         policy=facts.base_model or settings.policy or None,
         world_model=settings.world_model,
-        rewards=settings.reward_weights,
-        selection=PAIRINGS[settings.pairing],
+        rewards=settings.reward_weights if source is None else {},
+        selection=PAIRINGS[settings.pairing] if source is None else source["pairs"],
         min_margin=settings.min_margin,
         num_dropped=counts.ties + counts.too_close,
         provenance=told | provenance,

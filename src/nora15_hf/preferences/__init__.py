@@ -6,8 +6,9 @@ What needs a simulator lives in `simulator_reward` and `reached_states`, which a
 
 from ..control.chunk_samplers import FastSampler, FlowSampler
 from .candidates import candidate_noise, sample_candidates
-from .dataset_builder import build_preferences, regenerate_candidates
+from .dataset_builder import NoPairsError, build_preferences, regenerate_candidates
 from .metric_actions import MetricActions
+from .pair_sources import EpisodeSuccess, Interventions, PairSource, StaleAgainstFresh
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import check_preferences, load_preferences, preference_features, split_by_episode
 from .preference_record import PreferenceInfo, PreferenceRecord, preference_info
@@ -26,17 +27,22 @@ from .states import select_states
 
 __all__ = [
     "REWARD_PRESETS",
+    "EpisodeSuccess",
     "FastSampler",
     "FlowSampler",
     "GroundTruthActionReward",
+    "Interventions",
     "MetricActions",
+    "NoPairsError",
     "PairSelection",
+    "PairSource",
     "PreferenceInfo",
     "PreferenceRecord",
     "Reward",
     "RewardBatch",
     "RewardCheck",
     "RewardDecisions",
+    "StaleAgainstFresh",
     "WeightedReward",
     "WorldModelGoalReward",
     "build_preferences",

@@ -30,6 +30,7 @@ from ..runtime.shared_work import SECONDS_BETWEEN_LOOKS, ProcessPlace, SharedWor
 from .candidates import Sampler, sampler_settings, weights_fingerprint
 from .datasets_cache import check_datasets_cache
 from .labelling import Labelling, PreparedStates, StateBatch, StatePreparation, all_candidates
+from .pair_sources import GivenOrder, PairSource
 from .preference_dataset import load_preferences, preference_features
 from .preference_record import DATA_FILES, PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
 from .preference_rows import read_outcome, write_rows
@@ -42,6 +43,10 @@ logger = logging.getLogger(__name__)
 SECONDS_FOR_THE_RECORD = 600.0
 
 
+class NoPairsError(ValueError):
+    """Of all states of a preference set no pair is left."""
+
+
 def build_preferences(
     folder: str | Path,
     *,
@@ -49,7 +54,8 @@ def build_preferences(
     processor: ProcessorMixin,
     dataset: LeRobotDataset,
     indices: Sequence[int],
-    reward: WeightedReward,
+    reward: WeightedReward | None = None,
+    pairs_from: PairSource | None = None,
     num_candidates: int = 5,
     sampler: Sampler | None = None,
     num_noisy_negatives: int = 0,
@@ -82,8 +88,11 @@ def build_preferences(
         processor ([`Nora15Processor`]): its processor.
         dataset ([`LeRobotDataset`]): demonstrations; its chunk size must be the policy's.
         indices (`Sequence[int]`): positions of the states in it, see [`~nora15_hf.preferences.select_states`].
-        reward ([`WeightedReward`]): what candidates are ranked by.
-        num_candidates (`int`, *optional*, defaults to 5): candidates per state.
+        reward ([`WeightedReward`], *optional*): what candidates are ranked by.
+        pairs_from ([`~nora15_hf.preferences.pair_sources.PairSource`], *optional*):
+            In place of `reward`: where pairs come from that need none. A row's candidates are its two chunks, the better one
+            first, and `action_mask` is False also where they are not compared.
+        num_candidates (`int`, *optional*, defaults to 5): candidates per state; two with `pairs_from`.
         sampler ([`FlowSampler`] or [`FastSampler`], *optional*): how they are sampled; by flow matching by default.
         num_noisy_negatives (`int`, *optional*, defaults to 0):
             Noisy copies of candidates per state. They are scored like the others and stand behind them in `candidates`,
@@ -110,14 +119,20 @@ def build_preferences(
         FileExistsError: the folder holds something else, or a run with other arguments.
         OSError: a full disk, or the cache of `datasets` cannot be written.
         TimeoutError: the first process has not begun the folder.
-        ValueError: no states, another chunk size or action dimension, a dataset or a reward that does not fit the policy, a
-            reward that is not finite (the error names the file, the others are made), or no pair left.
+        ValueError: neither `reward` nor `pairs_from`, or both; no states, or one without a pair; another chunk size or action dimension, a dataset or a reward that does not fit the policy, a
+            reward that is not finite (the error names the file, the others are made).
+        NoPairsError: no pair is left.
     """
     check_datasets_cache()
     folder = Path(folder)
     sampler = sampler or FlowSampler()
     processor.check_model(policy.config)
+    if (reward is None) == (pairs_from is None):
+        raise ValueError("Give either reward, which ranks candidates, or pairs_from, whose pairs need none.")
     _check_arguments(policy, dataset, indices, num_noisy_negatives, noise_std)
+    if pairs_from is not None:
+        _check_source(pairs_from, indices, num_noisy_negatives, pairing)
+        reward, num_candidates = WeightedReward({pairs_from.name: (GivenOrder(), 1.0)}), 2
     dataset = fit_dataset(dataset, processor)
     embodiment = processor.embodiment(dataset.dataset_key)
     reward.check_policy(embodiment)
@@ -143,6 +158,7 @@ def build_preferences(
         seed=seed,
         embodiment=embodiment.to_dict(),
         dtype=dtype,
+        pairs_from=None if pairs_from is None else pairs_from.settings,
     )
     place = place or ProcessPlace()
     record = _open_record(folder, settings, list(indices), provenance or {}, place)
@@ -150,7 +166,7 @@ def build_preferences(
     _label(
         folder,
         shards,
-        Labelling(policy, processor, dataset, reward, sampler, settings),
+        Labelling(policy, processor, dataset, reward, sampler, settings, pairs_from),
         place,
         dataloader_num_workers,
         progress and place.is_main,
@@ -158,7 +174,7 @@ def build_preferences(
     _finish(folder, record, list(shards), reward, place)
     record = PreferenceRecord.read(folder)
     if record.counts.pairs == 0:
-        raise ValueError(
+        raise NoPairsError(
             f"No pair is left of {len(indices)} states: {record.counts.undecodable} gave tokens that do not decode to a chunk, "
             f"{record.counts.ties} pairs are ties and {record.counts.too_close} have a margin below "
             f"min_margin={min_margin}. Lower min_margin, or inspect the rewards. {folder} contains no pairs, so use a new folder."
@@ -188,10 +204,14 @@ def regenerate_candidates(
         `torch.Tensor`: float32 `(N, H, A)`, noise-injected negatives included.
 
     Raises:
-        ValueError: a policy with other weights than those that sampled the row, or another dataset.
+        ValueError: a policy with other weights than those that sampled the row, another dataset, or rows of a pair source.
     """
     record = PreferenceRecord.read(folder, unfinished=True)
     settings = record.settings
+    if settings.pairs_from is not None:
+        raise ValueError(
+            f"The chunks of {folder} are no candidates that were sampled together, but pairs: {settings.pairs_from['pairs']}."
+        )
     found = weights_fingerprint(policy, settings.dtype)
     dtype = str(policy.dtype).removeprefix("torch.")
     if (found, dtype) != (settings.policy_fingerprint, settings.dtype):
@@ -245,6 +265,20 @@ def _check_arguments(
         raise ValueError(
             f"num_noisy_negatives={num_noisy_negatives} must not be negative, and with any of them "
             f"noise_std={noise_std} must be greater than 0."
+        )
+
+
+def _check_source(source: PairSource, indices: Sequence[int], num_noisy_negatives: int, pairing: str) -> None:
+    if num_noisy_negatives or pairing != "best_worst":
+        raise ValueError(
+            f"num_noisy_negatives={num_noisy_negatives} and pairing={pairing!r} are for candidates, which pairs_from has none of: "
+            "leave them out."
+        )
+    without = sorted(set(indices) - set(source.positions))
+    if without:
+        raise ValueError(
+            f"indices names {without[0]} and {len(without) - 1} others at which {type(source).__name__} has no pair. Choose "
+            "states among its positions: select_states(..., among=source.positions)."
         )
 
 
@@ -387,4 +421,4 @@ def _write_front_matter(card: Path, record: PreferenceRecord) -> None:
         part.write_text(f"---\n{metadata.to_yaml()}\n---\n\n{title}\n")
 
 
-__all__ = ["build_preferences", "regenerate_candidates"]
+__all__ = ["NoPairsError", "build_preferences", "regenerate_candidates"]

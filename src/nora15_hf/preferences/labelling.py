@@ -15,6 +15,7 @@ from ..control.prepared_samples import PreparedSamples, sample_inputs
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from .candidates import Sampler, noisy_negatives, sample_candidates
+from .pair_sources import PairContext, PairSource
 from .pairs import select_pairs
 from .preference_record import PreferenceCounts, PreferenceSettings
 from .preference_rows import encoded_pictures, preference_rows
@@ -105,6 +106,7 @@ class Labelling:
     reward: WeightedReward
     sampler: Sampler
     settings: PreferenceSettings
+    pairs_from: PairSource | None = None
 
     def label(self, batches: Sequence[StateBatch], prepared: Iterable[PreparedStates]) -> LabelledStates:
         """
@@ -114,15 +116,31 @@ class Labelling:
         On a CPU the two would only take it from each other.
         """
         # Drawn from by the policy's thread alone, one batch after the other.
-        sampled = self._sampled(prepared)
+        sampled = self._sampled(batches, prepared)
         if self.policy.device.type == "cpu":
             return self._joined(map(self._scored, batches, sampled))
         with ThreadPoolExecutor(max_workers=1) as scoring:
             return self._joined(scoring.map(self._scored, batches, sampled))
 
-    def _sampled(self, prepared: Iterable[PreparedStates]) -> Iterator[tuple[PreparedStates, torch.Tensor]]:
-        for states in prepared:
-            yield states, all_candidates(self.policy, self.processor, states, self.settings, self.sampler)
+    def _sampled(
+        self, batches: Sequence[StateBatch], prepared: Iterable[PreparedStates]
+    ) -> Iterator[tuple[PreparedStates, torch.Tensor]]:
+        for batch, states in zip(batches, prepared, strict=True):
+            if self.pairs_from is None:
+                yield states, all_candidates(self.policy, self.processor, states, self.settings, self.sampler)
+            else:
+                yield self._paired(batch, states)
+
+    def _paired(self, batch: StateBatch, prepared: PreparedStates) -> tuple[PreparedStates, torch.Tensor]:
+        """The states with the steps at which their two chunks are compared, and these chunks, `(B, 2, H, A)`."""
+        samples, seed = prepared.samples, self.settings.seed
+        context = PairContext(self.policy, self.processor, self.dataset, batch.positions, samples, self.sampler, seed)
+        pairs = self.pairs_from.pairs(context)
+        prepared.samples = [
+            sample | {"action_mask": sample["action_mask"] & mask}
+            for sample, mask in zip(samples, pairs.mask, strict=True)
+        ]
+        return prepared, pairs.chunks
 
     def _joined(self, labelled: Iterable[LabelledStates]) -> LabelledStates:
         whole = LabelledStates([], PreferenceCounts(), DecisionSums.none(list(self.reward.rewards)))

@@ -38,6 +38,8 @@ class PreferenceSettings:
         embodiment (`dict`, *optional*): The policy's contract, see [`~nora15_hf.embodiment.Embodiment.to_dict`].
         cameras (`dict[str, str]`, *optional*): Name of each camera that the policy was shown to the dataset's feature.
         dtype (`str`): Type of the policy's weights while it sampled, `"float32"` or `"bfloat16"`.
+        pairs_from (`dict`, *optional*): `settings` of the [`~nora15_hf.preferences.pair_sources.PairSource`]; `None` where a
+            reward ranked candidates.
     """
 
     policy: str
@@ -60,6 +62,7 @@ class PreferenceSettings:
     embodiment: dict[str, Any] | None = None
     cameras: dict[str, str] | None = None
     dtype: str = "float32"
+    pairs_from: dict[str, Any] | None = None
 
     @property
     def chunks_per_state(self) -> int:

@@ -25,7 +25,7 @@ def sft_card_info(
     *,
     steps: int,
     log_history: Sequence[Mapping[str, float]] = (),
-    preferences: Mapping[str, Any],
+    preferences: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> PolicyCardInfo:
     """
@@ -35,7 +35,7 @@ def sft_card_info(
         policy ([`Nora15ForActionPrediction`]), processor ([`Nora15Processor`]), args ([`Nora15SFTConfig`]): Of the run.
         steps (`int`): Optimiser steps done.
         log_history (`Sequence[Mapping[str, float]]`, *optional*): The last evaluation in it is shown.
-        preferences (`Mapping[str, Any]`): How the preferences came about whose candidates were imitated; empty without.
+        preferences (`Mapping[str, Any]`, *optional*): How the preferences were made, with `reward_weighting`.
         facts: Other fields of [`PolicyCardInfo`], `repo_id` among them.
     """
     evaluations = [log for log in log_history if "eval_loss" in log]
@@ -48,7 +48,7 @@ def sft_card_info(
         stage="sft",
         num_parameters=policy.num_parameters(),
         scheduler=type(policy.scheduler).__name__,
-        training=training_settings(args, _SETTINGS, steps) | measured | dict(preferences),
+        training=training_settings(args, _SETTINGS, steps) | measured | dict(preferences or {}),
         **(origin(policy.config.name_or_path) | facts),
     )
 
