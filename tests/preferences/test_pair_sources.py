@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nora15_hf.actions.normalization import ActionStatistics
+from nora15_hf.commands import preference_building
 from nora15_hf.commands import preferences as command
 from nora15_hf.data import LeRobotDataset, LeRobotWriter
 from nora15_hf.hub import write_card
@@ -24,7 +25,6 @@ from nora15_hf.preferences import (
     regenerate_candidates,
     sample_candidates,
 )
-from nora15_hf.preferences.preference_figures import write_preference_figures
 
 LENGTHS = (9, 8, 12, 7)
 INSTRUCTIONS = ["open", "open", "open", "close"]
@@ -174,7 +174,6 @@ def test_they_are_ordinary_preference_sets(tmp_path, tiny, dataset):
         build(folder, tiny, dataset, EpisodeSuccess(dataset, num_frames=4), [0, 1, 2, 3])
     with pytest.raises(ValueError, match="no candidates that were sampled together, but pairs"):
         regenerate_candidates(folder, rows[0], policy=tiny[0], processor=tiny[1], dataset=dataset)
-    write_preference_figures(folder, rows)
     card = write_card(folder).read_text()
     assert "made without a reward: the first 5 frames of an episode that succeeded" in card
     assert "weighted sum" not in card
@@ -217,8 +216,11 @@ def test_a_human_who_does_the_same_leaves_no_pair(tmp_path, tiny, dataset, monke
         build(tmp_path / "set", tiny, dataset, Interventions(dataset))
 
 
-@pytest.mark.parametrize("source", ["stale", "interventions", "success"])
-def test_the_command(source, tmp_path, tiny, root, capsys):
+@pytest.mark.parametrize("source", ["stale", "interventions", pytest.param("success", marks=pytest.mark.slow)])
+def test_the_command(source, tmp_path, tiny, root, capsys, monkeypatch):
+    if source != "success":
+        # Drawing takes longer than everything else.
+        monkeypatch.setattr(preference_building, "write_preference_figures", lambda folder, rows: None)
     for part in tiny:
         part.save_pretrained(tmp_path / "policy")
     options = ["--demonstrations", str(root), "--dataset_key", "default", "--output", str(tmp_path / "set")]
