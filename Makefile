@@ -10,10 +10,13 @@ WORKERS ?= 2
 # The real clients of the server, which the tests of tests/serving/clients drive it with.
 CLIENTS := .cache/clients
 
+# The packages of the extra `demo` and a browser's driver, for the tests of the pages.
+DEMO := .cache/demo
+
 # transformers' common test suites, which its source distribution ships and its wheel does not, and what they import.
 SUITES := .cache/transformers-suites
 
-.PHONY: quickstart test test-fast test-isas test-transformers test-clients test-dist bench lint format docs dist audit clean
+.PHONY: quickstart test test-fast test-isas test-transformers test-clients test-demo test-dist bench lint format docs dist audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -42,6 +45,9 @@ test-transformers: $(INSTALLED) $(SUITES)/.downloaded
 
 test-clients: $(INSTALLED) $(CLIENTS)/.installed
 	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests/serving/clients plugins $(ARGS)
+
+test-demo: $(INSTALLED) $(DEMO)/.installed
+	PYTHONPATH=$(DEMO) $(BIN)/python -m pytest tests/apps $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
@@ -88,7 +94,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-dist $(VENV)-docs $(SUITES) $(CLIENTS) site build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-dist $(VENV)-docs $(SUITES) $(CLIENTS) $(DEMO) site build dist src/*.egg-info
 
 # An empty __init__.py is what a module of the suites looks for beside itself.
 $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
@@ -102,6 +108,12 @@ $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
 $(CLIENTS)/.installed: requirements/clients.txt requirements/constraints.txt | $(INSTALLED)
 	rm -rf $(CLIENTS)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(CLIENTS) --requirement requirements/clients.txt \
+	  --constraint requirements/constraints.txt
+	touch $@
+
+$(DEMO)/.installed: requirements/demo.txt requirements/constraints.txt | $(INSTALLED)
+	rm -rf $(DEMO)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(DEMO) --requirement requirements/demo.txt \
 	  --constraint requirements/constraints.txt
 	touch $@
 

@@ -241,6 +241,8 @@ def parsed(command: str, *arguments: str):
         ("quickstart", ["--output", "o", "--tasks", "a,b", "--smoke"], {"tasks": ["a", "b"], "smoke": True, "seed": None}),
         ("serve", ["me/x", "--port", "0", "--compile"], {"policy": "me/x", "replay": None, "port": 0, "compile": True}),
         ("serve", ["--replay", "me/x"], {"policy": None, "replay": "me/x", "protocol": "openpi", "port": None}),
+        ("demo", ["me/x", "--world-model", "me/w", "--set", "max_steps=9", "--environment=none"], {"set": {"max_steps": 9}, "port": 7860, "candidates": 5}),
+        ("view", ["folder", "--policy", "me/x", "--port", "0", "--open-browser"], {"preferences": "folder", "policy": "me/x", "open_browser": True}),
         ("convert", ["nora", "--output", "o", "--init-expert", "0"], {"init_expert": 0, "private": None}),
     ],
 )  # fmt: skip
@@ -354,6 +356,7 @@ def test_commands_that_compute_take_threads(monkeypatch, capsys):
         "imagine",
         "doctor",
         "serve",
+        "demo",
     }
     assert main(["doctor", "x", "--threads", "0"]) == 2
     assert "--threads 0 must be 1 or more" in capsys.readouterr().err

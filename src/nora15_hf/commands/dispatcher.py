@@ -20,6 +20,8 @@ COMMANDS = {
     "imagine": "show what a world model imagines: film strips, energy curves, ranking accuracy",
     "evaluate": "measure the success of a policy in closed loop in a simulator, with intervals",
     "serve": "serve a policy to robots and benchmarks",
+    "demo": "show a policy and its world model in the browser, in a simulator or on uploaded pictures",
+    "view": "show the pairs of a preference set in the browser",
     "doctor": "check a policy before it moves a robot",
     "stats": "compute action and state statistics of a LeRobot dataset",
     "convert": "convert a published policy or world model to a repo that AutoModel and AutoProcessor load",

@@ -180,6 +180,11 @@ def environment(text: str) -> str:
     return text
 
 
+def environment_or_none(text: str) -> str:
+    """As [`environment`], or `"none"`."""
+    return text if text == "none" else environment(text)
+
+
 def output_folder(text: str) -> Path:
     """A folder to write to, which is made if it is missing."""
     path = _output(text)
@@ -221,6 +226,7 @@ __all__ = [
     "cameras",
     "comma_separated",
     "environment",
+    "environment_or_none",
     "environment_setting",
     "existing_file",
     "existing_folder",

@@ -103,8 +103,9 @@ ARGUMENTS = (ServeArguments, ThreadArguments)
 
 
 def run(options: ServeArguments) -> None:
+    from ..runtime.listening import listen
     from ..serving.robots import load_robot
-    from ..serving.server import DEFAULT_PORTS, PolicyServer, listen
+    from ..serving.server import DEFAULT_PORTS, PolicyServer
 
     if options.protocol == VLA_EVAL:
         _run_vla_eval(options)
@@ -140,7 +141,7 @@ def run(options: ServeArguments) -> None:
 
 
 def _run_vla_eval(options: ServeArguments) -> None:
-    from ..serving.server import listen
+    from ..runtime.listening import listen
     from ..serving.vla_eval_libero import LiberoServer
     from ..serving.vla_eval_server import DEFAULT_PORT, VlaEvalServer
 

@@ -38,15 +38,30 @@ def write_recording(folder: Path, episode: EpisodeResult, control_rate: int, str
         ImportError: PyAV is not installed.
     """
     with written_whole(folder / VIDEOS_FOLDER / f"{episode.file_name}.mp4") as part:
-        height, width = episode.frames[0].shape[:2]
-        even = (height + height % 2, width + width % 2)
-        video = VideoFile(part, control_rate / video_steps(control_rate), even)
-        for frame in episode.frames:
-            video.add(np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), mode="edge"))
-        video.close()
+        write_video(part, episode.frames, control_rate / video_steps(control_rate))
     shown = np.linspace(0, len(episode.frames) - 1, STRIP_FRAMES).astype(int)
     with written_whole(strip) as part:
         Image.fromarray(np.concatenate([episode.frames[number] for number in shown], axis=1)).save(part, format="PNG")
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """
+    Writes an mp4 file.
+
+    Args:
+        path (`Path`): The file.
+        frames (`Sequence[np.ndarray]`): uint8 `(height, width, 3)`; a row or column is repeated where a side is odd.
+        fps (`float`): Frames per second.
+
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+    height, width = frames[0].shape[:2]
+    even = (height + height % 2, width + width % 2)
+    video = VideoFile(path, fps, even)
+    for frame in frames:
+        video.add(np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), mode="edge"))
+    video.close()
 
 
 def write_contact_sheet(folder: Path, strips: Sequence[tuple[EpisodeResult, Path]]) -> None:
@@ -67,4 +82,4 @@ def write_contact_sheet(folder: Path, strips: Sequence[tuple[EpisodeResult, Path
         sheet.save(part, format="PNG")
 
 
-__all__ = ["CONTACT_SHEET", "VIDEOS_FOLDER", "video_steps", "write_contact_sheet", "write_recording"]
+__all__ = ["CONTACT_SHEET", "VIDEOS_FOLDER", "video_steps", "write_contact_sheet", "write_recording", "write_video"]

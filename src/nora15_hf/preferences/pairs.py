@@ -98,4 +98,9 @@ def select_pairs(
     return PairSelection(state, chosen, rejected, margin, is_tie, ~is_tie & ((margin < min_margin) | (margin < 0)))
 
 
-__all__ = ["PAIRINGS", "PairSelection", "select_pairs"]
+def candidate_numbers(candidates: np.ndarray, chunks: np.ndarray) -> np.ndarray:
+    """Which of the candidates `(B, N, H, A)` each of the chunks `(B, H, A)` is: int64 `(B,)`."""
+    return (candidates == chunks[:, None]).all((2, 3)).argmax(1)
+
+
+__all__ = ["PAIRINGS", "PairSelection", "candidate_numbers", "select_pairs"]

@@ -7,8 +7,10 @@ import numpy as np
 from datasets import Dataset
 from matplotlib.figure import Figure
 
+from .chunk_figures import CHOSEN, DEMONSTRATED, REJECTED, draw_dimensions, preference_chunks
+from .pairs import candidate_numbers
+
 FIGURES_FOLDER = "figures"
-CHOSEN, REJECTED, DEMONSTRATED = "#1a9367", "#d97f00", "#818b98"
 
 
 def write_preference_figures(folder: str | Path, dataset: Dataset, num_examples: int = 3) -> list[Path]:
@@ -38,7 +40,7 @@ def _draw_rewards(dataset: Dataset) -> Figure:
     """A histogram for each reward and their combination, chosen against rejected, and one for the margins."""
     columns = dataset.select_columns(["candidates", "chosen", "rejected", "rewards", "reward", "margin"])
     rows = columns.with_format("numpy")[:]
-    of_side = {side: _candidate_numbers(rows["candidates"], rows[side]) for side in ("chosen", "rejected")}
+    of_side = {side: candidate_numbers(rows["candidates"], rows[side]) for side in ("chosen", "rejected")}
     names = list(dataset.features["rewards"])
     values = {name: np.stack([row[name] for row in rows["rewards"]]) for name in names}
     if len(names) > 1:
@@ -58,11 +60,6 @@ def _draw_rewards(dataset: Dataset) -> Figure:
     return figure
 
 
-def _candidate_numbers(candidates: np.ndarray, chunks: np.ndarray) -> np.ndarray:
-    """`(B,)`, which of `(B, N, H, A)` each of `(B, H, A)` is."""
-    return (candidates == chunks[:, None]).all((2, 3)).argmax(1)
-
-
 def _draw_examples(dataset: Dataset, num_examples: int) -> Figure:
     """Images next to plots of the chosen, rejected and demonstrated chunks, one panel per dimension."""
     order = np.argsort(np.array(dataset["margin"]))
@@ -75,11 +72,9 @@ def _draw_examples(dataset: Dataset, num_examples: int) -> Figure:
         axes[0].imshow(np.asarray(row["images"][0]))
         axes[0].set_axis_off()
         axes[0].set_title(f"{row['instruction']}\nmargin {row['margin']:.3g}", fontsize="small")
-        for dim, axis in enumerate(axes[1:]):
-            for name, colour in (("actions", DEMONSTRATED), ("rejected", REJECTED), ("chosen", CHOSEN)):
-                label = {"actions": "demonstrated"}.get(name, name)
-                axis.plot(np.array(row[name])[:, dim], color=colour, marker=".", label=label)
-            axis.set_title(f"dimension {dim}", fontsize="small")
+        chunks = preference_chunks(*(np.array(row[name]) for name in ("chosen", "rejected", "actions")))
+        draw_dimensions(axes[1:], chunks, [f"dimension {dim}" for dim in range(action_dim)])
+        for axis in axes[1:]:
             axis.tick_params(labelsize="x-small")
     for axis in panels[-1][1:]:
         axis.set_xlabel("step", fontsize="small")

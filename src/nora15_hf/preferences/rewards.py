@@ -437,16 +437,34 @@ class WeightedReward:
 
     def combine(self, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum `(B, N)` of what `score_each` returned."""
-        total = torch.zeros(())
-        for name, (_, weight) in self.rewards.items():
-            score = scores[name]
-            if self.standardize:
-                standardized = (score - score.mean(1, keepdim=True)) / score.std(1, correction=0, keepdim=True)
-                # Compared exactly: the standard deviation of equal numbers is rounding noise, not always 0.
-                is_constant = score.amax(1, keepdim=True) == score.amin(1, keepdim=True)
-                score = standardized.masked_fill(is_constant, 0.0)
-            total = total + weight * score
-        return total
+        weights = {name: weight for name, (_, weight) in self.rewards.items()}
+        return sum(weighted_scores(scores, weights, self.standardize).values(), torch.zeros(()))
+
+
+def weighted_scores(
+    scores: Mapping[str, torch.Tensor], weights: Mapping[str, float], standardize: bool
+) -> dict[str, torch.Tensor]:
+    """
+    What each reward adds to the sum that candidates are ranked by.
+
+    Args:
+        scores (`Mapping[str, torch.Tensor]`): Name of each reward to its scores before weighting, `(B, N)`.
+        weights (`Mapping[str, float]`): Its weight.
+        standardize (`bool`): See [`WeightedReward`].
+
+    Returns:
+        `dict[str, torch.Tensor]`: `(B, N)` each.
+    """
+    parts = {}
+    for name, weight in weights.items():
+        score = scores[name]
+        if standardize:
+            standardized = (score - score.mean(1, keepdim=True)) / score.std(1, correction=0, keepdim=True)
+            # Compared exactly: the standard deviation of equal numbers is rounding noise, not always 0.
+            is_constant = score.amax(1, keepdim=True) == score.amin(1, keepdim=True)
+            score = standardized.masked_fill(is_constant, 0.0)
+        parts[name] = weight * score
+    return parts
 
 
 def preset_reward(
@@ -505,4 +523,5 @@ __all__ = [
     "WeightedReward",
     "WorldModelGoalReward",
     "preset_reward",
+    "weighted_scores",
 ]

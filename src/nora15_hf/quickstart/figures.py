@@ -15,11 +15,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..cards.wilson_interval import wilson_interval
+from ..preferences.chunk_figures import (
+    CHOSEN,
+    DEMONSTRATED,
+    MAGNIFICATION,
+    REJECTED,
+    DrawnChunk,
+    draw_dimensions,
+    draw_on_picture,
+    preference_chunks,
+)
 from .report_data import ARM_LABELS, CurvePanel, Outcomes, PreferenceExample, total
 
 __all__ = [
     "ARM_COLOURS",
-    "MAGNIFICATION",
     "preference_on_frame",
     "preference_per_dimension",
     "reward_histogram",
@@ -28,15 +37,11 @@ __all__ = [
     "training_curves",
 ]
 
-# at least 3 : 1 against white and against near-black, and told apart by the colour-blind
-BLUE, ORANGE, GREEN, GREY = "#2f81d6", "#d97f00", "#1a9367", "#818b98"
+BLUE, ORANGE, GREEN, GREY = "#2f81d6", REJECTED, CHOSEN, DEMONSTRATED
 ARM_COLOURS = {"random": GREY, "sft": BLUE, "continued_sft": ORANGE, "dpo": GREEN}
 PAIR_COLOURS = {"chosen": GREEN, "rejected": ORANGE, "demonstrated": GREY}
 OTHER_COLOURS = (BLUE, "#a371f7", GREY)
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-MAGNIFICATION = 4
-"""Arrows on a frame are drawn longer than life: five steps move the hand a few pixels."""
 
 # charts are drawn in these two colours, which become CSS variables that the reader's colour scheme sets
 _INK, _FAINT = "#010203", "#040506"
@@ -170,32 +175,16 @@ def preference_on_frame(example: PreferenceExample) -> Figure:
     The paths of the chosen, rejected and demonstrated chunk, drawn as arrows on the observation, [`MAGNIFICATION`] times
     their true length. Without `action_axes` the longest of the three spans a third of the picture.
     """
-    height, width = example.image.shape[:2]
-    paths = {name: np.cumsum(chunk[:, :3], axis=0) for name, chunk, *_ in _chunks(example)}
+    chunks = _chunks(example)
     if example.action_axes is not None:
         action_axes = MAGNIFICATION * example.action_axes
     else:
-        longest = max(np.abs(path[:, :2]).max() for path in paths.values())
+        longest = max(np.abs(np.cumsum(chunk.actions[:, :2], axis=0)).max() for chunk in chunks)
         # an all-zero chunk has no direction to draw
         action_axes = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]) / (3 * longest if longest else 1)
+    height, width = example.image.shape[:2]
     figure = Figure(figsize=(2.6, 2.6 * height / width), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(example.image, interpolation="nearest")
-    for name, _, colour, style in _chunks(example):
-        points = (np.vstack([np.zeros(3), paths[name]]) @ action_axes.T + example.origin) * (width, height) - 0.5
-        # a white rim keeps the arrows visible on any background
-        axes.plot(*points.T, color="white", linewidth=4.6, solid_capstyle="round")
-        axes.plot(*points.T, color=colour, linewidth=2.6, linestyle=style)
-        axes.annotate(
-            "",
-            points[-1],
-            points[-2],
-            arrowprops={"arrowstyle": "-|>", "facecolor": colour, "edgecolor": "white", "mutation_scale": 17},
-        )
-    axes.plot(*(np.array(example.origin) * (width, height) - 0.5), "o", color="white", markeredgecolor="black")
-    axes.set_xlim(-0.5, width - 0.5)
-    axes.set_ylim(height - 0.5, -0.5)
-    axes.set_axis_off()
+    draw_on_picture(figure.add_subplot(), example.image, chunks, example.origin, action_axes)
     return figure
 
 
@@ -204,24 +193,13 @@ def preference_per_dimension(example: PreferenceExample, action_names: list[str]
     """The chosen, rejected and demonstrated chunk as one small line chart per action dimension."""
     figure = Figure(figsize=(3.7, 2.7), layout="constrained")
     panels = figure.subplots(2, -(-len(action_names) // 2), sharex=True, sharey=True, squeeze=False).ravel()
-    steps = np.arange(1, len(example.chosen) + 1)
-    for dimension, (axes, action_name) in enumerate(zip(panels, action_names, strict=False)):
-        for name, chunk, colour, style in _chunks(example):
-            axes.plot(steps, chunk[:, dimension], color=colour, linestyle=style, linewidth=1.8, label=name)
-        axes.set_title(action_name, fontsize=10)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    for axes in panels[len(action_names) :]:
-        axes.set_axis_off()
+    draw_dimensions(panels, _chunks(example), action_names)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
     return figure
 
 
-def _chunks(example: PreferenceExample) -> list[tuple[str, np.ndarray, str, str]]:
-    chunks = {"demonstrated": example.demonstrated, "rejected": example.rejected, "chosen": example.chosen}
-    return [
-        (name, chunk, PAIR_COLOURS[name], style)
-        for (name, chunk), style in zip(chunks.items(), (":", "--", "-"), strict=True)
-    ]
+def _chunks(example: PreferenceExample) -> list[DrawnChunk]:
+    return preference_chunks(example.chosen, example.rejected, example.demonstrated)
 
 
 def _rates_and_errors(outcomes: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

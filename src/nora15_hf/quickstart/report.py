@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from ..cards.card_settings import setting_text
 from ..cards.wilson_interval import wilson_interval
+from ..preferences.chunk_figures import MAGNIFICATION
 from .animation import animated_data_uri, still_data_uri
 from .figures import (
-    MAGNIFICATION,
     preference_on_frame,
     preference_per_dimension,
     reward_histogram,

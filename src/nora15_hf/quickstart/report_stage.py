@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.success import SuccessTable, compare_paired
+from ..preferences.pairs import candidate_numbers
 from ..preferences.preference_dataset import load_preferences
 from ..repo_files.settings import flat_settings
 from ..runtime.cpu_threads import current_threads
@@ -249,7 +250,8 @@ def _examples(output: Path, config: QuickstartConfig, spec: EnvironmentSpec) -> 
             drawing["origin"] = tuple(spec.hand_projection.on_picture(hand))
             drawing["action_axes"] = spec.hand_projection.action_axes(hand)
         candidates = np.asarray(row["candidates"])
-        chosen, rejected = (_candidate_number(candidates, row[side]) for side in ("chosen", "rejected"))
+        sides = np.array([row["chosen"], row["rejected"]])
+        chosen, rejected = candidate_numbers(np.stack([candidates, candidates]), sides)
         examples.append(
             PreferenceExample(
                 image=np.asarray(row["images"][0].convert("RGB")),
@@ -262,10 +264,6 @@ def _examples(output: Path, config: QuickstartConfig, spec: EnvironmentSpec) -> 
             )
         )
     return examples
-
-
-def _candidate_number(candidates: np.ndarray, chunk: list[list[float]]) -> int:
-    return int(np.abs(candidates - np.asarray(chunk)).sum((1, 2)).argmin())
 
 
 def _rollouts(output: Path, arm: str, episodes: list[dict[str, Any]]) -> list[Rollout]:

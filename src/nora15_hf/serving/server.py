@@ -3,16 +3,14 @@
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from ..runtime.listening import is_loopback, listen
 from .groot_protocol import GrootProtocol, own_robot_keys
 from .openpi_protocol import OpenPIProtocol
 from .policy_service import PolicyService
@@ -153,30 +151,4 @@ class PolicyServer:
             self._loop.add_signal_handler(each, stop)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """
-    A socket that listens to a port.
-
-    Raises:
-        OSError: The port is in use, or the host is not one of this machine; the option that changes it is named.
-    """
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise OSError(f"Port {port} of {host} is in use. Choose another one with --port.") from error
-        raise OSError(
-            f"The server cannot listen on {host}:{port} ({error.strerror}). Choose another address of this machine with --host, or "
-            "another --port."
-        ) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-__all__ = ["DEFAULT_PORTS", "PolicyServer", "is_loopback", "listen"]
+__all__ = ["DEFAULT_PORTS", "PolicyServer"]

@@ -23,11 +23,11 @@ try:
 except ImportError as error:
     raise ImportError(f"vla-eval is not installed. Install it with {extra_command('vla-eval')}.") from error
 
+from ..runtime.listening import is_loopback
 from ..simulation.environment import FIRST_EVALUATION_SEED, Observation
 from .observation_reader import ObservationReader
 from .robots import RobotKeys
 from .served_policy import ChunkRequest, ServedPolicy
-from .server import is_loopback
 from .serving_error import ServingError
 from .sessions import Session
 
