@@ -80,19 +80,18 @@ def test_the_demo_from_click_to_film(browser, folders, tmp_path):
         folders / "world-model",
         "--tasks",
         "faucet-open",
-        "--set",
-        "max_steps=7",
     ) as url:
         for size in SIZES.values():
             with opened(browser, url, size) as page:
                 page.get_by_role("button", name="Draw and rank").first.click()
                 page.get_by_text("is ranked first").wait_for()
                 page.get_by_text("times as far as it does").wait_for()
+                page.get_by_label("number input for Chunks to execute at most").fill("2")
                 page.get_by_role("button", name="Execute the best").click()
                 film = page.locator("#film video")
                 film.wait_for()
                 assert film.get_attribute("src").startswith("data:video/mp4;base64,")
-                page.get_by_text("without success after 7 steps").wait_for()
+                page.get_by_text("Not done yet after 10 steps, 10 of them in this film").wait_for()
 
         with opened(browser, url, SIZES["phone"]) as page:
             page.get_by_role("tab", name="Your own picture").click()

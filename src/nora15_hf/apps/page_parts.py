@@ -27,7 +27,7 @@ BESIDE_PICTURE = (
 )
 
 CSS = """
-.gradio-container {max-width: 1100px !important; margin: 0 auto !important;}
+.gradio-container {width: 100%; max-width: 1100px !important; margin: 0 auto !important;}
 .nora15 img, .nora15 video {width: 100%; height: auto; border-radius: 6px; background: white;}
 .nora15 figcaption, .nora15 p {font-size: 0.9rem; margin: 0.3rem 0;}
 .nora15 .table {overflow-x: auto;}
