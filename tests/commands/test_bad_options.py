@@ -30,6 +30,7 @@ VALID = {
     "world-model": ["--dataset=me/data", "--use-cpu=true"],
     "preferences": ["--policy=me/x", "--demonstrations=me/x", "--output=new", "--world-model=me/x"],
     "dpo": ["--policy=me/x", "--preferences=me/x", "--use-cpu=true"],
+    "rounds": ["--policy=me/x", "--demonstrations=me/x", "--output=new", "--world-model=me/x"],
     "imagine": ["--model=me/x", "--dataset=me/x", "--output=new"],
     "evaluate": ["me/x", "--output=new"],
     "serve": ["me/x"],

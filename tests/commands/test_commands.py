@@ -282,7 +282,9 @@ def test_shipped_configurations_are_found_by_name_and_files_come_first(tmp_path,
 def test_shipped_configurations_are_accepted(file, inputs):
     """bf16 apart, which a machine without a GPU refuses."""
     command = "world-model" if file.stem.startswith("world_model") else file.stem.split("_")[0]
-    elsewhere = {} if command == "preferences" else {"bf16": "false", "use_cpu": "true", "output_dir": str(inputs)}
+    elsewhere = (
+        {} if command in ("preferences", "rounds") else {"bf16": "false", "use_cpu": "true", "output_dir": str(inputs)}
+    )
     options = [part for name, value in elsewhere.items() for part in (f"--{name}", value)]
     found = {}
     for part in CommandParser(MODULES[command].ARGUMENTS, description=command).parse(
@@ -353,6 +355,7 @@ def test_commands_that_compute_take_threads(monkeypatch, capsys):
         "world-model",
         "preferences",
         "dpo",
+        "rounds",
         "imagine",
         "doctor",
         "serve",

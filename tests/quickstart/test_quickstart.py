@@ -16,10 +16,10 @@ from helpers.warm_processes import run_process
 from nora15_hf import commands
 from nora15_hf.evaluation.environment_fit import differing_conventions
 from nora15_hf.evaluation.evaluate import swapped_instructions
-from nora15_hf.quickstart.config import QuickstartConfig
-from nora15_hf.quickstart.stage_runner import STATE_FOLDER, StageRunner
+from nora15_hf.quickstart.config import STATE_FOLDER
 from nora15_hf.simulation.installation import extra_command
 from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
+from nora15_hf.stages.stage_runner import StageRunner
 from nora15_hf.trainers import Nora15SFTTrainer
 
 pytestmark = pytest.mark.slow
@@ -188,8 +188,11 @@ def test_swaps_only_within_a_scene():
 
 
 def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
-    config = QuickstartConfig.smoke()
-    runner = StageRunner(tmp_path / "run", config, resume=False, overwrite=False, num_stages=1)
+    def open_run(*, resume):
+        options = {"made_by": "a test", "resume": resume, "overwrite": False, "num_stages": 1}
+        return StageRunner(tmp_path / "run", ".test", {}, **options)
+
+    runner = open_run(resume=False)
 
     def half_a_stage():
         (tmp_path / "run" / "artefact").mkdir()
@@ -198,7 +201,7 @@ def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         runner.run("stage", "Half a stage", half_a_stage, ("artefact",))
-    runner = StageRunner(tmp_path / "run", config, resume=True, overwrite=False, num_stages=1)
+    runner = open_run(resume=True)
     result = runner.run(
         "stage", "A whole stage", lambda: {"left": (tmp_path / "run" / "artefact").exists()}, ("artefact",)
     )

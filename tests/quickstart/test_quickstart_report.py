@@ -23,9 +23,9 @@ from nora15_hf.quickstart.report_data import (
     PreferenceExample,
     ReportData,
     Rollout,
-    StageCost,
 )
 from nora15_hf.quickstart.results import write_results
+from nora15_hf.stages.stage_runner import StageCost
 
 TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
 SECTIONS = (

@@ -17,6 +17,7 @@ COMMANDS = {
     "world-model": "train a world model on a LeRobot dataset",
     "preferences": "sample a policy's candidates at states of a dataset, score them and form pairs",
     "dpo": "tune a policy on preferences with flow DPO",
+    "rounds": "tune a policy in rounds of preferences: collect states, label, tune, evaluate",
     "imagine": "show what a world model imagines: film strips, energy curves, ranking accuracy",
     "evaluate": "measure the success of a policy in closed loop in a simulator, with intervals",
     "serve": "serve a policy to robots and benchmarks",

@@ -18,6 +18,7 @@ KEPT = {
     "nora15 quickstart": "finished stages are kept; --resume continues",
     "nora15 evaluate": "finished episodes are kept; --resume continues",
     "nora15 demonstrations": "the recording is not complete; remove its folder and call the command again",
+    "nora15 rounds": "finished stages are kept; --resume continues",
 }
 
 

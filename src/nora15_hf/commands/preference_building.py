@@ -18,23 +18,22 @@ from ..preferences import (
     FlowSampler,
     GroundTruthActionReward,
     Interventions,
-    MetricActions,
     PairSource,
     StaleAgainstFresh,
     WeightedReward,
     build_preferences,
     check_reward,
-    preset_reward,
     select_states,
 )
 from ..preferences.preference_figures import write_preference_figures
 from ..preferences.preference_record import preference_info
 from ..preferences.reward_check import REWARD_CHECK_FOLDER
+from ..preferences.reward_loading import load_reward
 from ..repo_files.fingerprint import artefact_name
 from ..runtime.device import usable_device
 from ..runtime.prepared_ahead import default_num_workers
 from ..runtime.shared_work import ProcessPlace, process_place
-from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from ..simulation.simulation_pool import SimulationPool
 from .preferences import NUM_STATES, PRESETS, BuildArguments
 
 __all__ = ["build", "check"]
@@ -177,31 +176,21 @@ def _reward(
     placement: _Placement,
     stack: ExitStack,
 ) -> WeightedReward:
-    ground_truth = GroundTruthActionReward(options.gripper_weight, masked_dims=options.masked_dims)
-    if options.reward == "ground_truth":
-        return WeightedReward({"ground_truth": (ground_truth, 1.0)}, options.standardize)
+    pool = None
     if options.reward == "success":
-        # Imported here, since they need the simulator.
-        from ..preferences.simulator_reward import SimulatorSuccessReward
-        from ..simulation.simulation_pool import SimulationPool
-
         pool = stack.enter_context(SimulationPool.of_recording(dataset.conventions))
-        return WeightedReward({"success": (SimulatorSuccessReward(pool, processor, dataset, discount=0.99), 1.0)})
-    world_model = VJEPA2ACModel.from_pretrained(options.world_model, dtype=placement.dtype).to(placement.world_model)
-    conventions = ClipConventions.from_pretrained(options.world_model)
-    metric_actions = None
-    if world_model.config.action_convention == "metric":
-        metric_actions = MetricActions(processor, dataset, conventions.state_key)
-    return preset_reward(
+    return load_reward(
         options.reward,
-        world_model,
-        VJEPA2ACProcessor.from_pretrained(options.world_model),
+        processor,
+        dataset,
+        world_model=options.world_model,
+        pool=pool,
+        device=placement.world_model,
+        dtype=placement.dtype,
+        ground_truth=GroundTruthActionReward(options.gripper_weight, masked_dims=options.masked_dims),
+        standardize=options.standardize,
         goal=options.goal,
         released_horizon=options.released_horizon,
-        standardize=options.standardize,
-        ground_truth=ground_truth,
-        conventions=conventions,
-        metric_actions=metric_actions,
         weights=options.reward_weights,
     )
 

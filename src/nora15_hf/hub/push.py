@@ -26,6 +26,7 @@ def push_folder(
     token: str | bool | None = None,
     commit_message: str | None = None,
     with_code: bool = False,
+    tag: str | None = None,
 ) -> CommitInfo:
     """
     Uploads a model, a processor, an adapter or a dataset, complete or not at all.
@@ -44,6 +45,7 @@ def push_folder(
         commit_message (`str`, *optional*): Default: names the artefact.
         with_code (`bool`, *optional*, defaults to `False`): For policies and world models: add their code and
             `auto_map`, so that `trust_remote_code=True` works without this package.
+        tag (`str`, *optional*): Tag of the commit; a tag of this name on another commit is moved.
 
     Returns:
         [`~huggingface_hub.CommitInfo`]: The commit; the present one when nothing has changed.
@@ -55,7 +57,7 @@ def push_folder(
     plan = plan_push(folder, repo_id, with_code=with_code)
     api = HfApi(token=token)
     try:
-        return _push(api, plan, private, revision, commit_message or f"Upload {plan.artefact.value}")
+        return _push(api, plan, private, revision, commit_message or f"Upload {plan.artefact.value}", tag)
     except (HfHubHTTPError, httpx.HTTPError, ConnectionError, RuntimeError) as error:
         # RuntimeError is what the client makes of a failed upload of one file; its cause tells why.
         reason = f"{error} {error.__cause__}" if isinstance(error, RuntimeError) and error.__cause__ else str(error)
@@ -65,18 +67,25 @@ def push_folder(
         ) from error
 
 
-def _push(api: HfApi, plan: PushPlan, private: bool | None, revision: str | None, commit_message: str) -> CommitInfo:
+def _push(
+    api: HfApi, plan: PushPlan, private: bool | None, revision: str | None, commit_message: str, tag: str | None
+) -> CommitInfo:
     repo_type = plan.artefact.repo_type
     repo_id = make_repo(api, plan.repo_id, repo_type=repo_type, private=private, revision=revision)
     files = _addressed(plan, repo_id)
     commit = commit_files(api, repo_id, files, repo_type=repo_type, revision=revision, commit_message=commit_message)
     if plan.artefact is Artefact.DEMONSTRATIONS and revision is None:
         # LeRobot looks a dataset up under the tag of its format.
-        version = read_json(plan.folder / INFO_PATH)["codebase_version"]
-        if any(tag.name == version for tag in api.list_repo_refs(repo_id, repo_type=repo_type).tags):
-            api.delete_tag(repo_id, repo_type=repo_type, tag=version)
-        api.create_tag(repo_id, repo_type=repo_type, tag=version, revision=commit.oid)
+        _move_tag(api, repo_id, repo_type, read_json(plan.folder / INFO_PATH)["codebase_version"], commit)
+    if tag is not None:
+        _move_tag(api, repo_id, repo_type, tag, commit)
     return commit
+
+
+def _move_tag(api: HfApi, repo_id: str, repo_type: str, name: str, commit: CommitInfo) -> None:
+    if any(tag.name == name for tag in api.list_repo_refs(repo_id, repo_type=repo_type).tags):
+        api.delete_tag(repo_id, repo_type=repo_type, tag=name)
+    api.create_tag(repo_id, repo_type=repo_type, tag=name, revision=commit.oid)
 
 
 def _addressed(plan: PushPlan, repo_id: str) -> dict[str, Path | bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 from ..simulation.environment import Task, find_task
 from ..simulation.environment_table import find_environment
 
+STATE_FOLDER = ".quickstart"
 DEFAULT_ENVIRONMENT = "metaworld"
 DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-press")
 
@@ -114,4 +115,4 @@ class QuickstartConfig:
         return settings
 
 
-__all__ = ["DEFAULT_ENVIRONMENT", "DEFAULT_TASKS", "QuickstartConfig"]
+__all__ = ["DEFAULT_ENVIRONMENT", "DEFAULT_TASKS", "STATE_FOLDER", "QuickstartConfig"]

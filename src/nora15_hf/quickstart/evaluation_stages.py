@@ -13,9 +13,9 @@ from ..evaluation.episodes import EpisodeResult
 from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..simulation.simulation_pool import SimulationPool
-from .config import QuickstartConfig
-from .policy_stages import initial_policy, load_policy, open_demonstrations
-from .stage_runner import STATE_FOLDER
+from ..stages.post_training import load_policy
+from .config import STATE_FOLDER, QuickstartConfig
+from .policy_stages import initial_policy, open_demonstrations
 
 POLICY_FOLDERS = {"sft": "policy-sft", "continued_sft": "policy-continued-sft", "dpo": "policy-dpo"}
 # Every second look of a policy makes an animation of readable speed.

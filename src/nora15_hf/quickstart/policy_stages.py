@@ -5,7 +5,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch.utils.data import Subset
 from transformers import set_seed
@@ -13,14 +12,20 @@ from transformers import set_seed
 from ..data import LeRobotDataset, PolicyCollator
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..preferences.preference_dataset import load_preferences
-from ..trainers.flow_dpo.flow_dpo_config import FlowDPOConfig
-from ..trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer
+from ..stages.loss_progress import show_losses
+from ..stages.post_training import (
+    PostTraining,
+    continue_supervised,
+    curves,
+    load_policy,
+    save_policy,
+    stage_arguments,
+    tune_with_dpo,
+)
 from ..trainers.policy_setup import complete_chunk_indices, tiny_policy_for
 from ..trainers.supervised.sft_config import Nora15SFTConfig
 from ..trainers.supervised.sft_trainer import Nora15SFTTrainer
-from .config import QuickstartConfig
-from .progress import show_losses
-from .stage_runner import STATE_FOLDER
+from .config import STATE_FOLDER, QuickstartConfig
 
 CHUNK_SIZE = 5
 
@@ -39,12 +44,6 @@ def demonstrated_states(dataset: LeRobotDataset, preferences: Dataset) -> list[i
         first_frame[episode] + frame
         for episode, frame in zip(preferences["episode_index"], preferences["frame_index"], strict=True)
     ]
-
-
-def load_policy(folder: Path) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
-    """A policy of this run, in float32."""
-    model = Nora15ForActionPrediction.from_pretrained(folder, dtype=torch.float32)
-    return model, Nora15Processor.from_pretrained(folder)
 
 
 def initial_policy(output: Path, config: QuickstartConfig) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
@@ -78,7 +77,7 @@ def train_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     )
     show_losses(trainer, "SFT", ("lm_loss", "flow_loss"))
     trainer.train()
-    _save_policy(output / "policy-sft", model, processor)
+    save_policy(output / "policy-sft", model, processor)
     return {"curves": curves(trainer.state.log_history, ("lm_loss", "flow_loss"))}
 
 
@@ -86,35 +85,9 @@ def train_dpo(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     """Flow DPO of the action expert from the SFT policy; the backbone is frozen."""
     model, processor = load_policy(output / "policy-sft")
     preferences = load_preferences(output / "preferences", policy=model, processor=processor)
-    set_seed(config.seed)
-    trainer = FlowDPOTrainer(
-        model=model,
-        args=FlowDPOConfig(
-            **trainer_arguments(output, "dpo", config, config.dpo_steps, config.dpo_batch_size),
-            learning_rate=config.dpo_learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=min(20, config.dpo_steps // 3),
-            weight_decay=0.0,
-            beta=config.dpo_beta,
-            num_draws=4,
-            freeze_backbone=True,
-        ),
-        train_dataset=preferences,
-        processing_class=processor,
-    )
-    show_losses(trainer, "Flow DPO", ("loss", "rewards/accuracies"))
-    trainer.train()
-    _save_policy(output / "policy-dpo", model, processor)
-    names = (
-        "loss",
-        "rewards/margins",
-        "rewards/accuracies",
-        "flow_error/chosen",
-        "flow_error/rejected",
-        "flow_error/reference_chosen",
-        "flow_error/reference_rejected",
-    )
-    return {"curves": curves(trainer.state.log_history, names)}
+    found = tune_with_dpo(model, processor, preferences, trainer_folder(output, "dpo"), _post_training(config))
+    save_policy(output / "policy-dpo", model, processor)
+    return {"curves": found}
 
 
 def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any]:
@@ -125,61 +98,37 @@ def train_continued_sft(output: Path, config: QuickstartConfig) -> dict[str, Any
     model, processor = load_policy(output / "policy-sft")
     dataset = open_demonstrations(output, config)
     states = demonstrated_states(dataset, load_preferences(output / "preferences"))
-    set_seed(config.seed)
-    trainer = Nora15SFTTrainer(
-        model=model,
-        args=Nora15SFTConfig(
-            **trainer_arguments(output, "continued-sft", config, config.dpo_steps, config.dpo_batch_size),
-            learning_rate=config.dpo_learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=min(20, config.dpo_steps // 3),
-            weight_decay=0.0,
-            objective="flow",
-            freeze=["backbone"],
-        ),
-        train_dataset=Subset(dataset, states),
-        data_collator=PolicyCollator(processor, action_tokens=False),
+    found = continue_supervised(
+        model, processor, dataset, states, trainer_folder(output, "continued-sft"), _post_training(config)
     )
-    show_losses(trainer, "Continued SFT", ("flow_loss",))
-    trainer.train()
-    _save_policy(output / "policy-continued-sft", model, processor)
-    return {"curves": curves(trainer.state.log_history, ("flow_loss",))}
+    save_policy(output / "policy-continued-sft", model, processor)
+    return {"curves": found}
 
 
 def trainer_arguments(
     output: Path, name: str, config: QuickstartConfig, steps: int, batch_size: int
 ) -> dict[str, Any]:
-    return {
-        "output_dir": str(output / STATE_FOLDER / f"trainer-{name}"),
-        "max_steps": steps,
-        "per_device_train_batch_size": batch_size,
-        "logging_steps": max(1, steps // 25),
-        # A stage is the unit of resuming; it takes two minutes at most.
-        "save_strategy": "no",
-        "report_to": "none",
-        "dataloader_drop_last": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "max_grad_norm": 1.0,
-        "seed": config.seed,
-    }
+    return stage_arguments(trainer_folder(output, name), steps, batch_size, config.seed)
 
 
-def _save_policy(folder: Path, model: Nora15ForActionPrediction, processor: Nora15Processor) -> None:
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+def trainer_folder(output: Path, name: str) -> Path:
+    return output / STATE_FOLDER / f"trainer-{name}"
 
 
-def curves(log_history: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) pairs of each metric."""
-    return {name: [(log["step"], log[name]) for log in log_history if name in log] for name in names}
+def _post_training(config: QuickstartConfig) -> PostTraining:
+    return PostTraining(
+        steps=config.dpo_steps,
+        batch_size=config.dpo_batch_size,
+        learning_rate=config.dpo_learning_rate,
+        beta=config.dpo_beta,
+        seed=config.seed,
+    )
 
 
 __all__ = [
     "CHUNK_SIZE",
-    "curves",
     "demonstrated_states",
     "initial_policy",
-    "load_policy",
     "open_demonstrations",
     "train_continued_sft",
     "train_dpo",

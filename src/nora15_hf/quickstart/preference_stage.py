@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..clips.clip_conventions import ClipConventions
 from ..preferences.dataset_builder import build_preferences
-from ..preferences.rewards import preset_reward
+from ..preferences.reward_loading import load_reward
+from ..stages.post_training import load_policy
 from ..trainers.policy_setup import complete_chunk_indices
-from ..vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from .config import QuickstartConfig
-from .policy_stages import load_policy, open_demonstrations
+from .policy_stages import open_demonstrations
 
 REWARD_PRESET = "paper"
 
@@ -21,13 +19,6 @@ REWARD_PRESET = "paper"
 def build_preference_dataset(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     """Candidates of the SFT policy at demonstrated states; best against worst by the paper's reward."""
     policy, processor = load_policy(output / "policy-sft")
-    world_model = VJEPA2ACModel.from_pretrained(output / "world-model", dtype=torch.float32)
-    reward = preset_reward(
-        REWARD_PRESET,
-        world_model,
-        VJEPA2ACProcessor.from_pretrained(output / "world-model"),
-        conventions=ClipConventions.from_pretrained(output / "world-model"),
-    )
     dataset = open_demonstrations(output, config)
     indices = complete_chunk_indices(dataset)
     chosen = np.random.default_rng(config.seed).permutation(len(indices))[: config.preference_states]
@@ -37,7 +28,7 @@ def build_preference_dataset(output: Path, config: QuickstartConfig) -> dict[str
         processor=processor,
         dataset=dataset,
         indices=np.sort(indices[chosen]).tolist(),
-        reward=reward,
+        reward=load_reward(REWARD_PRESET, processor, dataset, world_model=output / "world-model"),
         num_candidates=config.num_candidates,
         seed=config.seed,
     )

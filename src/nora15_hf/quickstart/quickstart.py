@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The whole pipeline in one call: demonstrations, policy, world model, preferences, flow DPO, evaluation, report."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from transformers.utils import logging as transformers_logging
 from ..preferences.datasets_cache import check_datasets_cache
 from ..runtime.progress import whole_run
 from ..simulation.simulation_pool import SimulationPool
+from ..stages.stage_runner import StageRunner
 from .card_stage import write_cards
-from .config import QuickstartConfig
+from .config import STATE_FOLDER, QuickstartConfig
 from .evaluation_stages import evaluate_arm, evaluate_controls, record
 from .policy_stages import train_continued_sft, train_dpo, train_sft
 from .preference_stage import build_preference_dataset
@@ -18,7 +20,6 @@ from .report import write_report
 from .report_data import ReportData
 from .report_stage import collect_report
 from .results import write_results
-from .stage_runner import StageRunner
 from .summary import command_line, summary_table
 from .world_model_stage import train_world_model
 
@@ -75,7 +76,15 @@ def run_quickstart(
         ),
         ("evaluation-dpo", "Evaluate the DPO policy", partial(evaluate_arm, arm="dpo"), (), True, 17),
     ]
-    runner = StageRunner(output, config, resume=resume, overwrite=overwrite, num_stages=len(stages))
+    runner = StageRunner(
+        output,
+        STATE_FOLDER,
+        asdict(config),
+        made_by="a quickstart",
+        resume=resume,
+        overwrite=overwrite,
+        num_stages=len(stages),
+    )
     with SimulationPool(config.environment, num_workers=config.num_workers, **config.environment_settings) as pool:
         spec = pool.spec
         renderer = spec.conventions["renderer"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..cards.card_settings import Setting
+from ..stages.stage_runner import StageCost
 
 __all__ = [
     "ARM_LABELS",
@@ -18,7 +19,6 @@ __all__ = [
     "PreferenceExample",
     "ReportData",
     "Rollout",
-    "StageCost",
     "total",
 ]
 
@@ -167,15 +167,6 @@ class Rollout:
                 f"`frames` of {self.task} seed {self.seed} is {self.frames.dtype} of shape {self.frames.shape}; expected "
                 "uint8 (frames, height, width, 3) with at least one frame."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageCost:
-    """What a stage took: wall-clock `seconds` and the peak resident memory of all processes in MiB."""
-
-    name: str
-    seconds: float
-    peak_memory_mib: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,12 @@ from ..preferences.preference_dataset import load_preferences
 from ..repo_files.settings import flat_settings
 from ..runtime.cpu_threads import current_threads
 from ..simulation.environment import FIRST_EVALUATION_SEED, EnvironmentSpec
+from ..stages.post_training import load_policy
+from ..stages.stage_runner import StageCost
 from ..trainers.policy_setup import TINY_NORMALIZATION_MODE
 from .config import QuickstartConfig
 from .evaluation_stages import POLICY_FOLDERS, rollouts_file
-from .policy_stages import (
-    demonstrated_states,
-    load_policy,
-    open_demonstrations,
-)
+from .policy_stages import demonstrated_states, open_demonstrations
 from .preference_stage import REWARD_PRESET
 from .report_data import (
     ARM_LABELS,
@@ -36,7 +34,6 @@ from .report_data import (
     ReportData,
     Rollout,
     Setting,
-    StageCost,
 )
 
 NUM_EXAMPLES = 6

@@ -12,15 +12,15 @@ from ..clips.episode_clips import EpisodeClips
 from ..data import LeRobotDataset
 from ..nora15 import Nora15Processor
 from ..simulation.expert_episodes import EXECUTED_ACTION
+from ..stages.loss_progress import show_losses
+from ..stages.post_training import curves
 from ..trainers.world_model.encoder_pretraining_config import EncoderPretrainingConfig
 from ..trainers.world_model.encoder_pretraining_trainer import EncoderPretrainingTrainer
 from ..trainers.world_model.world_model_trainer import WorldModelTrainer
 from ..trainers.world_model.world_model_training_config import WorldModelTrainingConfig
 from ..vjepa2_ac.presets import tiny_world_model
-from .config import QuickstartConfig
-from .policy_stages import CHUNK_SIZE, curves, trainer_arguments
-from .progress import show_losses
-from .stage_runner import STATE_FOLDER
+from .config import STATE_FOLDER, QuickstartConfig
+from .policy_stages import CHUNK_SIZE, trainer_arguments
 
 VALIDATION_SHARE = 0.1
 CLIP_FRAMES = CHUNK_SIZE + 1
