@@ -8,7 +8,8 @@ What a server of openpi's protocol adds to the policy's own time, against openpi
 Servers run in processes of their own; every request has two pictures. Three things are measured:
 
 - overhead: from the client's call to its return, without the time that the function itself took, which it tells in its reply.
-  openpi's own client asks both servers in turn. Without openpi's packages it is left out;
+  openpi's own client asks both servers in turn, in several rounds, and the medians of a round are compared. Without openpi's
+  packages it is left out;
 - clients: requests per second of one client and of several at once, to a policy with random weights;
 - growth: memory and file descriptors of the server between the first tenth of many requests and the last, with a new
   connection every hundred requests.
@@ -16,6 +17,7 @@ Servers run in processes of their own; every request has two pictures. Three thi
 
 import itertools
 import multiprocessing
+import operator
 import statistics
 import threading
 import time
@@ -39,6 +41,7 @@ from nora15_hf.serving.server import PolicyServer
 
 CAMERAS = ("image", "wrist_image")
 CHUNK, ACTION_DIM = 5, 7
+OPENPI, OURS = "openpi's server", "ours"
 
 
 def fixed_time_actions(seconds: float) -> np.ndarray:
@@ -132,8 +135,11 @@ def pictures(pixels: int) -> dict[str, np.ndarray]:
     return {name: random.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8) for name in CAMERAS}
 
 
-def measure_overhead(requests: int, pixels: int, seconds: float) -> dict[str, dict[str, float]] | None:
-    """Milliseconds beyond the function's own, `p50` and `p95` by server; `None` without openpi's packages."""
+def measure_overhead(rounds: int, requests: int, pixels: int, seconds: float) -> dict[str, dict[str, float]] | None:
+    """
+    Milliseconds beyond the function's own, `p50` and `p95` by server, and `times_openpi`: the median of the rounds' ratios.
+    `None` without openpi's packages.
+    """
     try:
         import openpi_server  # noqa: F401
         from openpi_client.websocket_client_policy import WebsocketClientPolicy
@@ -141,7 +147,7 @@ def measure_overhead(requests: int, pixels: int, seconds: float) -> dict[str, di
         print(f"overhead: left out, since {error.name} is not installed; see --help.")
         return None
     observation = {f"images/{name}": picture for name, picture in pictures(pixels).items()} | {"prompt": "go"}
-    milliseconds: dict[str, list[float]] = {"openpi's server": [], "ours": []}
+    milliseconds: dict[str, list[list[float]]] = {name: [[] for _ in range(rounds)] for name in (OPENPI, OURS)}
     with (
         server_process(serve_openpi, seconds) as (theirs, _),
         server_process(serve_policy, FixedTimePolicy, seconds) as (ours, _),
@@ -154,18 +160,26 @@ def measure_overhead(requests: int, pixels: int, seconds: float) -> dict[str, di
                 break
             except ConnectionRefusedError:
                 time.sleep(0.1)
-        for number, name in itertools.product(range(requests + 20), milliseconds):
+        for number, name in itertools.product(range(-20, rounds * requests), milliseconds):
             began = time.perf_counter()
             actions = clients[name].infer(observation)["actions"]
             took = time.perf_counter() - began - float(actions[0, 0])
-            if number >= 20:
-                milliseconds[name].append(1e3 * took)
-    results = {
-        name: {"p50": percentile(sorted(values), 50), "p95": percentile(sorted(values), 95)}
-        for name, values in milliseconds.items()
-    }
-    rows = [[name, f"{each['p50']:.2f}", f"{each['p95']:.2f}"] for name, each in results.items()]
-    print(table([f"overhead, ms, {len(CAMERAS)} x {pixels} px", "p50", "p95"], rows))
+            if number >= 0:
+                milliseconds[name][number // requests].append(1e3 * took)
+    results = {}
+    for name, of_rounds in milliseconds.items():
+        every = sorted(itertools.chain(*of_rounds))
+        ratios = map(operator.truediv, map(statistics.median, of_rounds), map(statistics.median, milliseconds[OPENPI]))
+        results[name] = {
+            "p50": percentile(every, 50),
+            "p95": percentile(every, 95),
+            "times_openpi": statistics.median(ratios),
+        }
+    rows = [
+        [name, f"{each['p50']:.2f}", f"{each['p95']:.2f}", f"{each['times_openpi']:.2f}x"]
+        for name, each in results.items()
+    ]
+    print(table([f"overhead, ms, {len(CAMERAS)} x {pixels} px", "p50", "p95", "p50, of openpi's"], rows))
     return results
 
 
@@ -228,7 +242,8 @@ def measure_growth(requests: int, pixels: int) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> dict:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add_threads_argument(parser)
-    parser.add_argument("--requests", type=int, default=500, help="per server or client (default 500)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the overhead's measurement (default 5)")
+    parser.add_argument("--requests", type=int, default=300, help="per server and round, or per client (default 300)")
     parser.add_argument(
         "--long", type=int, default=10_000, help="requests that growth is looked for in (default 10000)"
     )
@@ -238,7 +253,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     outcome = {
-        "overhead_ms": measure_overhead(options.requests, options.pixels, options.milliseconds / 1e3),
+        "overhead_ms": measure_overhead(options.rounds, options.requests, options.pixels, options.milliseconds / 1e3),
         "clients": measure_clients(options.requests, options.pixels, tuple(options.clients), options.threads),
         "growth": measure_growth(options.long, options.pixels),
     }

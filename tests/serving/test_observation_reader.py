@@ -84,6 +84,13 @@ def test_cameras_are_found_by_name_and_by_a_file(tmp_path):
     names = {"cam_high": Camera(), "cam_left_wrist": Camera(), "cam_right_wrist": Camera()}
     found = aloha.match_cameras(names)
     assert found == {name: f"images/{name}" for name in names}
+    # A name counts more than the last part of a key, and one camera has one picture.
+    keys = RobotKeys(cameras={"a/top": "top", "b/top": "wrist"})
+    assert keys.match_cameras({"top": Camera(), "hand": Camera(role="wrist")}) == {"top": "a/top", "hand": "b/top"}
+    with pytest.raises(
+        ValueError, match=r"Several of the robot's pictures are the same camera of the policy: \{'a': 'top'"
+    ):
+        RobotKeys(cameras={"a": "top", "b": "top"}).match_cameras({"top": Camera()})
     with pytest.raises(ValueError, match=r"policy's camera\(s\) 'left' \(wrist\).*cameras: \{KEY OF A PICTURE"):
         aloha.match_cameras({"left": Camera(role="wrist")})
     file = tmp_path / "robot.yaml"
@@ -104,7 +111,15 @@ def test_cameras_are_found_by_name_and_by_a_file(tmp_path):
         ("- a", "robot.yaml does not describe a robot"),
         ("cameras: {}\nspeed: 3", "unexpected keyword argument 'speed'"),
         ("state: [a]", "missing 1 required keyword-only argument: 'cameras'"),
-        ("cameras: {}\nactions: {arm: 3}", "robot.yaml does not describe a robot"),
+        ("cameras: [a]", "'cameras' is ('a',), expected a map from the key of a picture to the name or the role"),
+        ("cameras: {a: 3}", "'cameras' is {'a': 3}, expected a map"),
+        ("cameras: {}\nstate: joints", "'state' is 'joints', expected a list of keys"),
+        ("cameras: {}\nstate: [1]", "'state' is (1,), expected a list of keys"),
+        ("cameras: {}\ninstruction: 5", "'instruction' is 5, expected a key"),
+        ("cameras: {}\nactions: {arm: 3}", "'actions' is {'arm': 3}, expected a map from names to [first dimension,"),
+        ("cameras: {}\nactions: {arm: [2, 2]}", "'actions' is {'arm': (2, 2)}, expected"),
+        ("cameras: {}\naction_dim: '7'", "'action_dim' is '7', expected a whole number of at least 1"),
+        ("cameras: {}\nhorizon: -1", "'horizon' is -1, expected a whole number of at least 1"),
     ],
 )
 def test_bad_robots(content, said, tmp_path):
@@ -124,6 +139,9 @@ def test_robots_that_the_policy_does_not_fit():
         reader(policy_of(droid, chunk_size=5), robot=droid)
     with pytest.raises(ValueError, match=r"The robot takes actions of 8 dimensions, the policy's have 7"):
         reader(policy_of(droid, action_dim=7), robot=droid)
+    parts = dataclasses.replace(droid, action_dim=None, horizon=None, actions={"arm": (0, 7), "gripper": (7, 8)})
+    with pytest.raises(ValueError, match=r"'gripper' of its actions .* lie beyond the 7 dimensions of the policy's"):
+        reader(policy_of(droid, action_dim=7), robot=parts)
     with pytest.raises(ValueError, match=r"needs the robot's state\. Name its keys"):
         reader(robot=RobotKeys(cameras={"a": "top", "b": "wrist"}))
 

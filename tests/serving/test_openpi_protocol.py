@@ -86,7 +86,9 @@ def test_noise_follows_episodes_seeds_and_sessions(server):
         assert noise_key(asked(connection, observation() | {"session_id": "s"})) == (3, 0)
     with connected(server) as connection:
         # Another connection is another episode; a named session outlives its connection.
-        assert noise_key(asked(connection, observation())) == (903, 0)
+        # Episodes without a seed get the next one, and those with a seed take none.
+        asked(connection, {"endpoint": "reset"})
+        assert noise_key(asked(connection, observation())) == (902, 0)
         assert noise_key(asked(connection, observation() | {"session_id": "s"})) == (3, 1)
 
 

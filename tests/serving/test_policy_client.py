@@ -78,6 +78,14 @@ def test_an_episode_goes_on_with_a_server_that_was_started_again(policy):
     starting.join()
     client.close()
     again.__exit__()
+    other = RecordingPolicy()
+    other.metadata |= {"policy_fingerprint": "another", "num_steps": 5}
+    with (
+        PolicyServer(other, port=port_of(server)),
+        pytest.raises(PolicyServerError, match="policy_fingerprint") as error,
+    ):
+        client.select_action(seen())
+    assert "num_steps, policy_fingerprint differ. Make a new PolicyClient" in str(error.value)
     with pytest.raises(ConnectionError, match=r"cannot be reached within 0\.2 s"):
         PolicyClient(server.url, timeout=0.2)
 

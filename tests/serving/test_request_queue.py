@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nora15_hf.serving import request_queue
+from nora15_hf.serving.loop_thread import LoopThread
 from nora15_hf.serving.request_queue import RequestQueue
 from nora15_hf.serving.serving_error import ServingError, ShuttingDownError
 
@@ -31,10 +32,11 @@ class Gate:
 
 def with_queue(check: Callable[[RequestQueue, Gate], Coroutine], **options) -> None:
     """Runs a check with a queue that is being served, and closes it."""
+    thread = LoopThread()
 
     async def run():
         gate = Gate()
-        queue = RequestQueue(gate.predict, **{"max_batch": 4, "max_waiting": 8} | options)
+        queue = RequestQueue(gate.predict, call=thread.call, **{"max_batch": 4, "max_waiting": 8} | options)
         serving = asyncio.create_task(queue.run(lambda: None))
         try:
             await check(queue, gate)
@@ -43,7 +45,7 @@ def with_queue(check: Callable[[RequestQueue, Gate], Coroutine], **options) -> N
             await queue.close()
             await serving
 
-    asyncio.run(run())
+    thread.run(run())
 
 
 async def submitted(queue: RequestQueue, client: str, *requests: str) -> asyncio.Task:
@@ -111,18 +113,22 @@ def test_a_failing_policy_fails_its_batch_and_goes_on():
     def predict(requests):
         if "breaks" in requests:
             raise RuntimeError("out of memory")
-        return [np.zeros((1, 1))]
+        return [] if "lost" in requests else [np.zeros((1, 1))]
+
+    thread = LoopThread()
 
     async def run():
-        queue = RequestQueue(predict, max_batch=4, max_waiting=8)
+        queue = RequestQueue(predict, call=thread.call, max_batch=4, max_waiting=8)
         serving = asyncio.create_task(queue.run(lambda: None))
         with pytest.raises(RuntimeError, match="out of memory"):
             await queue.submit("a", ["breaks"])
+        with pytest.raises(RuntimeError, match=r"The policy gave 0 results for 1 requests"):
+            await queue.submit("a", ["lost"])
         assert len(await queue.submit("a", ["works"])) == 1
         await queue.close()
         await serving
 
-    asyncio.run(run())
+    thread.run(run())
 
 
 def test_closing_answers_what_runs_and_refuses_the_rest():
@@ -155,9 +161,11 @@ def test_it_waits_for_clients_that_ask_again_at_once_and_for_no_others(monkeypat
         now += 400
         return [np.zeros((1, 1))] * len(requests)
 
+    thread = LoopThread()
+
     async def run():
         nonlocal now
-        queue = RequestQueue(predict, max_batch=4, max_waiting=8, clock=lambda: now)
+        queue = RequestQueue(predict, call=thread.call, max_batch=4, max_waiting=8, clock=lambda: now)
         serving = asyncio.create_task(queue.run(lambda: None))
 
         async def both() -> list[int]:
@@ -184,4 +192,4 @@ def test_it_waits_for_clients_that_ask_again_at_once_and_for_no_others(monkeypat
         await queue.close()
         await serving
 
-    asyncio.run(run())
+    thread.run(run())

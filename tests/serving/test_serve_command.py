@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 from helpers.counting_dataset import write_counting_dataset
 from helpers.recording_policy import H, observation
@@ -19,17 +20,30 @@ from nora15_hf.commands.library_defaults import library_choices, library_default
 from nora15_hf.embodiment import Camera
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.serving import PolicyClient
+from nora15_hf.serving.message_codec import encode_message
 from nora15_hf.serving.server import DEFAULT_PORTS, PolicyServer
+
+SEEN = {**observation(), "instruction": "go"}
+
+
+@pytest.fixture
+def default_handlers():
+    """Those of a process in the foreground; one in the background may ignore SIGINT."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield defaults
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_after_the_running_request(policy, number):
+def test_a_signal_ends_it_after_the_running_request(policy, default_handlers, number):
     server = PolicyServer(policy, port=0)
     chunks = []
 
     def ask():
         with PolicyClient(server.url, timeout=30) as client:
-            chunks.append(client.predict_chunk({**observation(), "instruction": "go"}))
+            chunks.append(client.predict_chunk(SEEN))
 
     def interrupt():
         asking = threading.Thread(target=ask)
@@ -45,8 +59,27 @@ def test_a_signal_ends_it_after_the_running_request(policy, number):
     interrupting.join()
     assert chunks[0].shape == (H, 3)
     # A second signal would have done what it always does.
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert {each: signal.getsignal(each) for each in default_handlers} == default_handlers
+
+
+def test_a_second_signal_ends_it_at_once(policy, default_handlers):
+    server = PolicyServer(policy, port=0)
+
+    def interrupt_twice():
+        with connect(server.url, compression=None, close_timeout=0) as connection:
+            connection.send(encode_message(observation()))
+            assert policy.entered.acquire(timeout=30)
+            for _ in range(2):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                while not server._stop.is_set():
+                    pass
+
+    policy.go.clear()
+    interrupting = threading.Thread(target=interrupt_twice)
+    # The policy has not returned, nor would it.
+    with pytest.raises(KeyboardInterrupt):
+        server.run(interrupting.start)
+    interrupting.join()
 
 
 @pytest.fixture
@@ -76,7 +109,17 @@ def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
     cases = {
         (): "Name either a policy or --replay DATASET.",
         ("policy", "--replay", "policy"): "Name either a policy or --replay DATASET.",
-        ("policy", "--protocol=vla-eval", "--api-key-file=key"): "--api-key-file is not part of vla-eval's protocol",
+        (
+            "policy",
+            "--protocol=vla-eval",
+            "--api-key-file=key",
+        ): "--api-key-file would have no effect: it is not part of vla-eval's protocol. Leave it out.",
+        ("--replay=policy", "--compile"): "--compile would have no effect: a dataset is replayed without a model",
+        ("policy", "--chunk-size=5"): "--chunk-size would have no effect: it belongs to --replay",
+        (
+            "policy",
+            "--n-action-steps=5",
+        ): "--n-action-steps would have no effect: clients of this protocol get whole chunks",
         ("policy", "--protocol=vla-eval", "--robot=droid"): "--robot droid is not a known benchmark of vla-eval",
     }
     for arguments, said in cases.items():

@@ -9,12 +9,14 @@ import torch
 
 from helpers.counting_dataset import write_counting_dataset
 from helpers.two_camera_arm import TASKS, TwoCameraArm
+from nora15_hf import control
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.control import FlowSampler
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.embodiment import Camera, Embodiment
 from nora15_hf.nora15.presets import tiny_policy
+from nora15_hf.serving import served_policy
 from nora15_hf.serving.dataset_replay import DatasetReplay
 from nora15_hf.serving.served_policy import ChunkRequest, ModelPolicy
 from nora15_hf.serving.serving_error import ServingError
@@ -90,6 +92,21 @@ def test_a_refused_request_does_not_spoil_the_others(arm_policy):
     assert "special token" in str(found[1])
     for number in (0, 2):
         np.testing.assert_allclose(found[number], evaluated(arm_policy, asked[number], "arm", 1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_request_that_breaks_the_policy_does_not_break_the_others(arm_policy, monkeypatch):
+    policy = ModelPolicy(*arm_policy, dataset_key="arm", num_steps=1)
+    asked = requests(2)
+
+    def predict_chunks(model, processor, images, instructions, noise_keys, **options):
+        if asked[0].noise_key in noise_keys:
+            raise RuntimeError("out of memory")
+        return control.predict_chunks(model, processor, images, instructions, noise_keys, **options)
+
+    monkeypatch.setattr(served_policy, "predict_chunks", predict_chunks)
+    broken, found = policy.predict(asked)
+    assert isinstance(broken, RuntimeError)
+    np.testing.assert_array_equal(found, evaluated(arm_policy, asked[1], "arm", 1))
 
 
 def test_actions_that_are_not_finite_are_an_error(arm_policy):

@@ -14,7 +14,7 @@ from .library_defaults import library_choices, library_defaults
 
 DEFAULTS = library_defaults("serving/server.py", "PolicyServer")
 VLA_EVAL = "vla-eval"
-PROTOCOLS = [*library_choices("serving/server.py", "DEFAULT_PORTS"), VLA_EVAL]
+REPLAYED_CHUNK_SIZE = 50
 
 
 @dataclass
@@ -36,7 +36,10 @@ class ServeArguments:
             "help": "serve the actions of this LeRobot dataset instead of a policy's: Hub id or folder",
         },
     )
-    protocol: str = field(default=DEFAULTS["protocol"], metadata={"help": "what clients speak", "choices": PROTOCOLS})
+    protocol: str = field(
+        default=DEFAULTS["protocol"],
+        metadata={"help": "what clients speak", "choices": library_choices("serving/server.py", "DEFAULT_PORTS")},
+    )
     host: str = field(
         default=DEFAULTS["host"], metadata={"help": "address to listen to; 0.0.0.0 lets the whole network in"}
     )
@@ -69,8 +72,12 @@ class ServeArguments:
         default=False, metadata={"flag": True, "help": "compile the policy first, which takes about a minute"}
     )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy or the dataset"})
-    chunk_size: int = field(
-        default=50, metadata={"parse": option_types.positive, "help": "with --replay: actions of a chunk"}
+    chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.positive,
+            "help": f"with --replay: actions of a chunk (default: {REPLAYED_CHUNK_SIZE})",
+        },
     )
     n_action_steps: int | None = field(
         default=None,
@@ -83,20 +90,24 @@ class ServeArguments:
     def __post_init__(self):
         if (self.policy is None) == (self.replay is None):
             raise ValueError("Name either a policy or --replay DATASET.")
-        if self.protocol == VLA_EVAL:
-            self._check_vla_eval()
-
-    def _check_vla_eval(self) -> None:
-        for name in ("api_key_file", "default_prompt"):
-            if getattr(self, name) is not None:
-                option = name.replace("_", "-")
-                raise ValueError(
-                    f"--{option} is not part of vla-eval's protocol: omit it, or choose another --protocol."
-                )
+        if self.replay is not None:
+            self._refuse("a dataset is replayed without a model", "device", "dataset_key", "num_steps", "compile")
+        else:
+            self._refuse("it belongs to --replay", "chunk_size")
+            if self.protocol != VLA_EVAL:
+                self._refuse("clients of this protocol get whole chunks", "n_action_steps")
+        if self.protocol != VLA_EVAL:
+            return
+        self._refuse("it is not part of vla-eval's protocol", "api_key_file", "default_prompt")
         if self.robot not in (None, "libero"):
             raise ValueError(
                 f"--robot {self.robot} is not a known benchmark of vla-eval: use libero, or omit the option."
             )
+
+    def _refuse(self, reason: str, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) not in (None, False):
+                raise ValueError(f"--{name.replace('_', '-')} would have no effect: {reason}. Leave it out.")
 
 
 ARGUMENTS = (ServeArguments, ThreadArguments)
@@ -107,12 +118,12 @@ def run(options: ServeArguments) -> None:
     from ..serving.robots import load_robot
     from ..serving.server import DEFAULT_PORTS, PolicyServer
 
-    if options.protocol == VLA_EVAL:
-        _run_vla_eval(options)
-        return
     port = DEFAULT_PORTS[options.protocol] if options.port is None else options.port
-    # What is wrong with these shows before a policy is loaded, which may take minutes.
+    # A port that is taken shows before a policy is loaded, which may take minutes.
     listen(options.host, port).close()
+    if options.protocol == VLA_EVAL:
+        _run_vla_eval(options, port)
+        return
     robot = None if options.robot is None else load_robot(options.robot, options.protocol)
     api_key = None
     if options.api_key_file is not None:
@@ -140,13 +151,10 @@ def run(options: ServeArguments) -> None:
     server.run(say_where)
 
 
-def _run_vla_eval(options: ServeArguments) -> None:
-    from ..runtime.listening import listen
+def _run_vla_eval(options: ServeArguments, port: int) -> None:
     from ..serving.vla_eval_libero import LiberoServer
-    from ..serving.vla_eval_server import DEFAULT_PORT, VlaEvalServer
+    from ..serving.vla_eval_server import VlaEvalServer
 
-    port = DEFAULT_PORT if options.port is None else options.port
-    listen(options.host, port).close()
     kind = LiberoServer if options.robot == "libero" else VlaEvalServer
     server = kind(_policy(options), n_action_steps=options.n_action_steps)
 
@@ -179,7 +187,10 @@ def _replay(options: ServeArguments):
     from ..serving.dataset_replay import DatasetReplay
 
     dataset = LeRobotDataset(
-        options.replay, revision=options.revision, chunk_size=options.chunk_size, cache_images=False
+        options.replay,
+        revision=options.revision,
+        chunk_size=options.chunk_size or REPLAYED_CHUNK_SIZE,
+        cache_images=False,
     )
     return DatasetReplay(dataset, options.n_action_steps)
 

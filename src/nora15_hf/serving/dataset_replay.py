@@ -10,7 +10,6 @@ import numpy as np
 from ..data import LeRobotDataset
 from ..embodiment.embodiment import Embodiment
 from .served_policy import ChunkRequest
-from .serving_error import ServingError
 
 
 class DatasetReplay:
@@ -65,7 +64,7 @@ class DatasetReplay:
         """The position of the next episode."""
         return next(self._seeds)
 
-    def predict(self, requests: Sequence[ChunkRequest]) -> list[np.ndarray | ServingError]:
+    def predict(self, requests: Sequence[ChunkRequest]) -> list[np.ndarray | Exception]:
         """The recorded chunk for each noise key `(seed, number of the prediction)`."""
         return [self._chunk(*request.noise_key, 0) for request in requests]
 

@@ -5,7 +5,6 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -135,10 +134,8 @@ class GrootProtocol:
             if not hmac.compare_digest(token.encode() if isinstance(token, str) else b"", self._api_key):
                 raise ServingError("Unauthorized: Invalid API token")
         endpoint = request.get("endpoint", "get_action")
-        data = request.get("data") or {}
-        options = data.get("options") or {} if isinstance(data, Mapping) else None
-        if not isinstance(options, Mapping):
-            raise ServingError("'data' and its 'options' must be maps.")
+        data = _map(request, "data")
+        options = _map(data, "options")
         match endpoint if isinstance(endpoint, str) else None:
             case "ping":
                 return {"status": "ok", "message": "Server is running"}
@@ -185,7 +182,8 @@ class GrootProtocol:
         shared = {name: options[name] for name in ("dataset_key", "sampling_params") if name in options}
         requests = [self._service.read_request({**row, **shared}) for row in _rows(observation)]
         seed, prediction = self._service.next_key(client, options)
-        requests = [replace(request, noise_key=(seed + row, prediction)) for row, request in enumerate(requests)]
+        for row, request in enumerate(requests):
+            request.noise_key = (seed + row, prediction)
         chunks, timing = await self._service.chunks(client, requests)
         is_flat = not any(isinstance(value, Mapping) for value in observation.values())
         actions = {
@@ -193,6 +191,14 @@ class GrootProtocol:
             for name, (first, stop) in self._actions.items()
         }
         return [actions, {"server_timing": timing}]
+
+
+def _map(message: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The map under a key; an empty one where there is nothing."""
+    value = message.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise ServingError(f"{key!r} is {shown(value)}, expected a map.")
+    return value or {}
 
 
 def _entries(observation: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -32,6 +32,7 @@ MAX_KEY_BYTES = 256
 MAX_DEPTH = 16
 MAX_DIMENSIONS = 8
 
+_PLAIN = frozenset((str, bytes, bool, int, float, type(None)))
 _KINDS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 # What a sender may call a type: as `dtype.str` spells it or, of this machine's byte order, by its name.
 _DTYPES = {dtype.str: dtype for kind in _KINDS for order in "<>" for dtype in [np.dtype(order + kind)]}
@@ -120,9 +121,12 @@ def _restore(value: Any, path: str, depth: int, on_dialect: Callable[[ArrayDiale
     if depth > MAX_DEPTH:
         raise ServingError(f"{path[:80]}... is nested more than {MAX_DEPTH} deep.")
     if isinstance(value, list):
-        return [_restore(member, f"{path}[{number}]", depth + 1, on_dialect) for number, member in enumerate(value)]
+        return [
+            member if type(member) in _PLAIN else _restore(member, f"{path}[{number}]", depth + 1, on_dialect)
+            for number, member in enumerate(value)
+        ]
     if not isinstance(value, dict):
-        if isinstance(value, str | bytes | int | float | None):
+        if type(value) in _PLAIN:
             return value
         raise ServingError(f"{path or 'The message'} is a {type(value).__name__}, which is not accepted.")
     members = {_text(key, path): member for key, member in value.items()}
@@ -141,7 +145,9 @@ def _restore(value: Any, path: str, depth: int, on_dialect: Callable[[ArrayDiale
         on_dialect(ArrayDialect.MSGPACK_NUMPY)
         return _array(path, members.get("type"), members.get("shape"), members.get("data"))
     return {
-        key: _restore(member, f"{path}/{key}" if path else key, depth + 1, on_dialect)
+        key: member
+        if type(member) in _PLAIN
+        else _restore(member, f"{path}/{key}" if path else key, depth + 1, on_dialect)
         for key, member in members.items()
     }
 

@@ -63,6 +63,12 @@ class ObservationReader:
                 f"The robot takes actions of {self.robot.action_dim} dimensions, but the policy's have {contract.action_dim}. "
                 "Serve a policy of this robot, or name the dataset_key that belongs to it."
             )
+        beyond = [name for name, (_, stop) in self.robot.actions.items() if stop > contract.action_dim]
+        if beyond:
+            raise ValueError(
+                f"The robot's {', '.join(map(repr, beyond))} of its actions {dict(self.robot.actions)} lie beyond the "
+                f"{contract.action_dim} dimensions of the policy's."
+            )
         if self.robot.horizon is not None and self.robot.horizon > contract.chunk_size:
             raise ValueError(
                 f"The robot takes chunks of {self.robot.horizon} actions, but the policy's have {contract.chunk_size}."

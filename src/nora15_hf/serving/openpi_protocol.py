@@ -2,13 +2,14 @@
 """openpi's protocol over WebSockets, with what vllm-omni adds to it: request and reply in turn, metadata first."""
 
 import asyncio
+import contextlib
 import hmac
 import http
 import logging
+import math
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import websockets
@@ -62,7 +63,12 @@ class OpenPIProtocol:
             None if api_key is None else [f"{scheme} {api_key}".encode() for scheme in ("Api-Key", "Bearer")]
         )
         self._hello = encode_message({"protocol": "openpi", **service.metadata})
-        self._exchanges: set[asyncio.Task] = set()
+        # Whose requests are being answered, and until when every client may take for what it has to do.
+        self._answering: set[ServerConnection] = set()
+        self._none_answering = asyncio.Event()
+        self._none_answering.set()
+        self._deadlines: dict[ServerConnection, float] = {}
+        self._watching: asyncio.Task | None = None
         self._server: Server | None = None
 
     async def start(self) -> None:
@@ -77,11 +83,14 @@ class OpenPIProtocol:
             process_request=self._process_request,
             logger=connection_logger,
         )
+        self._watching = asyncio.create_task(self._disconnect_the_slow())
 
     async def close(self) -> None:
         """Lets replies be sent that are ready, and closes all connections with a reason."""
-        if self._exchanges:
-            await asyncio.wait(self._exchanges, timeout=CLOSE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._none_answering.wait()
+        self._watching.cancel()
         self._server.close(code=CloseCode.GOING_AWAY, reason=str(ShuttingDownError()))
         await self._server.wait_closed()
 
@@ -103,33 +112,49 @@ class OpenPIProtocol:
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
-        """The life of a connection. When it is lost, its request is given up."""
+        """The life of a connection. Whether it takes too long is watched for all of them by one task."""
         closed = asyncio.create_task(connection.wait_closed())
+        closed.add_done_callback(lambda closed: self._service.forget(connection.id))
         previous_seconds = None
         try:
-            await connection.send(self._hello)
+            await self._send(connection, self._hello)
             while True:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    message = await connection.recv()
+                self._deadlines[connection] = time.monotonic() + IDLE_SECONDS
+                message = await connection.recv()
                 began = time.perf_counter()
-                exchange = asyncio.create_task(self._exchange(connection, message, previous_seconds))
-                self._exchanges.add(exchange)
-                exchange.add_done_callback(self._exchanges.discard)
-                await asyncio.wait((exchange, closed), return_when=asyncio.FIRST_COMPLETED)
-                if not exchange.done():
-                    exchange.cancel()
-                    return
-                exchange.result()
+                self._deadlines[connection] = math.inf
+                self._answering.add(connection)
+                self._none_answering.clear()
+                try:
+                    await self._answer(connection, message, previous_seconds)
+                finally:
+                    self._answering.discard(connection)
+                    if not self._answering:
+                        self._none_answering.set()
                 previous_seconds = time.perf_counter() - began
         except websockets.ConnectionClosed:
             pass
-        except TimeoutError:
-            await connection.close(CloseCode.GOING_AWAY, f"No request came within {IDLE_SECONDS:g} s.")
         finally:
-            closed.cancel()
-            self._service.sessions.forget(connection.id)
+            del self._deadlines[connection]
 
-    async def _exchange(
+    async def _disconnect_the_slow(self) -> None:
+        closing: set[asyncio.Task] = set()
+        while True:
+            await asyncio.sleep(min(IDLE_SECONDS, SEND_SECONDS) / 2)
+            now = time.monotonic()
+            for connection in [each for each, deadline in self._deadlines.items() if deadline < now]:
+                self._deadlines[connection] = math.inf
+                if connection in self._answering:
+                    # A farewell would not be read either.
+                    connection.transport.abort()
+                    continue
+                task = asyncio.create_task(
+                    connection.close(CloseCode.GOING_AWAY, f"No request came within {IDLE_SECONDS:g} s.")
+                )
+                closing.add(task)
+                task.add_done_callback(closing.discard)
+
+    async def _answer(
         self, connection: ServerConnection, message: str | bytes, previous_seconds: float | None
     ) -> None:
         """One request and its reply; an error is a text, after which the client may go on."""
@@ -142,12 +167,11 @@ class OpenPIProtocol:
         except Exception:
             logger.exception("A request failed, which is a fault of the server.")
             reply = "The server failed to answer; its log tells why."
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await connection.send(reply)
-        except TimeoutError:
-            # A farewell would not be read either.
-            connection.transport.abort()
+        await self._send(connection, reply)
+
+    async def _send(self, connection: ServerConnection, reply: str | bytes) -> None:
+        self._deadlines[connection] = time.monotonic() + SEND_SECONDS
+        await connection.send(reply)
 
     async def _reply(self, client: object, message: str | bytes, previous_seconds: float | None) -> dict[str, Any]:
         if isinstance(message, str):
@@ -172,10 +196,8 @@ class OpenPIProtocol:
                 requests.append(self._service.read_request(member))
             except ServingError as error:
                 raise ServingError(f"{f'batch[{number}]: ' if 'batch' in request else ''}{error}") from error
-        requests = [
-            request if request.noise_key else replace(request, noise_key=self._service.next_key(client, member))
-            for request, member in zip(requests, members, strict=True)
-        ]
+        for read, member in zip(requests, members, strict=True):
+            read.noise_key = read.noise_key or self._service.next_key(client, member)
         chunks, timing = await self._service.chunks(client, requests)
         server_timing = {**timing, "infer_ms": 1e3 * (time.perf_counter() - began)}
         if previous_seconds is not None:

@@ -24,7 +24,7 @@ CLOSE_SECONDS = 1.0
 
 
 class PolicyServerError(RuntimeError):
-    """The server refused a request, in its words."""
+    """The server refused a request, in its words, or is not the one that it was."""
 
 
 class PolicyTimeoutError(TimeoutError):
@@ -37,7 +37,7 @@ class PolicyClient:
 
     A lost connection is opened again, with growing pauses, within the time of the call that needs it. The noise of a chunk is
     a function of the episode's seed and of the number of the prediction, which the client counts, so that an episode goes on
-    as if nothing had happened, also with a server that was started again. A reply that comes too late is never used, and after
+    as if nothing had happened, also with a server that was started again with the same policy; another one is refused. A reply that comes too late is never used, and after
     a call that failed neither is what was left of the last chunk.
 
     Args:
@@ -272,6 +272,12 @@ class PolicyClient:
             metadata = decode_message(connection.recv(timeout=seconds))
             if not isinstance(metadata, dict) or metadata.get("server") != "nora15_hf":
                 raise ValueError(f"{self.url} is not served by `nora15 serve`.")
+            changed = [key for key in self.metadata | metadata if self.metadata.get(key) != metadata.get(key)]
+            if self.metadata and changed:
+                raise PolicyServerError(
+                    f"{self.url} was started again with another policy or other options: {', '.join(changed)} differ. Make a "
+                    "new PolicyClient to go on with it."
+                )
         except BaseException:
             connection.close()
             raise

@@ -1,7 +1,8 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What is the same in all protocols: requests are read, wait for their batch and are answered, session by session."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class PolicyService:
 
     Args:
         policy ([`ServedPolicy`]): Who answers.
+        call (`Callable`): See [`RequestQueue`].
         robot ([`RobotKeys`], *optional*): How robots call what they send; the policy's own names by default.
         default_prompt (`str`, *optional*): Instruction of observations without one.
         max_batch (`int`), max_waiting (`int`): See [`RequestQueue`].
@@ -38,6 +40,7 @@ class PolicyService:
     def __init__(
         self,
         policy: ServedPolicy,
+        call: Callable[..., asyncio.Future],
         *,
         robot: RobotKeys | None = None,
         default_prompt: str | None = None,
@@ -45,7 +48,7 @@ class PolicyService:
         max_waiting: int = 256,
     ):
         self.policy = policy
-        self.queue = RequestQueue(policy.predict, max_batch=max_batch, max_waiting=max_waiting)
+        self.queue = RequestQueue(policy.predict, call=call, max_batch=max_batch, max_waiting=max_waiting)
         self.sessions = SessionTable(policy.new_seed)
         self._robot, self._default_prompt = robot, default_prompt
         self._readers: dict[str, ObservationReader] = {}
@@ -131,6 +134,11 @@ class PolicyService:
         if seed is not None and seed != session.seed:
             session.begin(seed)
         return session.next_key()
+
+    def forget(self, client: Hashable) -> None:
+        """Gives up what a client waits for that has gone, and forgets its session."""
+        self.queue.forget(client)
+        self.sessions.forget(client)
 
     def _session(self, client: Hashable, message: Mapping[str, Any]) -> Session:
         """That of the message's `session_id`, otherwise its client's."""

@@ -1,12 +1,11 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""Requests that wait together run as one batch, in a thread of their own and in turn for all clients."""
+"""Requests that wait together run as one batch, in turn for all clients."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,11 +38,21 @@ class Answer:
 
 
 @dataclass(eq=False)
+class _Submission:
+    """What a client asks for at once. `answered` gets all answers together, or the first error."""
+
+    answers: list[Answer | None]
+    num_missing: int
+    answered: asyncio.Future
+
+
+@dataclass(eq=False)
 class _Waiting:
     client: Hashable
     request: ChunkRequest
     since: float
-    answer: asyncio.Future = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    submission: _Submission
+    place: int
 
 
 @dataclass
@@ -57,12 +66,12 @@ class RequestQueue:
     A bounded line of requests before a policy. Each client has its own place in it, so that one with many requests does not
     keep others waiting.
 
-    The policy runs in one thread, never in that of the event loop, whose connections stay alive meanwhile. A batch begins as
-    soon as there is a request; only for clients that have just been answered, and that asked again at once after their last
-    answer, it waits a little.
+    A batch begins as soon as there is a request; only for clients that have just been answered, and that asked again at once
+    after their last answer, it waits a little.
 
     Args:
         predict (`Callable`): Requests to a chunk `(H, A)`, or the error, of each; see [`ServedPolicy`].
+        call (`Callable`): See [`LoopThread.call`].
         max_batch (`int`): Requests of one batch at most.
         max_waiting (`int`): Requests that may wait; more are refused.
         clock (`Callable[[], float]`, *optional*): Seconds.
@@ -73,22 +82,28 @@ class RequestQueue:
 
     def __init__(
         self,
-        predict: Callable[[Sequence[ChunkRequest]], Sequence[np.ndarray | ServingError]],
+        predict: Callable[[Sequence[ChunkRequest]], Sequence[np.ndarray | Exception]],
         *,
+        call: Callable[..., asyncio.Future],
         max_batch: int,
         max_waiting: int,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.max_batch, self.max_waiting = max_batch, max_waiting
         self.num_waiting = 0
-        self._predict, self._clock = predict, clock
+        self._predict, self._call, self._clock = predict, call, clock
         # By client, in the order in which it is their turn.
         self._waiting: dict[Hashable, deque[_Waiting]] = {}
         self._recent: dict[Hashable, _RecentClient] = {}
         self._patience = 0.0
-        self._arrived = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Whether the policy is free, which it is not before it is warm.
+        self._free, self._ended = asyncio.Event(), asyncio.Event()
         self._closed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        # What the policy predicts, and since when.
+        self._batch: list[_Waiting] = []
+        self._began = 0.0
 
     async def submit(self, client: Hashable, requests: Sequence[ChunkRequest]) -> list[Answer]:
         """
@@ -107,51 +122,56 @@ class RequestQueue:
         now = self._clock()
         if client in self._recent:
             self._recent[client].asks_soon = now - self._recent[client].answered <= self._patience
-        waiting = [_Waiting(client, request, now) for request in requests]
-        self._waiting.setdefault(client, deque()).extend(waiting)
-        self.num_waiting += len(waiting)
-        self._arrived.set()
-        return await asyncio.gather(*(each.answer for each in waiting))
+        answered = asyncio.get_running_loop().create_future()
+        submission = _Submission([None] * len(requests), len(requests), answered)
+        self._waiting.setdefault(client, deque()).extend(
+            _Waiting(client, request, now, submission, place) for place, request in enumerate(requests)
+        )
+        self.num_waiting += len(requests)
+        self._begin_batch()
+        return await answered
+
+    def forget(self, client: Hashable) -> None:
+        """Gives up what a client waits for that has gone."""
+        self._recent.pop(client, None)
+        for each in self._waiting.pop(client, ()):
+            self.num_waiting -= 1
+            if not each.submission.answered.done():
+                each.submission.answered.set_exception(ServingError("The client has gone."))
 
     async def run(self, warm_up: Callable[[], None]) -> None:
-        """Calls `warm_up`, then answers requests until it is cancelled or [`~RequestQueue.close`] is called."""
-        await self._in_thread(warm_up)
-        while not self._closed:
-            await self._wait_for_requests()
-            batch = self._next_batch()
-            if batch:
-                await self._answer(batch)
+        """Calls `warm_up`, then answers requests until [`~RequestQueue.close`] is called."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._call(warm_up)
+        finally:
+            self._free.set()
+        self._begin_batch()
+        await self._ended.wait()
 
     async def close(self) -> None:
         """Refuses what waits and what comes, and waits for the batch that runs."""
         self._closed = True
-        self._arrived.set()
         for each in [each for line in self._waiting.values() for each in line]:
-            if not each.answer.done():
-                each.answer.set_exception(ShuttingDownError())
+            if not each.submission.answered.done():
+                each.submission.answered.set_exception(ShuttingDownError())
         self._waiting.clear()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+        await self._free.wait()
+        self._ended.set()
 
-    async def _in_thread(self, function: Callable, *arguments: object) -> object:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-    async def _wait_for_requests(self) -> None:
-        while not self._waiting and not self._closed:
-            await self._next_arrival(None)
-        while not self._closed and self.num_waiting < self.max_batch:
-            seconds = self._seconds_until_nobody_is_expected()
-            if seconds <= 0 or not await self._next_arrival(seconds):
-                return
-
-    async def _next_arrival(self, seconds: float | None) -> bool:
-        """Whether a request came within a time."""
-        self._arrived.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._arrived.wait()
-        except TimeoutError:
-            return False
-        return True
+    def _begin_batch(self) -> None:
+        """Calls the policy if it is free, and if nobody is about to ask who could join."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._free.is_set() or not self._waiting:
+            return
+        seconds = self._seconds_until_nobody_is_expected()
+        if self.num_waiting < self.max_batch and seconds > 0:
+            self._timer = self._loop.call_later(seconds, self._begin_batch)
+            return
+        self._free.clear()
+        self._call(self._predict_batch, self._answer)
 
     def _seconds_until_nobody_is_expected(self) -> float:
         """How long clients that ask again at once may still need for it."""
@@ -172,31 +192,48 @@ class RequestQueue:
             self.num_waiting -= 1
             if line:
                 self._waiting[client] = line
-            # Whose client has gone.
-            if not each.answer.done():
+            # Otherwise its client has gone, or another of its requests has failed.
+            if not each.submission.answered.done():
                 batch.append(each)
         return batch
 
-    async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        began = self._clock()
-        try:
-            results = await self._in_thread(self._predict, [each.request for each in batch])
-        except Exception as error:
-            results = [error] * len(batch)
+    def _predict_batch(self) -> Sequence[np.ndarray | Exception]:
+        """Results for what waits now, at the end of the event loop's turn, in which several clients may have asked."""
+        self._began = self._clock()
+        self._batch = self._next_batch()
+        if not self._batch:
+            return []
+        results = self._predict([each.request for each in self._batch])
+        if len(results) != len(self._batch):
+            raise RuntimeError(f"The policy gave {len(results)} results for {len(self._batch)} requests.")
+        return results
+
+    def _answer(self, predicted: asyncio.Future) -> None:
+        batch, began = self._batch, self._began
+        error = predicted.exception()
+        results = predicted.result() if error is None else [error] * len(batch)
         now = self._clock()
         self._patience = min(PATIENCE * (now - began), MAX_PATIENCE_SECONDS)
-        for each in batch:
+        for each, result in zip(batch, results, strict=True):
             self._recent.setdefault(each.client, _RecentClient(now, asks_soon=False)).answered = now
+            submission = each.submission
+            if submission.answered.done():
+                continue
+            if isinstance(result, Exception):
+                submission.answered.set_exception(result)
+                continue
+            submission.answers[each.place] = Answer(result, began - each.since, now - began, len(batch))
+            submission.num_missing -= 1
+            if not submission.num_missing:
+                submission.answered.set_result(submission.answers)
         self._recent = {
             client: recent for client, recent in self._recent.items() if now - recent.answered < RECENT_SECONDS
         }
-        for each, result in zip(batch, results, strict=True):
-            if each.answer.done():
-                continue
-            if isinstance(result, Exception):
-                each.answer.set_exception(result)
-            else:
-                each.answer.set_result(Answer(result, began - each.since, now - began, len(batch)))
+        self._batch = []
+        self._free.set()
+        if self._waiting:
+            # Behind the replies, which would otherwise be sent when the next batch has been predicted.
+            self._loop.call_soon(self._begin_batch)
 
 
 __all__ = ["Answer", "RequestQueue"]

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +28,9 @@ class RobotKeys:
             Name to the first dimension and the one behind the last, for protocols that answer parts of an action by name.
         action_dim (`int`, *optional*): Width that the robot takes.
         horizon (`int`, *optional*): So many actions of a chunk are sent; default: all.
+
+    Raises:
+        ValueError: An attribute is of another kind; it is named.
     """
 
     cameras: Mapping[str, str]
@@ -35,6 +39,30 @@ class RobotKeys:
     actions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     action_dim: int | None = None
     horizon: int | None = None
+
+    def __post_init__(self):
+        expected = {
+            "cameras": (
+                _is_map_of_texts(self.cameras),
+                "a map from the key of a picture to the name or the role of a camera",
+            ),
+            "state": (_is_tuple_of(str, self.state), "a list of keys"),
+            "instruction": (isinstance(self.instruction, str), "a key"),
+            "actions": (
+                isinstance(self.actions, Mapping)
+                and all(
+                    _is_tuple_of(int, each) and len(each) == 2 and 0 <= each[0] < each[1]
+                    for each in self.actions.values()
+                ),
+                "a map from names to [first dimension, the one behind the last]",
+            ),
+        } | {
+            name: (value is None or (type(value) is int and value > 0), "a whole number of at least 1")
+            for name, value in (("action_dim", self.action_dim), ("horizon", self.horizon))
+        }
+        for name, (is_right, what) in expected.items():
+            if not is_right:
+                raise ValueError(f"{name!r} is {getattr(self, name)!r}, expected {what}")
 
     def match_cameras(self, cameras: Mapping[str, Camera]) -> dict[str, str]:
         """
@@ -46,11 +74,14 @@ class RobotKeys:
         Raises:
             ValueError: A camera for which there is no key, or several.
         """
-        found = {}
-        for key, meaning in self.cameras.items():
-            name = meaning if meaning in cameras else key.split("/")[-1]
-            if name in cameras:
-                found[name] = key
+        named = {key: meaning for key, meaning in self.cameras.items() if meaning in cameras}
+        last_parts = {key: key.split("/")[-1] for key in self.cameras if key not in named}
+        named |= {key: name for key, name in last_parts.items() if name in cameras and name not in named.values()}
+        found = {name: key for key, name in named.items()}
+        if len(found) < len(named):
+            raise ValueError(
+                f"Several of the robot's pictures are the same camera of the policy: {named}. Keep one of them."
+            )
         for name, camera in cameras.items():
             same_role = [other for other in cameras if other not in found and cameras[other].role == camera.role]
             keys = [key for key, role in self.cameras.items() if role == camera.role and key not in found.values()]
@@ -65,6 +96,21 @@ class RobotKeys:
                 f"{', '.join(missing)}. Say so in a YAML file for --robot: cameras: {{KEY OF AN IMAGE: NAME OF A CAMERA}}."
             )
         return {name: found[name] for name in cameras}
+
+
+def _is_map_of_texts(value: object) -> bool:
+    return isinstance(value, Mapping) and _is_tuple_of(str, (*value, *value.values()))
+
+
+def _is_tuple_of(kind: type, value: object) -> bool:
+    return isinstance(value, tuple) and all(type(each) is kind for each in value)
+
+
+def _with_tuples(value: Any) -> Any:
+    """What a YAML file holds, with tuples in place of lists."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _named(group: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -162,11 +208,8 @@ def load_robot(name_or_file: str | Path, protocol: str = "openpi") -> RobotKeys:
         )
     names = [each.name for each in dataclasses.fields(RobotKeys)]
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        content["state"] = tuple(content.get("state", ()))
-        content["actions"] = {name: tuple(part) for name, part in content.get("actions", {}).items()}
-        return RobotKeys(**content)
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        return RobotKeys(**_with_tuples(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} does not describe a robot ({' '.join(str(error).split())}). It is a YAML file with the keys "
             f"{', '.join(names)}, of which cameras maps the key of an image to the name of a camera."

@@ -27,7 +27,7 @@ PICTURE_SIZE = 224
 WARM_UP_INSTRUCTION = "pick up the black bowl next to the ramekin and place it on the plate in the middle of the table"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChunkRequest:
     """
     One chunk to predict.
@@ -67,7 +67,7 @@ class ServedPolicy(Protocol):
     def new_seed(self) -> int:
         """Seed of an episode to which a client gives none."""
 
-    def predict(self, requests: Sequence[ChunkRequest]) -> list[np.ndarray | ServingError]:
+    def predict(self, requests: Sequence[ChunkRequest]) -> list[np.ndarray | Exception]:
         """A chunk `(H, A)`, float32 in physical units, or the error, of each request."""
 
     def warm_up(self) -> None:
@@ -137,7 +137,7 @@ class ModelPolicy:
         """Another one for every episode."""
         return secrets.randbits(63)
 
-    def predict(self, requests: Sequence[ChunkRequest]) -> list[np.ndarray | ServingError]:
+    def predict(self, requests: Sequence[ChunkRequest]) -> list[np.ndarray | Exception]:
         """
         Predicts together what has the same number of solver steps. A request that the policy refuses, and actions that are not
         finite, are errors of that request alone.
@@ -146,9 +146,9 @@ class ModelPolicy:
             requests (`Sequence[ChunkRequest]`): At least one.
 
         Returns:
-            `list[np.ndarray or ServingError]`: of each request the chunk `(H, A)`, float32 in physical units, or the error.
+            `list[np.ndarray or Exception]`: of each request the chunk `(H, A)`, float32 in physical units, or the error.
         """
-        results: dict[int, np.ndarray | ServingError] = {}
+        results: dict[int, np.ndarray | Exception] = {}
         for num_steps in dict.fromkeys(request.num_steps for request in requests):
             rows = [row for row, request in enumerate(requests) if request.num_steps == num_steps]
             results |= zip(rows, self._predict_together([requests[row] for row in rows], num_steps), strict=True)
@@ -156,7 +156,7 @@ class ModelPolicy:
 
     def _predict_together(
         self, requests: Sequence[ChunkRequest], num_steps: int | None
-    ) -> list[np.ndarray | ServingError]:
+    ) -> list[np.ndarray | Exception]:
         try:
             chunks = predict_chunks(
                 self.model,
@@ -168,10 +168,11 @@ class ModelPolicy:
                 dataset_key=[request.dataset_key or self.dataset_key for request in requests],
                 sampler=FlowSampler(num_steps or self.num_steps),
             )
-        except ValueError as error:
-            if len(requests) == 1:
-                return [ServingError(str(error))]
-            return [self._predict_together([request], num_steps)[0] for request in requests]
+        except Exception as error:
+            # Alone, so that none fails by another's fault, or for want of memory for all together.
+            if len(requests) > 1:
+                return [self._predict_together([request], num_steps)[0] for request in requests]
+            return [ServingError(str(error)) if isinstance(error, ValueError) else error]
         return [chunk if np.isfinite(chunk).all() else ServingError(NOT_FINITE) for chunk in chunks]
 
     def warm_up(self) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from ..runtime.listening import is_loopback, listen
 from .groot_protocol import GrootProtocol, own_robot_keys
+from .loop_thread import LoopThread
 from .openpi_protocol import OpenPIProtocol
 from .policy_service import PolicyService
 from .robots import RobotKeys
@@ -19,8 +20,8 @@ from .served_policy import ServedPolicy
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORTS = {"openpi": 8000, "gr00t": 5555}
-"""By protocol."""
+DEFAULT_PORTS = {"openpi": 8000, "gr00t": 5555, "vla-eval": 8000}
+"""By protocol. [`PolicyServer`] speaks the first two, `VlaEvalServer` the last."""
 
 
 class PolicyServer:
@@ -69,15 +70,21 @@ class PolicyServer:
         max_batch: int = 16,
         max_waiting: int = 256,
     ):
-        if protocol not in DEFAULT_PORTS:
-            raise ValueError(f"protocol={protocol!r} is unknown, expected one of {', '.join(DEFAULT_PORTS)}.")
+        if protocol not in ("openpi", "gr00t"):
+            raise ValueError(f"protocol={protocol!r} is unknown, expected one of openpi, gr00t.")
         if robot is None and protocol == "gr00t":
             robot = own_robot_keys(policy)
         self.policy, self.protocol = policy, protocol
         self._host, self._port = host, DEFAULT_PORTS[protocol] if port is None else port
         self._api_key = api_key
+        self._thread = LoopThread()
         self.service = PolicyService(
-            policy, robot=robot, default_prompt=default_prompt, max_batch=max_batch, max_waiting=max_waiting
+            policy,
+            self._thread.call,
+            robot=robot,
+            default_prompt=default_prompt,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
         )
         if api_key is None and not is_loopback(host):
             logger.warning(
@@ -87,7 +94,7 @@ class PolicyServer:
         self.url = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
+        self._background: threading.Thread | None = None
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """
@@ -97,21 +104,22 @@ class PolicyServer:
         Args:
             on_ready (`Callable`, *optional*): Called when clients can connect.
         """
-        asyncio.run(self._serve(lambda: (self._stop_on_signals(), on_ready())))
+        with contextlib.ExitStack() as handlers:
+            self._thread.run(self._serve(lambda: (handlers.enter_context(self._stopping_on_signals()), on_ready())))
 
     def __enter__(self) -> "PolicyServer":
         ready: Future[None] = Future()
 
         def work() -> None:
             try:
-                asyncio.run(self._serve(lambda: ready.set_result(None)))
+                self._thread.run(self._serve(lambda: ready.set_result(None)))
             except BaseException as error:
                 if ready.done():
                     raise
                 ready.set_exception(error)
 
-        self._thread = threading.Thread(target=work, name="policy server", daemon=True)
-        self._thread.start()
+        self._background = threading.Thread(target=work, name="policy server", daemon=True)
+        self._background.start()
         ready.result()
         return self
 
@@ -119,7 +127,7 @@ class PolicyServer:
         # A loop that has ended by itself cannot be told to.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._background.join()
 
     async def _serve(self, on_ready: Callable[[], Any]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -141,14 +149,26 @@ class PolicyServer:
             return GrootProtocol(self.service, self._host, self._port, api_key=self._api_key)
         return OpenPIProtocol(self.service, listen(self._host, self._port), api_key=self._api_key)
 
-    def _stop_on_signals(self) -> None:
-        def stop() -> None:
-            for each in (signal.SIGINT, signal.SIGTERM):
-                self._loop.remove_signal_handler(each)
-            self._stop.set()
+    @contextlib.contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """Makes the first signal stop the server. The second one does what it did before."""
+        # Not those of the event loop, which only the main thread may take away again.
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
-        for each in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(each, stop)
+        def restore() -> None:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        def stop(*_: object) -> None:
+            restore()
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+        for each in before:
+            signal.signal(each, stop)
+        try:
+            yield
+        finally:
+            restore()
 
 
 __all__ = ["DEFAULT_PORTS", "PolicyServer"]

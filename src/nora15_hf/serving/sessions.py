@@ -22,12 +22,14 @@ class Session:
         self.begin()
 
     def begin(self, seed: int | None = None) -> None:
-        """Begins an episode: its predictions are counted from 0, with the client's seed or a new one."""
-        self.seed = self._new_seed() if seed is None else seed
+        """Begins an episode: its predictions are counted from 0, with the client's seed or, once it is needed, a new one."""
+        self.seed = seed
         self.predictions = 0
 
     def next_key(self) -> NoiseKey:
         """The noise key of the next prediction of this episode."""
+        if self.seed is None:
+            self.seed = self._new_seed()
         self.predictions += 1
         return (self.seed, self.predictions - 1)
 

@@ -28,12 +28,9 @@ from ..simulation.environment import FIRST_EVALUATION_SEED, Observation
 from .observation_reader import ObservationReader
 from .robots import RobotKeys
 from .served_policy import ChunkRequest, ServedPolicy
-from .serving_error import ServingError
-from .sessions import Session
+from .sessions import SessionTable
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_PORT = 8000
 
 Message = Mapping[str, Any]
 
@@ -72,7 +69,7 @@ class VlaEvalServer(PredictModelServer):
         self.policy = policy
         self.first_seed = first_seed
         self.reader = ObservationReader(self.contract, needs_state=policy.needs_state, robot=self.robot_keys())
-        self._sessions: dict[str, Session] = {}
+        self._sessions = SessionTable(policy.new_seed)
         policy.warm_up()
 
     def run(self, host: str, port: int, on_ready: Callable[[int], None]) -> None:
@@ -132,12 +129,12 @@ class VlaEvalServer(PredictModelServer):
         seed = task.get("seed")
         if seed is None and "episode_idx" in task:
             seed = self.first_seed + task["episode_idx"]
-        self._session(ctx).begin(seed)
+        self._sessions.get(ctx.session_id).begin(seed)
         await super().on_episode_start(config, ctx)
 
     async def on_episode_end(self, result: Message, ctx: SessionContext) -> None:
         """Forgets the episode."""
-        self._sessions.pop(ctx.session_id, None)
+        self._sessions.forget(ctx.session_id)
         await super().on_episode_end(result, ctx)
 
     async def on_observation(self, obs: Message, ctx: SessionContext) -> None:
@@ -148,17 +145,14 @@ class VlaEvalServer(PredictModelServer):
         """One pass through the policy; see [`PredictModelServer`]."""
         chunks = self.policy.predict(
             [
-                ChunkRequest(self.shown(observation), self._session(ctx).next_key())
+                ChunkRequest(self.shown(observation), self._sessions.get(ctx.session_id).next_key())
                 for observation, ctx in zip(obs_batch, ctx_batch, strict=True)
             ]
         )
         for chunk in chunks:
-            if isinstance(chunk, ServingError):
+            if isinstance(chunk, Exception):
                 raise chunk
         return [{"actions": self.executed(chunk)} for chunk in chunks]
-
-    def _session(self, ctx: SessionContext) -> Session:
-        return self._sessions.setdefault(ctx.session_id, Session(self.policy.new_seed))
 
     def _read(self, message: Message) -> Observation:
         images = message.get("images", {})
@@ -175,4 +169,4 @@ class VlaEvalServer(PredictModelServer):
         )
 
 
-__all__ = ["DEFAULT_PORT", "VlaEvalServer"]
+__all__ = ["VlaEvalServer"]
