@@ -91,7 +91,7 @@ def test_cameras_are_found_by_name_and_by_a_file(tmp_path):
         ValueError, match=r"Several of the robot's pictures are the same camera of the policy: \{'a': 'top'"
     ):
         RobotKeys(cameras={"a": "top", "b": "top"}).match_cameras({"top": Camera()})
-    with pytest.raises(ValueError, match=r"policy's camera\(s\) 'left' \(wrist\).*cameras: \{KEY OF A PICTURE"):
+    with pytest.raises(ValueError, match=r"policy's camera\(s\) 'left' \(wrist\).*cameras: \{KEY OF AN IMAGE"):
         aloha.match_cameras({"left": Camera(role="wrist")})
     file = tmp_path / "robot.yaml"
     file.write_text(
@@ -137,7 +137,7 @@ def test_robots_that_the_policy_does_not_fit():
     droid = load_robot("droid")
     with pytest.raises(ValueError, match=r"The robot takes chunks of 10 actions, but the policy's have 5"):
         reader(policy_of(droid, chunk_size=5), robot=droid)
-    with pytest.raises(ValueError, match=r"The robot takes actions of 8 dimensions, the policy's have 7"):
+    with pytest.raises(ValueError, match=r"The robot takes actions of 8 dimensions, but the policy's have 7"):
         reader(policy_of(droid, action_dim=7), robot=droid)
     parts = dataclasses.replace(droid, action_dim=None, horizon=None, actions={"arm": (0, 7), "gripper": (7, 8)})
     with pytest.raises(ValueError, match=r"'gripper' of its actions .* lie beyond the 7 dimensions of the policy's"):

@@ -341,4 +341,4 @@ def test_listening_to_others_without_a_key_is_warned_about(policy, caplog):
     PolicyServer(policy, host="localhost")
     assert not caplog.records
     PolicyServer(policy, host="0.0.0.0")
-    assert "listens to 0.0.0.0 without a key" in caplog.text
+    assert "listens on 0.0.0.0 without a key" in caplog.text
