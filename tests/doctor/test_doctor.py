@@ -207,7 +207,7 @@ def test_model_and_processor_of_different_policies_are_an_error(tmp_path):
 def test_dataset_of_another_robot_is_an_error(policy, tmp_path):
     data = write_dataset(tmp_path / "leg", low=-np.ones(2), high=np.ones(2))
     (error,) = examine_policy(policy, data, **FAST_RUN).errors
-    assert "2 dimensions, the policy's 4" in error.message
+    assert "2 dimensions, the policy's have 4" in error.message
 
 
 def test_unreadable_dataset_is_an_error(policy, tmp_path):

@@ -114,7 +114,10 @@ def test_datasets_do_not_lead_out_of_their_folder(hub, tmp_path):
     info |= {"fps": 10, "features": {}, "total_episodes": 0, "total_frames": 0, "chunks_size": 1000}
     (tmp_path / "bad/meta").mkdir(parents=True)
     (tmp_path / "bad/meta/info.json").write_text(json.dumps(info))
-    push_folder(tmp_path / "bad", "bad")
+    with pytest.raises(ValueError, match="leaves the dataset's folder"):
+        push_folder(tmp_path / "bad", "bad")
+    repo = HfApi().create_repo("bad", repo_type="dataset").repo_id
+    HfApi().upload_folder(repo_id=repo, repo_type="dataset", folder_path=tmp_path / "bad")
     with pytest.raises(ValueError, match="leaves the dataset's folder"):
         LeRobotDataset("robots/bad")
 

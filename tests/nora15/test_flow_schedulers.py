@@ -102,7 +102,7 @@ def test_every_scheduler_of_diffusers_is_refused_or_converges(kind, options, tmp
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (DPMSolverMultistepScheduler(), "arrives at 157"),
+        (DPMSolverMultistepScheduler(), "reaches 157"),
         (FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=True), "draws noise"),
         (DPMSolverMultistepScheduler(**FLOW, algorithm_type="sde-dpmsolver++"), "draws noise"),
     ],
