@@ -262,7 +262,7 @@ def test_a_number_given_goes_before_that_of_the_interrupted_run(machine, capsys)
     choose_threads(3)
     resume_threads(ThreadUse(2, "free CPUs").record())
     assert torch.get_num_threads() == 3
-    assert "--threads 2 keeps them" in capsys.readouterr().err
+    assert "--threads 2 avoids this" in capsys.readouterr().err
 
 
 def test_nothing_is_kept_where_nothing_was_chosen(monkeypatch, tmp_path):

@@ -79,7 +79,7 @@ def load_merged_policy(
         files = [CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, ADAPTER_BASE_FILE]
         download = partial(snapshot_download, str(adapters), revision=adapter_revision, allow_patterns=files)
         folder = Path(load_verified(download, adapters))
-    _check_adapters(folder, str(adapters))
+    _check_adapters(folder, str(adapters) if adapter_revision is None else f"{adapters}@{adapter_revision}")
     model = Nora15ForActionPrediction.from_pretrained(base, dtype=torch.float32, **kwargs)
     processor = Nora15Processor.from_pretrained(adapters, revision=adapter_revision)
     if processor.state_dim is not None and model.config.state_dim is None:
