@@ -30,8 +30,6 @@ def test_same_numbers_and_gradients_as_the_convolution(kernel, grid, left_over, 
         outputs.append(output)
         gradients.append(torch.autograd.grad(output.square().sum(), inputs))
     torch.testing.assert_close(outputs[1], outputs[0])
-    with torch.no_grad():
-        assert torch.equal(product(pixels), outputs[0])
     for found, expected in zip(gradients[1], gradients[0], strict=True):
         torch.testing.assert_close(found, expected)
 

@@ -8,9 +8,8 @@ from torch import nn
 
 class PatchConv3d(nn.Conv3d):
     """
-    A convolution whose stride is its kernel. Where gradients are asked for, it is computed as a matrix product: the same numbers
-    up to rounding, several times faster forward and backward on CPUs, and without the slow kernels that GPUs choose for such a
-    convolution in bfloat16. Without gradients it is the convolution itself, whose rounding is that of the released numbers.
+    A convolution whose stride is its kernel, computed as a matrix product: the same numbers up to rounding, several times faster
+    forward and backward on CPUs, and without the slow kernels that GPUs choose for such a convolution in bfloat16.
 
     It is a module like any other, so it can be wrapped, hooked and sharded. A model sets it as the class of a convolution that it
     got from transformers; the parameters stay as they are. Padding, dilation and groups are not read.
@@ -25,8 +24,6 @@ class PatchConv3d(nn.Conv3d):
         Returns:
             `torch.Tensor` of shape `(batch, out_channels, patches in time, patches in height, patches in width)`
         """
-        if not torch.is_grad_enabled():
-            return super().forward(input)
         batch, channels, *size = input.shape
         grid = [length // patch for length, patch in zip(size, self.kernel_size, strict=True)]
         for axis, (count, patch) in enumerate(zip(grid, self.kernel_size, strict=True), start=2):
