@@ -33,7 +33,6 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.strict_loading import StrictLoadingMixin
-from ..runtime.patch_convolution import PatchConv3d
 from ..runtime.recorded_outputs import Recorded, record, recorded_outputs
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
 from .backbone_parts import Nora15BackboneLayer, Nora15VisionAttention, embed_images, multimodal_position_ids
@@ -363,7 +362,6 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         for layer in self.vlm.model.language_model.layers:
             # The parameters stay as they are; only the outputs differ.
             layer.__class__ = Nora15BackboneLayer
-        self.vlm.model.visual.patch_embed.proj.__class__ = PatchConv3d
         hidden_size = config.action_expert_config.hidden_size
         self.action_expert = Nora15ActionExpert(config)
         self.action_in_proj = nn.Linear(config.action_dim, hidden_size)

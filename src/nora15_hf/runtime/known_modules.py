@@ -11,21 +11,19 @@ from transformers import PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .patch_convolution import PatchConv3d
-
 Kind = type | tuple
 """A type of module; `(type, ...)`, an `nn.ModuleList` of it; `(type, type)`, an `nn.Sequential`; `nn.Parameter`."""
 
 LIBRARY_MODULES: dict[type[nn.Module], dict[str, Kind]] = {
     nn.Linear: {"weight": nn.Parameter, "bias": nn.Parameter},
     nn.LayerNorm: {"weight": nn.Parameter, "bias": nn.Parameter},
-    PatchConv3d: {"weight": nn.Parameter, "bias": nn.Parameter},
+    nn.Conv3d: {"weight": nn.Parameter, "bias": nn.Parameter},
     nn.Embedding: {"weight": nn.Parameter},
     nn.GELU: {},
     nn.Identity: {},
     nn.Dropout: {},
 }
-"""Those of PyTorch and [`PatchConv3d`], in the form that [`KnownModules`] takes."""
+"""Those of PyTorch, in the form that [`KnownModules`] takes."""
 
 
 class KnownModules:

@@ -22,7 +22,6 @@ from transformers.models.vjepa2.modeling_vjepa2 import (
 )
 
 from ..runtime.known_modules import LIBRARY_MODULES, KnownModules, uses_sdpa
-from ..runtime.patch_convolution import PatchConv3d
 from .attention_vjepa2_ac import (
     FrameCache,
     VJEPA2ACAttention,
@@ -46,7 +45,7 @@ KNOWN = KnownModules(
             "layernorm": nn.LayerNorm,
         },
         VJEPA2Embeddings: {"patch_embeddings": VJEPA2PatchEmbeddings3D},
-        VJEPA2PatchEmbeddings3D: {"proj": PatchConv3d},
+        VJEPA2PatchEmbeddings3D: {"proj": nn.Conv3d},
         VJEPA2Layer: {
             "norm1": nn.LayerNorm,
             "attention": VJEPA2RopeAttention,

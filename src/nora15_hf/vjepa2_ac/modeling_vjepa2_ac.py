@@ -17,7 +17,6 @@ from transformers.utils import can_return_tuple
 from ..repo_files.flat_code import write_code
 from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.strict_loading import StrictLoadingMixin
-from ..runtime.patch_convolution import PatchConv3d
 from ..runtime.recorded_outputs import Recorded, recorded_outputs
 from .attention_vjepa2_ac import VJEPA2ACResidualLinear
 from .buffered_frames import BufferedFramePredictor, can_be_read, encode_frames, rows_at_once
@@ -155,7 +154,6 @@ class VJEPA2ACModel(VJEPA2ACPreTrainedModel):
         self.encoder = VJEPA2Encoder(config.encoder_config)
         # The layers keep this size; the configuration may be changed later.
         self._built_grid_size = config.encoder_grid_size
-        self.encoder.embeddings.patch_embeddings.proj.__class__ = PatchConv3d
         self.predictor = VJEPA2ACPredictor(config)
         self.post_init()
 

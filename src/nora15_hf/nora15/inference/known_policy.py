@@ -22,7 +22,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from ...runtime.known_modules import LIBRARY_MODULES, KnownModules, uses_sdpa
-from ...runtime.patch_convolution import PatchConv3d
 from ..backbone_parts import Nora15BackboneLayer, Nora15VisionAttention
 from ..modeling_nora15 import (
     Nora15ActionExpert,
@@ -56,7 +55,7 @@ KNOWN = KnownModules(
             "blocks": (Qwen2_5_VLVisionBlock, ...),
             "merger": Qwen2_5_VLPatchMerger,
         },
-        Qwen2_5_VisionPatchEmbed: {"proj": PatchConv3d},
+        Qwen2_5_VisionPatchEmbed: {"proj": nn.Conv3d},
         Qwen2_5_VLVisionBlock: {
             "norm1": Qwen2_5_VLRMSNorm,
             "norm2": Qwen2_5_VLRMSNorm,
