@@ -25,6 +25,7 @@ from nora15_hf.preferences import (
     regenerate_candidates,
     sample_candidates,
 )
+from nora15_hf.runtime import cpu_threads
 from nora15_hf.runtime.shared_work import ProcessPlace, process_place
 
 
@@ -64,7 +65,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(demonstrations, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "preferences"
-    rows = build(folder, demonstrations)
+    with pytest.MonkeyPatch.context() as patch:
+        # Threads that an earlier test's command has chosen would be recorded.
+        patch.setattr(cpu_threads, "_run", None)
+        rows = build(folder, demonstrations)
     assert len(rows) == 24
     return files_of(folder)
 

@@ -275,7 +275,7 @@ def test_auto_falls_back_to_rays_and_says_so_once(monkeypatch, caplog):
             available_renderer("egl")
     finally:
         available_renderer.cache_clear()
-    assert sum("casting rays" in record.message for record in caplog.records) == 1
+    assert sum("ray casting" in record.message for record in caplog.records) == 1
 
 
 # -- where the hand is on the picture ----------------------------------------------------------------------------------
