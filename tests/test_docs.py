@@ -58,8 +58,8 @@ def shown_commands() -> list[list[str]]:
         elif words[:2] == ["accelerate", "launch"]:
             module = words.index("-m") + 1
             name = words[module].removeprefix("nora15_hf.commands.").replace("_", "-")
-            # What a machine without a GPU refuses; labelling has no such options.
-            without_gpu = [] if name == "preferences" else ["--use-cpu", "true", "--bf16", "false"]
+            # What a machine without a GPU refuses; labelling and rounds have no such options.
+            without_gpu = [] if name in ("preferences", "rounds") else ["--use-cpu", "true", "--bf16", "false"]
             found.append([name, *words[module + 1 :], *without_gpu])
     return found
 
