@@ -209,23 +209,34 @@ class TestPrompt:
         with pytest.raises(ValueError, match="not a prefix"):
             broken.prompt_ids(TEXT)
 
+    def test_a_damaged_template_does_not_load(self, processor, tmp_path):
+        processor.save_pretrained(tmp_path)
+        file = tmp_path / "chat_template.jinja"
+        template = file.read_text()
+        file.write_text(template[: len(template) // 2])
+        with pytest.raises(
+            ValueError, match=rf"processor in .*{tmp_path.name}.* cannot be used: .*damaged or incomplete"
+        ):
+            Nora15Processor.from_pretrained(tmp_path)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda template: template[: len(template) // 2], "damaged or incomplete"),
             (lambda template: template[: template.index("{% if add_generation_prompt")], "not a prefix"),
             (lambda template: "", r"renders 0 image\(s\) of 1, no instruction|not a prefix"),
             (lambda template: template.replace("<|image_pad|>", ""), r"renders 0 image\(s\) of 1, the instruction"),
             (lambda template: template.replace("<|im_end|>\n", ""), "'' as the end of the answer"),
         ],
-        ids=["half", "without its end", "empty", "without images", "without ends of turns"],
+        ids=["without its end", "empty", "without images", "without ends of turns"],
     )
-    def test_a_damaged_template_does_not_load(self, processor, tmp_path, change, message):
+    def test_a_template_without_prompts_is_said_and_not_used(self, processor, tmp_path, caplog, change, message):
         processor.save_pretrained(tmp_path)
         file = tmp_path / "chat_template.jinja"
         file.write_text(change(file.read_text()))
-        with pytest.raises(ValueError, match=rf"processor in .*{tmp_path.name}.* cannot be used: .*{message}"):
-            Nora15Processor.from_pretrained(tmp_path)
+        loaded = Nora15Processor.from_pretrained(tmp_path)
+        assert "has a chat template that cannot be used for prompts" in caplog.text
+        with pytest.raises(ValueError, match=message):
+            loaded.prompt_ids(TEXT)
 
 
 class TestTargets:

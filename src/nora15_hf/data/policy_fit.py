@@ -191,7 +191,7 @@ def _check_statistics(member: LeRobotReader, processor: ProcessorMixin, strict: 
         )
         message = (
             f"The {kind}s of dataset {key!r} have other ranges than the policy's statistics of that key: {listed}. Is it "
-            "another dataset of the same name? Open it with a dataset_key of its own, or compute the statistics again."
+            "another dataset of the same name? Open it with a separate dataset_key, or compute the statistics again."
         )
         if strict:
             raise ValueError(message)

@@ -390,6 +390,20 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
             )
         return prompt, closing
 
+    def _check_template(self, source: str) -> None:
+        """
+        Refuses a damaged chat template; one that makes no prompts for the policy is warned about, and refused when it is used.
+        """
+        # Several templates are for other uses than prompts.
+        if not isinstance(self.chat_template, str):
+            return
+        try:
+            self._render("probe", 1)
+        except ValueError as error:
+            if isinstance(error.__cause__, TemplateError):
+                raise
+            logger.warning(f"{source!r} has a chat template that cannot be used for prompts. {error}")
+
     def _token_ids(self, rendered: str) -> list[int]:
         """Ids of what a chat template rendered, with as many image tokens as an image has."""
         tokens_per_image = (self.image_size // self.patch_size // self.merge_size) ** 2
@@ -842,8 +856,7 @@ class Nora15Processor(OneCommitPushMixin, ProcessorMixin):
         stats_file = cached_file(pretrained_model_name_or_path, NORM_STATS_FILE, **options)
         try:
             processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-            # Half of a template may be a valid template.
-            processor._render("probe", 1)
+            processor._check_template(str(pretrained_model_name_or_path))
         except ValueError as error:
             raise ValueError(
                 f"The processor in {str(pretrained_model_name_or_path)!r} cannot be used: {str(error).rstrip('.')}. Correct or fetch "
