@@ -280,7 +280,7 @@ def test_a_dataset_of_the_same_key_with_other_ranges(recordings, policy, tmp_pat
     metres = LeRobotDataset(recordings / "metres", dataset_key="arm")
     check_dataset_fits(metres, policy[1])
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    for part in ("actions of dataset 'arm' have other ranges", "x 0.0", "gripper ", "dataset_key of its own"):
+    for part in ("actions of dataset 'arm' have other ranges", "x 0.0", "gripper ", "separate dataset_key"):
         assert part in record.message
     with pytest.raises(ValueError, match="have other ranges"):
         check_dataset_fits(metres, policy[1], strict=True)
