@@ -184,7 +184,7 @@ def test_the_installed_package_trains_in_two_processes(installed, tmp_path):
     script = SCRIPT.format(arguments=["sft", "--config", "sft_tiny", *flags], loads=True)
     done = run_installed(installed, tmp_path, "-c", script)
     assert done.returncode == 0, done.stderr
-    assert "This run is finished, see run." in done.stdout
+    assert "This run is finished; see run." in done.stdout
 
 
 def test_python_runs_the_package_of_commands(monkeypatch, capsys):
