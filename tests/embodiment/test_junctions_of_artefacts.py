@@ -400,7 +400,13 @@ def test_a_new_key_keeps_those_that_a_policy_has(recordings, policy, tmp_path, c
     assert processor.camera_names("arm") == ("top", "wrist")
     assert processor.camera_names("one") == ("top",)
     assert processor.camera_names() is None
-    assert "was trained on [2] camera(s) so far; dataset 'one' shows it 1: top" in caplog.text
+    assert "trained on the cameras ['top', 'wrist'] so far; dataset 'one' shows it ['top']" in caplog.text
+    # As many, but under other names.
+    load_policy_for(tmp_path, LeRobotDataset(recordings / "other", dataset_key="other"))
+    assert "trained on the cameras ['top', 'wrist'] so far; dataset 'other' shows it ['top', 'side']" in caplog.text
+    caplog.clear()
+    load_policy_for(tmp_path, LeRobotDataset(recordings / "turned", dataset_key="turned"))
+    assert "trained on the cameras" not in caplog.text
 
 
 @pytest.mark.parametrize("with_code", [False, True])

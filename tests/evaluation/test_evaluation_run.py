@@ -210,7 +210,10 @@ def test_nothing_is_written_for_what_cannot_be_run(pool, tmp_path):
     other = WalkingPolicy(pool.spec)
     other.metadata["contract"]["action_dim"] = 7
     del other.metadata["contract"]["action_names"]
+    silent = WalkingPolicy(pool.spec)
+    del silent.metadata["chunk_size"], silent.metadata["solver"]
     for policy, options, message in (
+        (silent, {}, "metadata of WalkingPolicy lacks chunk_size, solver"),
         (other, {}, "action dimension: policy 7, simulator 3"),
         (None, {"n_action_steps": 6}, "more than the policy's chunk of 5"),
         (None, {"episodes_per_task": 0}, "at least 1"),

@@ -22,6 +22,7 @@ from hypothesis.extra.numpy import arrays
 from helpers.paths import EXAMPLES
 from helpers.preference_demonstrations import write_demonstrations
 from helpers.reward_batches import batch_of
+from nora15_hf.actions.keyed_noise import keyed_noise
 from nora15_hf.clips import ClipConventions
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.nora15.presets import tiny_policy
@@ -31,7 +32,6 @@ from nora15_hf.preferences import (
     WeightedReward,
     WorldModelGoalReward,
     build_preferences,
-    candidate_noise,
     labelling,
     load_preferences,
     preference_info,
@@ -99,13 +99,14 @@ def test_candidates_of_a_state_do_not_depend_on_the_others(tiny, dataset):
     torch.testing.assert_close(together[1:2], alone, atol=2e-5, rtol=0)
     other = sample_candidates(*tiny, [dataset[5]], seed=4, **options)
     assert (alone - other).abs().max() > 0.1
-    assert np.abs(candidate_noise(3, 5, (3, 5, 4)) - candidate_noise(3, 11, (3, 5, 4))).max() > 0.1
+    first, second = keyed_noise([(3, 5), (3, 11)], (3, 5, 4))
+    assert (first - second).abs().max() > 0.1
 
 
 def test_candidates_equal_single_samples_of_the_policy(tiny, dataset):
     policy, processor = tiny
     candidates = sample_candidates(policy, processor, [dataset[5]], num_candidates=3, sampler=FlowSampler(num_steps=2))
-    noise = torch.from_numpy(candidate_noise(0, 5, (3, 5, 4)))
+    noise = keyed_noise([(0, 5)], (3, 5, 4))[0]
     inputs = processor(images=dataset[5]["images"], text=dataset[5]["instruction"])
     for number in range(3):
         single = policy.sample_actions(**inputs, noise=noise[number][None], num_steps=2)

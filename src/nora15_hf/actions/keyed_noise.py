@@ -12,6 +12,9 @@ import torch
 
 NoiseKey = tuple[int, ...]
 
+# What tells the random numbers of a state apart that are not its flow's noise; they stand in their keys behind (seed, row).
+NOISY_NEGATIVES, RANDOM_PAIRS, TOKENS = 1, 2, 3
+
 
 def keyed_noise(keys: Sequence[NoiseKey], shape: Sequence[int]) -> torch.FloatTensor:
     """
@@ -61,4 +64,12 @@ def _seed_sequence(key: NoiseKey) -> np.random.SeedSequence:
     return np.random.SeedSequence(key)
 
 
-__all__ = ["NoiseKey", "keyed_noise", "keyed_rng", "keyed_torch_generator"]
+__all__ = [
+    "NOISY_NEGATIVES",
+    "RANDOM_PAIRS",
+    "TOKENS",
+    "NoiseKey",
+    "keyed_noise",
+    "keyed_rng",
+    "keyed_torch_generator",
+]

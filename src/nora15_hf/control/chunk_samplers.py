@@ -8,11 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..actions.keyed_noise import NoiseKey, keyed_noise
+from ..actions.keyed_noise import TOKENS, NoiseKey, keyed_noise
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
-
-# Stands behind (seed, row) in the keys of tokens; 1 and 2 there are NOISY_NEGATIVES and RANDOM_PAIRS of preferences.
-TOKENS = 3
 
 
 class InvalidChunkError(ValueError):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..actions.normalization import select_dataset_key
+from ..control.policy_metadata import METADATA_KEYS
 from ..data.lerobot_dataset import LeRobotDataset
 from ..embodiment.embodiment import Camera, Embodiment
 from ..embodiment.junctions import EVALUATION, STATE_ITEMS, check_junction
@@ -50,8 +51,13 @@ def check_policy_fits(processor: Nora15Processor, spec: EnvironmentSpec, dataset
 
 
 def check_evaluated_policy_fits(policy: EvaluatedPolicy, spec: EnvironmentSpec) -> None:
-    """Like [`check_policy_fits`], from the policy's own metadata."""
+    """Like [`check_policy_fits`], from the policy's own metadata, which must have every key of [`METADATA_KEYS`]."""
     metadata = policy.metadata
+    if missing := [name for name in METADATA_KEYS if name not in metadata]:
+        raise ValueError(
+            f"The metadata of {type(policy).__name__} lacks {', '.join(missing)}. It must have every key of METADATA_KEYS in "
+            "nora15_hf.control.policy_metadata, also those that are None; docs/evaluation.md shows an example."
+        )
     contract = Embodiment.from_dict(metadata["contract"], f"The contract of {metadata['policy']!r}")
     _check_contract_fits(contract, metadata["needs_state"], metadata["conventions"], spec)
 

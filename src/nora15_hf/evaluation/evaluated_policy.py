@@ -14,7 +14,8 @@ class EvaluatedPolicy(Protocol):
     """A policy that can be evaluated: [`~nora15_hf.control.chunk_policy.Nora15ChunkPolicy`], or the client of a policy server.
 
     Attributes:
-        metadata (`Mapping[str, Any]`): what it tells about itself, as plain JSON values, see [`policy_metadata`].
+        metadata (`Mapping[str, Any]`): what it tells about itself, as plain JSON values, with every key of [`METADATA_KEYS`]; see
+            [`policy_metadata`].
     """
 
     @property

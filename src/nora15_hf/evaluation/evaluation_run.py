@@ -78,6 +78,16 @@ def run_evaluation(
     if recorded_per_task:
         import_av()
     spec = pool.spec
+    episodes = evaluation_episodes(
+        policy,
+        tasks,
+        spec,
+        episodes_per_task=episodes_per_task,
+        first_seed=first_seed,
+        control=control,
+        record_every=video_steps(spec.control_rate),
+        recorded_per_task=recorded_per_task,
+    )
     chunk_size = policy.metadata["chunk_size"]
     n_action_steps = n_action_steps or spec.n_action_steps or chunk_size
     if n_action_steps > chunk_size:
@@ -101,16 +111,6 @@ def run_evaluation(
         },
     }
     settings = as_json(settings)
-    episodes = evaluation_episodes(
-        policy,
-        tasks,
-        spec,
-        episodes_per_task=episodes_per_task,
-        first_seed=first_seed,
-        control=control,
-        record_every=video_steps(spec.control_rate),
-        recorded_per_task=recorded_per_task,
-    )
     if against is not None:
         check_comparable(settings, [(episode.task, episode.seed) for episode in episodes], against)
     state = open_run_folder(

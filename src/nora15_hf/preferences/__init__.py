@@ -5,7 +5,7 @@ What needs a simulator lives in `simulator_reward` and `reached_states`, which a
 """
 
 from ..control.chunk_samplers import FastSampler, FlowSampler
-from .candidates import candidate_noise, sample_candidates
+from .candidates import sample_candidates
 from .dataset_builder import NoPairsError, build_preferences, regenerate_candidates
 from .metric_actions import MetricActions
 from .pair_sources import EpisodeSuccess, Interventions, PairSource, StaleAgainstFresh
@@ -46,7 +46,6 @@ __all__ = [
     "WeightedReward",
     "WorldModelGoalReward",
     "build_preferences",
-    "candidate_noise",
     "check_preferences",
     "check_reward",
     "load_preferences",

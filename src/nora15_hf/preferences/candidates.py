@@ -5,21 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from ..actions.keyed_noise import keyed_noise
+from ..actions.keyed_noise import NOISY_NEGATIVES, keyed_noise
 from ..control.chunk_prediction import predict_chunks
 from ..control.chunk_samplers import FastSampler, FlowSampler
 from ..control.prepared_samples import sample_inputs
 from ..data.lerobot_dataset import Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import fingerprint
-
-# What tells the random numbers of a state apart; they stand in their keys behind the set's seed and the state's row. 3 are
-# the TOKENS of control/chunk_samplers.py.
-NOISY_NEGATIVES, RANDOM_PAIRS = 1, 2
 
 Sampler = FlowSampler | FastSampler
 
@@ -30,21 +25,6 @@ def sampler_settings(sampler: Sampler, policy: Nora15ForActionPrediction) -> dic
     if isinstance(sampler, FlowSampler) and sampler.num_steps is None:
         settings["num_steps"] = policy.config.num_inference_steps
     return settings
-
-
-def candidate_noise(seed: int, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """
-    The noise that a state's candidates start from: a function of the seed and of the state's row in its dataset alone.
-
-    Args:
-        seed (`int`): of the whole preference set, not negative.
-        index (`int`): `Sample["index"]`.
-        shape (`tuple[int, ...]`): `(num_candidates, chunk_size, action_dim)`.
-
-    Returns:
-        `np.ndarray`: float32, standard normal.
-    """
-    return keyed_noise([(seed, index)], shape)[0].numpy()
 
 
 def sample_candidates(
@@ -127,10 +107,7 @@ def noisy_negatives(
 
 
 __all__ = [
-    "NOISY_NEGATIVES",
-    "RANDOM_PAIRS",
     "Sampler",
-    "candidate_noise",
     "noisy_negatives",
     "sample_candidates",
     "sampler_settings",

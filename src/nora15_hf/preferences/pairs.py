@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..actions.keyed_noise import keyed_rng
-from .candidates import RANDOM_PAIRS
+from ..actions.keyed_noise import RANDOM_PAIRS, keyed_rng
 
 PAIRINGS = {
     "best_worst": "best against worst of the candidates",

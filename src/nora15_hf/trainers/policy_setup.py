@@ -162,12 +162,14 @@ def load_policy_for(
 
 
 def _tell_other_cameras(processor: Nora15Processor, member: LeRobotDataset) -> None:
-    """Says that a dataset that is new to a policy shows it more or fewer cameras than those it has seen so far."""
-    seen = {len(embodiment.cameras) for embodiment in processor.embodiments.values() if embodiment.cameras}
-    if seen and len(member.camera_names) not in seen:
+    """Says that a dataset that is new to a policy shows it other cameras, by name, than those it has seen so far."""
+    known = (embodiment.cameras for embodiment in processor.embodiments.values())
+    seen = list(dict.fromkeys(tuple(cameras) for cameras in known if cameras))
+    if seen and set(member.camera_names) not in map(set, seen):
         logger.warning(
-            f"The policy was trained on {sorted(seen)} camera(s) so far; dataset {member.dataset_key!r} shows it "
-            f"{len(member.camera_names)}: {', '.join(member.camera_names)}. Choose with image_keys if that is not intended."
+            f"The policy was trained on the cameras {' or '.join(str(list(names)) for names in seen)} so far; dataset "
+            f"{member.dataset_key!r} shows it {list(member.camera_names)}, in this order. If they are the same views, open it "
+            "with image_keys={name: feature}; otherwise choose with image_keys which ones the policy is to see."
         )
 
 
