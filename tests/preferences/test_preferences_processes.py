@@ -29,6 +29,14 @@ from nora15_hf.runtime import cpu_threads
 from nora15_hf.runtime.shared_work import ProcessPlace, process_place
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_threads_chosen():
+    """The record of a set holds the threads that a command has chosen, here one of an earlier test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_threads, "_run", None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory):
     return write_demonstrations(tmp_path_factory.mktemp("data") / "demonstrations", lengths=(7, 9, 8))
@@ -65,10 +73,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(demonstrations, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "preferences"
-    with pytest.MonkeyPatch.context() as patch:
-        # Threads that an earlier test's command has chosen would be recorded.
-        patch.setattr(cpu_threads, "_run", None)
-        rows = build(folder, demonstrations)
+    rows = build(folder, demonstrations)
     assert len(rows) == 24
     return files_of(folder)
 
