@@ -103,7 +103,7 @@ KILLED = (0, 2, 3, 4, 5, 7)
 @pytest.mark.slow
 def test_killed_in_every_stage_it_ends_with_the_same_weights(whole, inputs, tmp_path):
     output, log = tmp_path / "run", tmp_path / "log"
-    for place, before in zip(KILLED, (0, *KILLED), strict=False):
+    for before, place in itertools.pairwise((0, *KILLED)):
         code = run_process(run_killed, inputs, output, place - before, WHOLE, output=log)
         assert code == -signal.SIGKILL, log.read_text()
         assert len(list((output / ".rounds").glob("round-*.json"))) == place, STAGES[place]

@@ -19,7 +19,14 @@ from ..data.lerobot_layout import stored_key
 from ..data.statistics import compute_statistics
 from ..embodiment.comparison import differing_ranges
 from ..embodiment.embodiment import Embodiment
-from ..embodiment.junctions import ACTION_ITEMS, IMAGINATION, NORMALIZATION_ITEMS, WORLD_MODEL, check_junction
+from ..embodiment.junctions import (
+    ACTION_ITEMS,
+    IMAGINATION,
+    NORMALIZATION_ITEMS,
+    STATE_ITEMS,
+    WORLD_MODEL,
+    check_junction,
+)
 from ..nora15 import Nora15Processor
 from ..repo_files.checkpoint import Checkpoint
 from ..repo_files.stored_tensors import find_file
@@ -281,6 +288,21 @@ class ClipConventions:
             episodes=episodes,
             cache_images=cache_images,
             **columns,
+        )
+
+    def check_dataset(self, dataset: LeRobotDataset) -> None:
+        """
+        Compares the contract of a dataset of any robot with that of the world model; states may be other ones.
+
+        Raises:
+            EmbodimentError: The dataset was recorded otherwise than what the world model was trained on.
+        """
+        check_junction(
+            IMAGINATION,
+            self.contract,
+            dataset.embodiment,
+            names=("world model", f"dataset {dataset.dataset_key!r}"),
+            leave_out=STATE_ITEMS,
         )
 
     def actions_and_states(self, dataset: LeRobotDataset) -> tuple[torch.Tensor, torch.Tensor | None]:

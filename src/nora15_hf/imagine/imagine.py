@@ -12,7 +12,6 @@ from ..clips.clip_conventions import ClipConventions
 from ..clips.episode_clips import EpisodeClips
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
-from ..embodiment.junctions import IMAGINATION, STATE_ITEMS, check_junction
 from ..repo_files.fingerprint import artefact_name, digest, fingerprint
 from ..repo_files.json_files import write_json
 from ..runtime.device import usable_device
@@ -93,13 +92,7 @@ def imagine(
             return torch.cat([world_model.encode(processor(batch)["pixel_values"])[0].cpu() for batch in batches])
 
     whole = conventions.open_dataset(dataset, dataset_revision)
-    check_junction(
-        IMAGINATION,
-        conventions.contract,
-        whole.embodiment,
-        names=("world model", f"dataset {whole.dataset_key!r}"),
-        leave_out=STATE_ITEMS,
-    )
+    conventions.check_dataset(whole)
     known = whole.episodes["index"].tolist()
     is_own = dataset_fingerprint(whole) == conventions.dataset_fingerprint
     unseen = conventions.held_out_episodes if is_own else tuple(known)

@@ -95,7 +95,7 @@ def draw_dimensions(panels: Sequence[Any], chunks: Sequence[DrawnChunk], action_
         chunks (`Sequence[DrawnChunk]`): All with the same A.
         action_names (`Sequence[str]`): A titles.
     """
-    for dimension, (axes, name) in enumerate(zip(panels, action_names, strict=False)):
+    for dimension, (axes, name) in enumerate(zip(panels[: len(action_names)], action_names, strict=True)):
         for chunk in chunks:
             steps = np.arange(1, len(chunk.actions) + 1)
             values = chunk.actions[:, dimension]

@@ -17,7 +17,6 @@ from ..clips.episode_clips import EpisodeClips
 from ..control.chunk_policy import Nora15ChunkPolicy
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.policy_fit import fit_dataset
-from ..embodiment.junctions import IMAGINATION, STATE_ITEMS, check_junction
 from ..evaluation.environment_fit import check_policy_fits
 from ..evaluation.evaluation_run import run_evaluation
 from ..evaluation.results import EvaluationResults, compare_results
@@ -105,13 +104,7 @@ def refresh_world_model(run: RoundsRun, number: int) -> dict[str, Any]:
     processor = VJEPA2ACProcessor.from_pretrained(before)
     conventions = ClipConventions.from_pretrained(before)
     dataset = conventions.open_dataset(run.episodes(number))
-    check_junction(
-        IMAGINATION,
-        conventions.contract,
-        dataset.embodiment,
-        names=("world model", f"episodes of round {number}"),
-        leave_out=STATE_ITEMS,
-    )
+    conventions.check_dataset(dataset)
     conventions = replace(
         conventions,
         dataset=artefact_name(str(run.episodes(number))),

@@ -115,7 +115,7 @@ def replay_episodes(
             sampled=torch.cat([next(sampled)["actions"] for _ in batches]).numpy()[: stop - start],
             chunk_size=dataset.chunk_size,
         )
-        for index, (start, stop), batches in zip(episodes["index"], bounds, of_episode, strict=False)
+        for index, (start, stop), batches in zip(episodes["index"][: len(bounds)], bounds, of_episode, strict=True)
     ]
 
 
