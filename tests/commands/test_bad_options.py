@@ -183,6 +183,8 @@ def test_wrong_values_in_a_yaml_file(command, folder, capsys):
         ("preferences", "masked_dims: [1, -2]", "masked_dims in the YAML file: '-2' is not a whole number"),
         ("sft", "datasets: []", "datasets is empty"),
         ("sft", "datasets: there", "datasets in the YAML file: expected a list, found 'there'. Put it into brackets"),
+        ("sft", "datasets: [null]", "datasets in the YAML file: expected a list of single values, found [None]"),
+        ("sft", "image_keys: [a, [b]]", "image_keys in the YAML file: expected a list of single values"),
         ("sft", "freeze: backbone", "freeze in the YAML file: expected a list, found 'backbone'"),
         ("sft", "dataset_weights: [0.5, 0.5]", "dataset_weights: 2 values for 1 datasets"),
         ("sft", "dataset_keys: [a, b]", "dataset_keys: 2 values for 1 datasets"),
@@ -205,15 +207,8 @@ def test_wrong_yaml_files(command, content, message, folder, capsys):
         ("preferences", ["--temperature=0.5"], "--temperature has no effect with --sampler flow"),
         ("preferences", ["--sampler=fast", "--num-steps=3"], "--num_steps has no effect with --sampler fast"),
         ("preferences", ["--noise-std=0.1"], "--noise_std has no effect without --num_noisy_negatives"),
-        (
-            "preferences",
-            ["--policy=there", "--policy-revision=x"],
-            "--policy_revision has no effect on the local folder",
-        ),
         ("sft", ["--policy=me/x", "--image-size=56"], "--image_size has no effect with --policy"),
         ("sft", ["--strict=true"], "--strict has no effect without --policy"),
-        ("sft", ["--policy-revision=main"], "--policy_revision has no effect without the repo"),
-        ("dpo", ["--policy=there", "--policy-revision=x"], "--policy_revision has no effect on the local folder"),
         ("world-model", ["--model=me/x", "--encoder-steps=3"], "--encoder_steps has no effect with --model"),
         ("world-model", ["--policy-dataset-key=a"], "--policy_dataset_key has no effect without --policy"),
         ("world-model", ["--policy=me/x", "--normalization-mode=min_max"], "--normalization_mode has no effect with"),
@@ -221,6 +216,75 @@ def test_wrong_yaml_files(command, content, message, folder, capsys):
 )
 def test_options_without_effect(command, options, message, folder, capsys):
     assert message in refused(capsys, command, *VALID[command], *options)
+
+
+# By command and option of a revision: the option that names a local folder, with what else it then needs.
+REVISIONS = {
+    ("sft", "policy_revision"): [["--policy=there"]],
+    ("sft", "preferences_revision"): [["--preferences=there", "--policy=me/x"]],
+    ("sft", "dataset_revisions"): [["--datasets=there"]],
+    ("world-model", "revision"): [["--dataset=there"]],
+    ("preferences", "policy_revision"): [["--policy=there"]],
+    ("preferences", "demonstrations_revision"): [["--demonstrations=there"]],
+    ("dpo", "policy_revision"): [["--policy=there"]],
+    ("dpo", "preferences_revision"): [["--preferences=there"]],
+    ("rounds", "policy_revision"): [["--policy=there"]],
+    ("rounds", "demonstrations_revision"): [["--demonstrations=there"]],
+    ("imagine", "revision"): [["--model=there"]],
+    ("imagine", "dataset_revision"): [["--dataset=there"]],
+    ("evaluate", "revision"): [["there"]],
+    ("serve", "revision"): [["there"], ["--replay=there"]],
+    ("demo", "revision"): [["there"]],
+    ("demo", "world_model_revision"): [["--world-model=there"]],
+    ("view", "revision"): [["there"]],
+    ("view", "policy_revision"): [["--policy=there"]],
+    ("doctor", "revision"): [["there"]],
+    ("stats", "revision"): [["there"]],
+    ("convert", "revision"): [["there"]],
+}  # fmt: skip
+# `push` makes this branch.
+NEW_BRANCHES = {("push", "revision")}
+
+
+def test_every_revision_is_in_the_table():
+    fields = {(command, field.name) for command in COMMANDS for field in own_fields(command)}
+    assert {each for each in fields if "revision" in each[1]} == REVISIONS.keys() | NEW_BRANCHES
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "source"), [(*key, source) for key, sources in REVISIONS.items() for source in sources]
+)
+@pytest.mark.parametrize("in_yaml", [False, True])
+def test_a_revision_of_a_local_folder_is_refused(command, name, source, in_yaml, folder, capsys):
+    replaced = [each.partition("=")[0] for each in source] + (
+        ["--datasets"] if "--preferences=there" in source else []
+    )
+    options = [each for each in VALID[command] if each.partition("=")[0] not in replaced]
+    if source == ["there"] or "--replay=there" in source:
+        options.remove("me/x")
+    options += source
+    if in_yaml:
+        value = ["v1"] if name == "dataset_revisions" else "v1"
+        Path("options.yaml").write_text(yaml.safe_dump({name: value}))
+        options += ["--config", "options.yaml"]
+    else:
+        options += [f"--{name.replace('_', '-')}=v1"]
+    assert f"--{name} v1 has no effect on the local folder there" in refused(capsys, command, *options)
+
+
+def test_revisions_of_repos_on_the_hub_are_accepted(folder, capsys):
+    parser = CommandParser(MODULES["sft"].ARGUMENTS, description="sft")
+    options = ["--datasets", "there", "me/data", "--use-cpu=true", "--dataset-revisions"]
+    assert parser.parse([*options, "", "v3.0"])[0].dataset_revisions == ["", "v3.0"]
+    assert [each["revision"] for each in MODULES["sft"].per_dataset(parser.parse([*options, "", "v3.0"])[0])] == [
+        None,
+        "v3.0",
+    ]
+    assert "Pass '' for it" in refused(capsys, "sft", *options, "main", "v3.0")
+    assert "no effect without --policy" in refused(capsys, "sft", *VALID["sft"], "--policy-revision=main")
+    assert "no effect without --policy" in refused(capsys, "view", *VALID["view"], "--policy-revision=main")
+    parser = CommandParser(MODULES["serve"].ARGUMENTS, description="serve")
+    assert parser.parse(["--replay=me/x", "--revision=v1"])[0].revision == "v1"
 
 
 def test_a_yaml_file_is_read_as_the_command_line(folder):

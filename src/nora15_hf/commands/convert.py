@@ -42,7 +42,9 @@ class ConvertArguments:
         default=None,
         metadata={"parse": option_types.positive, "help": "actions per chunk (default: 5; declare-lab/nora: 1)"},
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the source"})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("source",), "help": "branch, tag or commit of the source"}
+    )
     subfolder: str | None = field(default=None, metadata={"help": "folder of the source that holds the weights"})
     tokenizer: str | None = field(
         default=None,

@@ -44,9 +44,12 @@ class DemoArguments(EnvironmentArguments, PageArguments):
     device: str | None = field(
         default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU where there is one)"}
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "branch, tag or commit of the policy's repo"}
+    )
     world_model_revision: str | None = field(
-        default=None, metadata={"help": "branch, tag or commit of the world model's repo"}
+        default=None,
+        metadata={"revision_of": ("world_model",), "help": "branch, tag or commit of the world model's repo"},
     )
     export_space: Path | None = field(
         default=None,

@@ -47,7 +47,9 @@ class DoctorArguments(FeatureArguments):
     num_steps: int | None = field(
         default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("repo",), "help": "branch, tag or commit of the policy's repo"}
+    )
     json: Path | None = field(
         default=None,
         metadata={"parse": option_types.output_file, "metavar": "FILE", "help": "also write the report as JSON"},

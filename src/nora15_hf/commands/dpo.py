@@ -18,7 +18,6 @@ from ..trainers.resume import find_checkpoint, is_finished
 from . import option_types
 from .adapter_arguments import AdapterArguments
 from .execution import run_script
-from .options_without_effect import hub_only, refuse_without_effect
 from .preference_training import policy_and_preferences, training_data
 
 __all__ = ["ARGUMENTS", "DPOArguments", "main", "run"]
@@ -37,16 +36,16 @@ class DPOArguments(AdapterArguments):
     preferences: str = field(
         metadata={"parse": option_types.folder_or_hub_id, "help": "Folder or Hub id of the preference dataset."}
     )
-    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
-    preferences_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
+    policy_revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "Branch, tag or commit of the policy."}
+    )
+    preferences_revision: str | None = field(
+        default=None, metadata={"revision_of": ("preferences",), "help": "Branch, tag or commit of the dataset."}
+    )
     validation_fraction: float | None = field(
         default=None,
         metadata={"parse": option_types.share, "help": "Share of the episodes that are held out for evaluation."},
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        refuse_without_effect(self, {"policy_revision": hub_only(self.policy)})
 
 
 ARGUMENTS = (DPOArguments, FlowDPOConfig, ThreadArguments)

@@ -111,7 +111,9 @@ class EvaluateArguments(EnvironmentArguments):
     device: str | None = field(
         default=None, metadata={"help": "for example cpu or cuda:0 (default: a GPU if there is one)"}
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "branch, tag or commit of the policy's repo"}
+    )
     api_key_file: Path | None = field(
         default=None,
         metadata={"parse": option_types.existing_file, "metavar": "FILE", "help": "with the key of the policy server"},

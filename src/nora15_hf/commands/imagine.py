@@ -73,9 +73,11 @@ class ImagineArguments(FeatureArguments):
             "help": "processes that decode frames ahead (default: 4 for each process with a GPU, 0 on the CPU)",
         },
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the model's repo"})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("model",), "help": "branch, tag or commit of the model's repo"}
+    )
     dataset_revision: str | None = field(
-        default=None, metadata={"help": "branch, tag or commit of the dataset's repo"}
+        default=None, metadata={"revision_of": ("dataset",), "help": "branch, tag or commit of the dataset's repo"}
     )
 
 

@@ -25,11 +25,34 @@ def refuse_without_effect(options: Any, uses: Mapping[str, tuple[bool, str]]) ->
             raise ValueError(f"--{field.name} has no effect {where}. Omit it.")
 
 
-def hub_only(source: str | None) -> tuple[bool, str]:
-    """Whether a revision of `source` is used (only a repo on the Hub has revisions), and when it is not."""
-    if source is None:
-        return False, "without the repo that it belongs to"
-    return not Path(source).is_dir(), f"on the local folder {source}"
+def refuse_revisions_of_folders(options: Any) -> None:
+    """
+    Refuse revisions of what has none: only a repo on the Hub has revisions, and a folder would be read as it is.
+
+    Args:
+        options:
+            An instance of a dataclass. `revision_of` in a field's metadata names the fields that hold the repo, of which one is
+            given; of several repos the field holds a revision each, where an empty one stands for none.
+
+    Raises:
+        ValueError: The repo is a local folder, or there is none.
+    """
+    for field in dataclasses.fields(options):
+        names = field.metadata.get("revision_of")
+        value = getattr(options, field.name)
+        if names is None or value is None:
+            continue
+        source = next(filter(None, (getattr(options, name) for name in names)), None)
+        if source is None:
+            raise ValueError(f"--{field.name} has no effect without --{' or --'.join(names)}. Omit it.")
+        several = isinstance(value, list)
+        for revision, repo in zip(value, source, strict=True) if several else [(value, source)]:
+            if revision and Path(repo).is_dir():
+                raise ValueError(
+                    f"--{field.name} {revision} has no effect on the local folder {repo}, which has no revisions. "
+                    + ("Pass '' for it" if several else "Omit it")
+                    + ", or name a repo on the Hub."
+                )
 
 
-__all__ = ["hub_only", "refuse_without_effect"]
+__all__ = ["refuse_revisions_of_folders", "refuse_without_effect"]

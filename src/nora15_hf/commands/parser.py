@@ -13,6 +13,7 @@ import yaml
 from trl import TrlParser
 
 from . import option_types
+from .options_without_effect import refuse_revisions_of_folders
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -61,7 +62,8 @@ class CommandParser(_ErrorsRaise, TrlParser):
     - `positional`: whether the value is given by its place, without the option's name;
     - `flag`: whether the option takes no value, so that a positional one may follow it: `--dry-run FOLDER`;
     - `parse`: a function that reads the whole value, one of [`~nora15_hf.commands.option_types`];
-    - `each`: the same for each member of a list.
+    - `each`: the same for each member of a list;
+    - `revision_of`: the fields that hold the repo of which the value is a branch, tag or commit.
 
     Args:
         arguments (`Sequence[type]`): Dataclasses, with no field name in common.
@@ -91,6 +93,7 @@ class CommandParser(_ErrorsRaise, TrlParser):
         flag: bool = False,
         parse: Callable[[str], Any] | None = None,
         each: Callable[[str], Any] | None = None,
+        revision_of: Sequence[str] = (),
         **settings: Any,
     ) -> argparse.Action:
         """As in argparse, with the additions that the class names."""
@@ -132,7 +135,10 @@ class CommandParser(_ErrorsRaise, TrlParser):
         if of_config:
             unknown = ", ".join(key.removeprefix("--") for key in of_config[::2])
             raise ValueError(f"{config.config} has keys that are not options: {unknown}. --help lists the options.")
-        return parsed[: len(self.dataclass_types)]
+        parsed = parsed[: len(self.dataclass_types)]
+        for options in parsed:
+            refuse_revisions_of_folders(options)
+        return parsed
 
     def set_defaults_with_config(self, **settings: Any) -> list[str]:
         """As in TRL, whose parser takes over values of a YAML file without a look at them."""
@@ -162,6 +168,8 @@ class CommandParser(_ErrorsRaise, TrlParser):
         if isinstance(value, list):
             if list not in kinds:
                 raise ValueError(f"{option} in the YAML file: expected one value, {found}.")
+            if any(each is None or isinstance(each, list | dict) for each in value):
+                raise ValueError(f"{option} in the YAML file: expected a list of single values, {found}.")
             if action.nargs != "+" and action.type is str:
                 return value
         elif action.nargs == "+":

@@ -20,7 +20,7 @@ from . import option_types
 from .execution import run_script
 from .feature_arguments import FeatureArguments
 from .library_defaults import library_choices, library_defaults
-from .options_without_effect import hub_only, refuse_without_effect
+from .options_without_effect import refuse_without_effect
 
 __all__ = ["ARGUMENTS", "BuildArguments", "main", "run"]
 
@@ -63,9 +63,11 @@ class BuildArguments(FeatureArguments):
         }
     )
     output: Path = field(metadata={"parse": option_types.output_folder, "help": "Folder of the preference dataset."})
-    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    policy_revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "Branch, tag or commit of the policy."}
+    )
     demonstrations_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the dataset."}
+        default=None, metadata={"revision_of": ("demonstrations",), "help": "Branch, tag or commit of the dataset."}
     )
     dataset_key: str | None = field(
         default=None, metadata={"help": "Dataset key of the demonstrations in the policy."}
@@ -264,7 +266,6 @@ class BuildArguments(FeatureArguments):
                 **dict.fromkeys(
                     ("success_key", "success_frames"), (self.pairs_from == "success", "without --pairs_from success")
                 ),
-                "policy_revision": hub_only(self.policy),
             },
         )
         refuse_without_effect(

@@ -39,9 +39,11 @@ class RoundsArguments:
         }
     )
     output: Path = field(metadata={"parse": option_types.output_folder, "help": "Folder of the run."})
-    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    policy_revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "Branch, tag or commit of the policy."}
+    )
     demonstrations_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the dataset."}
+        default=None, metadata={"revision_of": ("demonstrations",), "help": "Branch, tag or commit of the dataset."}
     )
     dataset_key: str | None = field(default=None, metadata={"help": "The policy's key of the demonstrations."})
     rounds: int = field(

@@ -71,7 +71,10 @@ class ServeArguments:
     compile: bool = field(
         default=False, metadata={"flag": True, "help": "compile the policy first, which takes about a minute"}
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy or the dataset"})
+    revision: str | None = field(
+        default=None,
+        metadata={"revision_of": ("policy", "replay"), "help": "branch, tag or commit of the policy or the dataset"},
+    )
     chunk_size: int | None = field(
         default=None,
         metadata={

@@ -34,7 +34,7 @@ from . import option_types
 from .adapter_arguments import AdapterArguments
 from .execution import run_script
 from .feature_arguments import FeatureArguments
-from .options_without_effect import hub_only, refuse_without_effect
+from .options_without_effect import refuse_without_effect
 from .preference_training import policy_and_preferences, training_data
 
 __all__ = ["ARGUMENTS", "SFTArguments", "main", "run"]
@@ -60,10 +60,15 @@ class SFTArguments(AdapterArguments, FeatureArguments):
         },
     )
     preferences_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the preference dataset."}
+        default=None,
+        metadata={"revision_of": ("preferences",), "help": "Branch, tag or commit of the preference dataset."},
     )
     dataset_revisions: list[str] | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of each dataset."}
+        default=None,
+        metadata={
+            "revision_of": ("datasets",),
+            "help": "Branch, tag or commit of each dataset; '' for one that has none, such as a folder.",
+        },
     )
     dataset_keys: list[str] | None = field(
         default=None, metadata={"help": "Key of the statistics of each dataset; default: the last part of its name."}
@@ -90,7 +95,9 @@ class SFTArguments(AdapterArguments, FeatureArguments):
             "help": "Folder or Hub id to start from; default: a tiny policy with random weights.",
         },
     )
-    policy_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the policy."})
+    policy_revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "Branch, tag or commit of the policy."}
+    )
     chunk_size: int = field(
         default=inspect.signature(LeRobotDataset).parameters["chunk_size"].default,
         metadata={
@@ -136,8 +143,6 @@ class SFTArguments(AdapterArguments, FeatureArguments):
             {
                 "image_size": (self.policy is None, "with --policy, which has its own"),
                 "strict": (self.policy is not None, "without --policy"),
-                "policy_revision": hub_only(self.policy),
-                "preferences_revision": hub_only(self.preferences),
             },
         )
         if self.preferences is not None:
@@ -156,7 +161,7 @@ def per_dataset(options: SFTArguments) -> list[dict]:
     return [
         {
             "root_or_repo": root,
-            "revision": revision,
+            "revision": revision or None,
             "dataset_key": key,
             "chunk_size": options.chunk_size,
             **options.features(),

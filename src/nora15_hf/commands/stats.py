@@ -29,7 +29,9 @@ class StatsArguments(VectorFeatureArguments):
         default=None,
         metadata={"parse": option_types.output_file, "metavar": "FILE", "help": "JSON file to write"},
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the dataset's repo"})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("dataset",), "help": "branch, tag or commit of the dataset's repo"}
+    )
     dataset_key: str | None = field(
         default=None, metadata={"help": "key in the file (default: last part of the dataset's name)"}
     )

@@ -29,8 +29,13 @@ class ViewArguments(PageArguments):
             "where its simulator knows how the camera sees the hand, on the picture",
         },
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the preference set's repo"})
-    policy_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the policy's repo"})
+    revision: str | None = field(
+        default=None,
+        metadata={"revision_of": ("preferences",), "help": "branch, tag or commit of the preference set's repo"},
+    )
+    policy_revision: str | None = field(
+        default=None, metadata={"revision_of": ("policy",), "help": "branch, tag or commit of the policy's repo"}
+    )
 
 
 ARGUMENTS = (ViewArguments,)

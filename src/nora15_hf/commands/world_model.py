@@ -55,7 +55,9 @@ class WorldModelArguments(FeatureArguments):
             "robot, which may differ from the demonstrator's labels; see --image-keys and --action-key.",
         }
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that repo."})
+    revision: str | None = field(
+        default=None, metadata={"revision_of": ("dataset",), "help": "Branch, tag or commit of that repo."}
+    )
     model: str | None = field(
         default=None,
         metadata={
