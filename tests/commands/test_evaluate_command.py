@@ -3,12 +3,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from helpers.failing_arm import failing_arm_in_the_table
@@ -16,9 +18,10 @@ from helpers.paths import ROOT
 from helpers.two_camera_arm import TASKS
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.commands import main
-from nora15_hf.control.policy_metadata import METADATA_KEYS
+from nora15_hf.control.policy_metadata import METADATA_KEYS, policy_metadata
 from nora15_hf.evaluation.results import EvaluationResults
-from nora15_hf.hub import add_evaluation
+from nora15_hf.hub import add_evaluation, read_evaluation
+from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.nora15.presets import tiny_policy
 
 
@@ -115,6 +118,54 @@ def test_the_result_is_written_into_the_card(policy, finished, tmp_path):
     assert main(["card", str(policy), "--evaluation", str(finished / "results.json")]) == 0
     assert len(ModelCard.load(policy / "README.md").data.eval_results) == 2
     (policy / "README.md").unlink()
+
+
+def other_weights(model, processor):
+    model.action_out_proj.bias.data += 1
+
+
+def other_statistics(model, processor):
+    wider = ActionStatistics.from_actions(np.stack([-2 * np.ones(3), np.ones(3)]).astype(np.float32))
+    processor.norm_stats = dict.fromkeys(processor.norm_stats, wider)
+
+
+def without_the_key(model, processor):
+    processor.norm_stats = {"robot": processor.norm_stats["robot"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        (other_weights, r"weights \(\w{32} were evaluated, \w{32} are in the folder\)"),
+        (other_statistics, "action_statistics"),
+        (without_the_key, r"dataset_key \('arm' was evaluated, 'robot' in the folder\)"),
+    ],
+)
+def test_a_card_takes_no_results_of_another_policy(policy, finished, tmp_path, capsys, change, differing):
+    model, processor = (kind.from_pretrained(policy) for kind in (Nora15ForActionPrediction, Nora15Processor))
+    change(model, processor)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "other")
+    assert main(["card", str(tmp_path / "other"), "--evaluation", str(finished / "results.json")]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"results.json holds the results of the policy 'policy', which is not the one in {tmp_path / 'other'}" in said
+    )
+    assert re.search(f"They differ in: {differing}\\. ", said), said
+    assert not (tmp_path / "other" / "README.md").exists()
+
+
+def test_a_card_takes_results_in_the_precision_of_their_evaluation(policy, finished, tmp_path):
+    """Weights that were rounded for the evaluation are those of the folder."""
+    rounded = Nora15ForActionPrediction.from_pretrained(policy, dtype=torch.bfloat16)
+    results = EvaluationResults.load(finished)
+    metadata = policy_metadata(rounded, Nora15Processor.from_pretrained(policy), dataset_key="arm")
+    EvaluationResults({**results.settings, "policy": metadata}, results.episodes).save(tmp_path)
+    assert read_evaluation(tmp_path / "results.json", policy).environment_id == "failing"
+    # A results.json that lies beside the episodes of another evaluation.
+    (tmp_path / "results.json").write_bytes((finished / "results.json").read_bytes())
+    with pytest.raises(ValueError, match=r"episodes.parquet beside it are of different evaluations"):
+        read_evaluation(tmp_path / "results.json", policy)
 
 
 def test_episodes_that_cannot_be_run_give_exit_code_1(policy, tmp_path, capsys):

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
 from helpers.card_facts import DEMONSTRATIONS, POLICY, save_policy, save_world_model, write_demonstrations
+from nora15_hf.cards.card_info import Evaluation
 from nora15_hf.cards.cards import save_card
 from nora15_hf.clips import ClipConventions
 from nora15_hf.commands import main
@@ -243,6 +244,37 @@ def test_results_of_another_form_are_refused(tmp_path, change, message):
     (tmp_path / "results.json").write_text(json.dumps(EVALUATION | change))
     with pytest.raises(ValueError, match=message):
         read_evaluation(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "fact"),
+    [
+        ("world-model", {"stage": "dpo"}),
+        ("adapter", {"example_instruction": "open the door"}),
+        ("preferences", {"gripper": "1 closes"}),
+        ("demonstrations", {"base_model": "robots/base"}),
+        ("demonstrations", {"evaluation": Evaluation(**EVALUATION)}),
+    ],
+)
+def test_facts_that_a_card_does_not_state_are_refused(saved, name, fact):
+    base = {"base_model": "robots/base"} if name == "adapter" else {}
+    with pytest.raises(ValueError, match=f"does not state {next(iter(fact))}. Omit it"):
+        write_card(saved / name, AuthorFacts(**base | fact))
+
+
+@pytest.mark.parametrize("name", ["world-model", "preferences", "demonstrations"])
+def test_results_belong_to_a_policy(saved, name, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(EVALUATION))
+    with pytest.raises(ValueError, match=r"those of a policy, but .* holds"):
+        read_evaluation(tmp_path / "results.json", saved / name)
+
+
+def test_results_that_do_not_name_weights_are_told_once(saved, tmp_path, caplog):
+    (tmp_path / "results.json").write_text(json.dumps(EVALUATION))
+    assert main(["card", str(saved / "policy"), "--evaluation", str(tmp_path / "results.json")]) == 0
+    (said,) = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
+    assert "does not record the weights that were evaluated" in said
+    assert str(saved / "policy") in said
 
 
 def test_artefacts_without_a_card_are_refused(tmp_path):

@@ -73,7 +73,7 @@ def run(options: CardArguments) -> None:
         action_space=options.action_space,
         gripper=options.gripper,
         example_instruction=options.example_instruction,
-        evaluation=None if options.evaluation is None else read_evaluation(options.evaluation),
+        evaluation=None if options.evaluation is None else read_evaluation(options.evaluation, options.folder),
         license=options.license,
     )
     print(write_card(options.folder, facts))

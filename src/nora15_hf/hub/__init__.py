@@ -2,8 +2,8 @@
 """Repos on the Hugging Face Hub: what goes into them and their cards."""
 
 from .artefacts import Artefact, find_artefact
-from .card_evaluation import add_evaluation
-from .describe import AuthorFacts, read_evaluation, write_card
+from .card_evaluation import add_evaluation, read_evaluation
+from .describe import AuthorFacts, write_card
 from .push import push_folder
 from .push_plan import PushPlan, plan_push
 

@@ -29,7 +29,6 @@ from ..data.lerobot_layout import INDEX_FEATURES, is_camera, is_depth_map, pictu
 from ..data.lerobot_metadata import LeRobotMetadata, load_metadata
 from ..data.lerobot_writer import DATA_FILES as DEMONSTRATION_DATA_FILES
 from ..data.parquet_images import first_image_format
-from ..evaluation.results import EvaluationResults
 from ..nora15.configuration_nora15 import Nora15Config
 from ..nora15.processing_nora15 import Nora15Processor
 from ..preferences.pairs import PAIRINGS
@@ -42,7 +41,7 @@ from ..trainers.resume import RUN_FILE
 from ..vjepa2_ac.configuration_vjepa2_ac import VJEPA2ACConfig
 from .artefacts import Artefact, find_artefact
 
-__all__ = ["AuthorFacts", "read_evaluation", "write_card"]
+__all__ = ["AuthorFacts", "write_card"]
 
 # Of `TrainingArguments`, what a reader wants to know; of a trainer's own configuration, everything.
 _SHARED_SETTINGS = (
@@ -64,7 +63,7 @@ class AuthorFacts:
         datasets (`tuple[str, ...]`): repos trained on; of a preference dataset, where its states come from.
         action_space (`str`), gripper (`str`): meaning and unit of the action dimensions, and of the gripper's sign.
         example_instruction (`str`): used in the usage snippet.
-        evaluation ([`Evaluation`]): closed-loop results, see [`read_evaluation`].
+        evaluation ([`Evaluation`]): closed-loop results, see [`~nora15_hf.hub.read_evaluation`].
         limits (`tuple[str, ...]`): sentences added to the general limits.
         license (`str`): Hub licence identifier.
         others (`Mapping[str, Any]`): Further fields of the artefact's [`~nora15_hf.cards.card_info.CardInfo`], in place of
@@ -101,7 +100,8 @@ def write_card(folder: str | Path, facts: AuthorFacts | None = None) -> Path:
 
     Raises:
         NotADirectoryError, FileNotFoundError: The folder or a file of the artefact is missing.
-        ValueError: It holds no artefact with a card, or a name that is no Hub id where one is needed.
+        ValueError: It holds no artefact with a card, a name is no Hub id where one is needed, or a fact is given that its card
+            does not state.
     """
     folder, facts = Path(folder), facts or AuthorFacts()
     artefact = find_artefact(folder)
@@ -113,30 +113,13 @@ def write_card(folder: str | Path, facts: AuthorFacts | None = None) -> Path:
     info = _READERS[artefact](folder, facts)
     repo_id = facts.repo_id or folder.resolve().name
     told = vars(facts) | {"repo_id": repo_id, "name": facts.name or repo_id.rpartition("/")[2]}
+    stated_facts = {name: value for name, value in told.items() if name != "others" and value not in (None, ())}
     known = {entry.name for entry in fields(info)}
-    stated_facts = {name: value for name, value in told.items() if name in known and value not in (None, ())}
-    return save_card(folder, replace(info, **stated_facts, **facts.others))
-
-
-def read_evaluation(file: str | Path) -> Evaluation:
-    """
-    Closed-loop results from a JSON file with the fields of [`Evaluation`], or from `results.json` of `nora15 evaluate`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A field is missing, unknown, or has another form.
-    """
-    content = read_json(Path(file))
-    if {"settings", "success"} <= content.keys():
-        return EvaluationResults.load(file).card_evaluation()
-    expected = {entry.name for entry in fields(Evaluation)}
-    if content.keys() != expected:
-        raise ValueError(f"{file} has the fields {sorted(content)}, expected {sorted(expected)}.")
-    try:
-        results = {task: (int(successes), int(episodes)) for task, (successes, episodes) in content["results"].items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: results must map each task to [successes, episodes] ({error}).") from error
-    return Evaluation(**content | {"results": results})
+    unknown = sorted(stated_facts.keys() - known - _READ_ELSEWHERE.get(artefact, set()))
+    if unknown:
+        raise ValueError(f"The card of {folder} ({artefact.value}) does not state {', '.join(unknown)}. Omit it.")
+    known_facts = {name: value for name, value in stated_facts.items() if name in known}
+    return save_card(folder, replace(info, **known_facts, **facts.others))
 
 
 def _policy(folder: Path, facts: AuthorFacts) -> PolicyCardInfo:
@@ -313,6 +296,9 @@ _READERS: dict[Artefact, Callable[[Path, AuthorFacts], CardInfo]] = {
     Artefact.PREFERENCES: _preferences,
     Artefact.DEMONSTRATIONS: _demonstrations,
 }
+
+# Facts that a reader states under another name: who sampled the candidates, and where their states come from.
+_READ_ELSEWHERE = {Artefact.PREFERENCES: {"base_model", "datasets"}}
 
 
 def _num_parameters(folder: Path) -> int:
