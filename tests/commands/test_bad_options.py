@@ -212,6 +212,20 @@ def test_wrong_yaml_files(command, content, message, folder, capsys):
         ("world-model", ["--model=me/x", "--encoder-steps=3"], "--encoder_steps has no effect with --model"),
         ("world-model", ["--policy-dataset-key=a"], "--policy_dataset_key has no effect without --policy"),
         ("world-model", ["--policy=me/x", "--normalization-mode=min_max"], "--normalization_mode has no effect with"),
+        ("stats", ["--chunk-size=9"], "--chunk_size has no effect without --delta_mask"),
+        ("stats", ["--seed=9"], "--seed has no effect without --sample_episodes"),
+        ("doctor", ["--image-keys=top"], "--image_keys has no effect without --dataset"),
+        ("doctor", ["--state-key=none"], "--state_key has no effect without --dataset"),
+        ("convert", ["--private"], "--private has no effect without --push"),
+        ("evaluate", ["--api-key-file=file"], "--api_key_file has no effect on me/x, which is not the address"),
+        ("demo", ["--requirement=x"], "--requirement has no effect without --export_space"),
+        ("demo", ["--export-space=new", "--port=1"], "--port has no effect with --export_space"),
+        ("demo", ["--export-space=new", "--device=cpu"], "--device has no effect with --export_space"),
+        ("demo", ["--environment=none", "--tasks=a"], "--tasks has no effect with --environment none"),
+        ("rounds", ["--reached-episodes=3"], "--reached_episodes has no effect with --states_from demonstrations"),
+        ("rounds", ["--refresh-batch-size=3"], "--refresh_batch_size has no effect without --refresh_steps"),
+        ("rounds", ["--evaluation-episodes=0", "--tolerated-loss=0.1"], "--tolerated_loss has no effect with"),
+        ("rounds", ["--evaluation-episodes=0", "--n-action-steps=3"], "--n_action_steps has no effect with"),
     ],
 )
 def test_options_without_effect(command, options, message, folder, capsys):
@@ -301,16 +315,17 @@ def test_a_yaml_file_is_read_as_the_command_line(folder):
 
 @pytest.mark.parametrize("command", ["sft", "world-model", "preferences", "doctor", "imagine", "stats"])
 def test_features_are_chosen_alike_everywhere(command, folder):
+    valid = [*VALID[command], *(["--dataset=me/x"] if command == "doctor" else [])]
     chosen = ["--action-key", "actions", "--state-key", "none"]
     chosen += [] if command == "stats" else ["--image-keys", "image,wrist_image"]
     expected = {"action_key": "actions", "state_key": None, "image_keys": ["image", "wrist_image"]}
     if command == "stats":
         del expected["image_keys"]
     parser = CommandParser(MODULES[command].ARGUMENTS, description=command)
-    assert parser.parse([*VALID[command], *chosen])[0].features() == expected
-    assert parser.parse(VALID[command])[0].features() == {}
+    assert parser.parse([*valid, *chosen])[0].features() == expected
+    assert parser.parse(valid)[0].features() == {}
     if command != "stats":
-        named = parser.parse([*VALID[command], "--image-keys", "top=image, wrist=wrist_image"])[0].features()
+        named = parser.parse([*valid, "--image-keys", "top=image, wrist=wrist_image"])[0].features()
         assert named == {"image_keys": {"top": "image", "wrist": "wrist_image"}}
 
 

@@ -234,14 +234,14 @@ def parsed(command: str, *arguments: str):
         ("push-all", ["--folder=folder", "--namespace=me", "--dry-run"], {"dry_run": True}),
         ("stats", ["--delta-mask", "1,0", "data"], {"dataset": "data", "delta_mask": [True, False], "chunk_size": 5}),
         ("imagine", ["--model", "m", "--dataset", "d", "--output", "o", "--episodes", "0,5"], {"episodes": [0, 5], "cases": 256}),
-        ("doctor", ["me/x", "--image-keys", "top, wrist"], {"image_keys": ["top", "wrist"], "samples": 16}),
+        ("doctor", ["me/x", "--dataset", "me/d", "--image-keys", "top, wrist"], {"image_keys": ["top", "wrist"], "samples": 16}),
         ("evaluate", ["me/x", "--output=o", "--set", "a=1", "--set", "b=x", "--suite", "mt10,mt50"], {"set": {"a": 1, "b": "x"}, "suite": ["mt10", "mt50"]}),
         ("evaluate", ["ws://host:8000", "--output=o"], {"policy": "ws://host:8000", "set": {}, "slots": 16, "timeout": 600.0}),
         ("card", ["folder", "--datasets", "a/b,c/d", "--stage", "dpo"], {"datasets": ["a/b", "c/d"], "stage": "dpo"}),
         ("quickstart", ["--output", "o", "--tasks", "a,b", "--smoke"], {"tasks": ["a", "b"], "smoke": True, "seed": None}),
         ("serve", ["me/x", "--port", "0", "--compile"], {"policy": "me/x", "replay": None, "port": 0, "compile": True}),
         ("serve", ["--replay", "me/x"], {"policy": None, "replay": "me/x", "protocol": "openpi", "port": None}),
-        ("demo", ["me/x", "--world-model", "me/w", "--set", "max_steps=9", "--environment=none"], {"set": {"max_steps": 9}, "port": 7860, "candidates": 5}),
+        ("demo", ["me/x", "--world-model", "me/w", "--set", "max_steps=9", "--environment=metaworld"], {"set": {"max_steps": 9}, "port": 7860, "candidates": 5}),
         ("view", ["folder", "--policy", "me/x", "--port", "0", "--open-browser"], {"preferences": "folder", "policy": "me/x", "open_browser": True}),
         ("convert", ["nora", "--output", "o", "--init-expert", "0"], {"init_expert": 0, "private": None}),
     ],
@@ -254,7 +254,8 @@ def test_command_lines(command, arguments, expected, inputs):
 def test_a_yaml_file_gives_every_option_and_the_command_line_wins(tmp_path):
     file = tmp_path / "stats.yaml"
     file.write_text(
-        "dataset: me/robot\noutput: stats.json\ndelta_mask: 1,1,0\nskip_bad_episodes: true\nseed: 3\nchunk_size: 4\n"
+        "dataset: me/robot\noutput: stats.json\ndelta_mask: 1,1,0\nskip_bad_episodes: true\nsample_episodes: 2\n"
+        "seed: 3\nchunk_size: 4\n"
     )
     options = parsed("stats", "--config", str(file), "--chunk-size", "7")
     assert (options.dataset, options.output) == ("me/robot", Path("stats.json"))

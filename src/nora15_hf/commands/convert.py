@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import option_types
+from .options_without_effect import refuse_without_effect
 
 POLICY_OPTIONS = ("init_expert", "chunk_size", "revision", "subfolder", "tokenizer", "action_codec", "norm_stats")
 
@@ -68,6 +69,9 @@ class ConvertArguments:
             "help": "encoder for a world model's predictor: vjepa2-ac-vitg.pt, or a repo converted from it",
         },
     )
+
+    def __post_init__(self):
+        refuse_without_effect(self, {"private": (self.push is not None, "without --push")})
 
 
 ARGUMENTS = (ConvertArguments,)

@@ -5,12 +5,13 @@ imagined, ranked by how near they lead to a goal, and the best is executed in th
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..runtime.thread_arguments import ThreadArguments
 from . import option_types
 from .environment_arguments import EnvironmentArguments
+from .options_without_effect import refuse_without_effect
 from .page_arguments import PageArguments
 
 
@@ -65,6 +66,20 @@ class DemoArguments(EnvironmentArguments, PageArguments):
             "help": "with --export-space: what pip installs there to have this package, for example a wheel's address"
         },
     )
+
+    def __post_init__(self):
+        exported = self.export_space is not None
+        shown = not exported, "with --export_space, which shows nothing"
+        simulated = self.environment != "none", "with --environment none"
+        refuse_without_effect(
+            self,
+            {
+                "requirement": (exported, "without --export_space"),
+                **dict.fromkeys((each.name for each in fields(PageArguments)), shown),
+                "device": shown,
+                **dict.fromkeys(("tasks", "suite", "protocol", "set"), simulated),
+            },
+        )
 
 
 ARGUMENTS = (DemoArguments, ThreadArguments)

@@ -5,13 +5,14 @@ latency, and whether it uses its image and its instruction. The exit code is 1 i
 with warnings.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..runtime.thread_arguments import ThreadArguments
 from . import option_types
 from .feature_arguments import FeatureArguments
 from .library_defaults import library_defaults
+from .options_without_effect import refuse_without_effect
 
 DEFAULTS = library_defaults("doctor/doctor.py", "examine_policy")
 
@@ -54,6 +55,10 @@ class DoctorArguments(FeatureArguments):
         default=None,
         metadata={"parse": option_types.output_file, "metavar": "FILE", "help": "also write the report as JSON"},
     )
+
+    def __post_init__(self):
+        used = self.dataset is not None, "without --dataset"
+        refuse_without_effect(self, dict.fromkeys((each.name for each in fields(FeatureArguments)), used))
 
 
 ARGUMENTS = (DoctorArguments, ThreadArguments)

@@ -14,6 +14,7 @@ from ..simulation.environment import FIRST_EVALUATION_SEED
 from . import option_types
 from .environment_arguments import EnvironmentArguments
 from .library_defaults import library_defaults
+from .options_without_effect import refuse_without_effect
 
 POOL = library_defaults("simulation/simulation_pool.py", "SimulationPool")
 EPISODES = 25
@@ -118,6 +119,10 @@ class EvaluateArguments(EnvironmentArguments):
         default=None,
         metadata={"parse": option_types.existing_file, "metavar": "FILE", "help": "with the key of the policy server"},
     )
+
+    def __post_init__(self):
+        served = option_types.is_server(self.policy), f"on {self.policy}, which is not the address of a policy server"
+        refuse_without_effect(self, {"api_key_file": served})
 
 
 ARGUMENTS = (EvaluateArguments, ThreadArguments)

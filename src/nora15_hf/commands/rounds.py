@@ -16,6 +16,7 @@ from ..runtime.thread_arguments import ThreadArguments
 from . import option_types
 from .execution import run_script
 from .library_defaults import library_choices, library_defaults
+from .options_without_effect import refuse_without_effect
 
 __all__ = ["ARGUMENTS", "RoundsArguments", "main", "run"]
 
@@ -183,6 +184,30 @@ class RoundsArguments:
     )
     resume: bool = field(default=False, metadata={"flag": True, "help": "Continue the run in --output."})
     overwrite: bool = field(default=False, metadata={"flag": True, "help": "Remove an earlier run in --output first."})
+
+    def __post_init__(self):
+        evaluated = bool(self.evaluation_episodes)
+        refuse_without_effect(
+            self,
+            {
+                **dict.fromkeys(
+                    ("reached_episodes", "max_policy_steps"),
+                    (self.states_from == "simulator", f"with --states_from {self.states_from}"),
+                ),
+                **dict.fromkeys(
+                    ("refresh_batch_size", "refresh_learning_rate"),
+                    (self.refresh_steps > 0, "without --refresh_steps"),
+                ),
+                "tolerated_loss": (evaluated, "with --evaluation_episodes 0"),
+                **dict.fromkeys(
+                    ("tasks", "n_action_steps", "num_workers"),
+                    (
+                        evaluated or self.states_from == "simulator" or self.reward == "success",
+                        "with --evaluation_episodes 0, where nothing else needs a simulator",
+                    ),
+                ),
+            },
+        )
 
 
 ARGUMENTS = (RoundsArguments, ThreadArguments)

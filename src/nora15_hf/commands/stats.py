@@ -10,6 +10,7 @@ from pathlib import Path
 from . import option_types
 from .feature_arguments import VectorFeatureArguments
 from .library_defaults import library_defaults
+from .options_without_effect import refuse_without_effect
 
 DEFAULTS = library_defaults("data/statistics_table.py", "dataset_statistics")
 
@@ -84,6 +85,15 @@ class StatsArguments(VectorFeatureArguments):
         default=DEFAULTS["skip_bad_episodes"],
         metadata={"flag": True, "help": "leave out and count inconsistent episodes instead of stopping"},
     )
+
+    def __post_init__(self):
+        refuse_without_effect(
+            self,
+            {
+                "chunk_size": (self.delta_mask is not None, "without --delta_mask"),
+                "seed": (self.sample_episodes is not None, "without --sample_episodes"),
+            },
+        )
 
 
 ARGUMENTS = (StatsArguments,)
