@@ -61,7 +61,12 @@ WRONG = {
         "a,a": "names 'a' twice",
         "t=a,t=b": "names 't' twice",
     },
-    option_types.indices: {"1-3": "comma-separated numbers, for example 1,2,3", "-1": "numbers", "": "numbers"},
+    option_types.indices: {
+        "1-3": "comma-separated numbers, for example 1,2,3",
+        "-1": "numbers",
+        "": "numbers",
+        "1,2,1": "names 1 twice",
+    },
     option_types.flags: {"yes": "comma-separated 0 and 1", "": "comma-separated 0 and 1"},
     option_types.hub_id: {"": "not a Hub id", "me/my policy!": "not a Hub id", "me/x/y/z": "not a Hub id"},
     option_types.namespace: {"": "not a Hub id", "me/x": "user or an organisation", "me!": "not a Hub id"},

@@ -10,6 +10,7 @@ from PIL import Image
 
 from nora15_hf.actions import ActionStatistics
 from nora15_hf.control import InvalidChunkError, Nora15ControlPolicy
+from nora15_hf.control.observation import check_observation
 from nora15_hf.nora15.presets import tiny_policy
 
 H, A = 5, 4
@@ -317,6 +318,14 @@ def test_bad_observations_are_refused_by_name(tiny, name):
     for call in (policy.select_action, policy.predict_chunk, policy.warm_up):
         with pytest.raises(error, match=message):
             call(observation)
+
+
+@pytest.mark.parametrize("state", [{"x": 0.1}, "far", [[0.1], [0.2, 0.3]]])
+def test_a_state_that_is_no_array_of_numbers_is_refused(state):
+    with pytest.raises(
+        TypeError, match=rf"observation\['state'\] is a {type(state).__name__}, expected numbers of shape"
+    ):
+        check_observation({"image": PICTURE, "instruction": TEXT, "state": state}, needs_state=True)
 
 
 @pytest.mark.parametrize(

@@ -324,9 +324,17 @@ def test_values_that_float32_holds_are_read(tmp_path, dtype, change):
     np.testing.assert_array_equal(LeRobotDataset(root).all_actions(), values.astype(np.float32))
 
 
-def test_pointer_files_of_git_lfs_are_named(copied):
-    (copied / DATA).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
-    with pytest.raises(ValueError, match=r"file-000.parquet cannot be read .*Git LFS pointer .*run `git lfs pull`"):
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (DATA, "file-000.parquet cannot be read"),
+        ("meta/info.json", "info.json is not valid JSON"),
+        ("meta/tasks.parquet", "tasks.parquet cannot be read"),
+    ],
+)
+def test_pointer_files_of_git_lfs_are_named(copied, file, message):
+    (copied / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ValueError, match=f"{message}.*Git LFS pointer .*run `git lfs pull`"):
         LeRobotDataset(copied)
 
 

@@ -690,6 +690,47 @@ DAMAGED = {
         ValueError,
         r"feature 'action' lacks dtype or shape",
     ),
+    "feature that is no object": (
+        lambda root: edit_info(root, features={"action": 3}),
+        ValueError,
+        r"feature 'action' lacks dtype or shape",
+    ),
+    "conventions that are no object": (
+        lambda root: edit_info(root, nora15_conventions="+1 closes"),
+        ValueError,
+        r"nora15_conventions is '\+1 closes', expected an object",
+    ),
+    "robot_type that is a list": (
+        lambda root: edit_info(root, robot_type=["arm"]),
+        ValueError,
+        r"robot_type is \['arm'\]",
+    ),
+    "width that fills no memory": (
+        lambda root: set_feature(root, "action", shape=[10**12]),
+        ValueError,
+        r"row 0: 'action' has 4 values, meta/info.json says 1000000000000",
+    ),
+    "height that is a truth": (
+        lambda root: set_feature(root, "observation.image", shape=[True, 8, 3]),
+        ValueError,
+        r"shape \[True, 8, 3\]; expected",
+    ),
+    "info of a feature that is a number": (
+        lambda root: set_feature(root, "action", info=1),
+        ValueError,
+        r"info of feature 'action' is 1, expected an object",
+    ),
+    "features as a list": (lambda root: edit_info(root, features=["action"]), ValueError, r"features is a list"),
+    "shape that is a number": (
+        lambda root: set_feature(root, "action", shape=4),
+        ValueError,
+        r"feature 'action' has dtype 'float32' and shape 4; expected .* a list of whole numbers",
+    ),
+    "dtype that is a list": (
+        lambda root: set_feature(root, "action", dtype=["float32"]),
+        ValueError,
+        r"feature 'action' has dtype \['float32'\]",
+    ),
 }
 
 

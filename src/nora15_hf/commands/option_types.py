@@ -65,7 +65,10 @@ def indices(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise ArgumentTypeError(f"{text!r} is not a list of comma-separated numbers, for example 1,2,3")
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise ArgumentTypeError(f"{text!r} names {max(numbers, key=numbers.count)} twice")
+    return numbers
 
 
 def weights(text: str) -> dict[str, float]:

@@ -61,7 +61,15 @@ def check_observation(
         raise TypeError(f"observation['instruction'] is a {type(instruction).__name__}, expected a str.")
     if not instruction.strip():
         raise ValueError("observation['instruction'] is empty; the policy needs one, for example 'open the faucet'.")
-    state = np.asarray(observation["state"], dtype=np.float32) if needs_state else None
+    state = None
+    if needs_state:
+        try:
+            state = np.asarray(observation["state"], dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"observation['state'] is a {type(observation['state']).__name__}, expected numbers of shape (S,) in the order of the "
+                f"policy's state ({error})."
+            ) from error
     if cameras == ["image"]:
         as_uint8_tensor(observation["image"], "observation['image']")
         return [observation["image"]], instruction, state

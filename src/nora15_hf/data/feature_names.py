@@ -28,7 +28,7 @@ def feature_names(feature: Mapping[str, Any]) -> list[str] | None:
     except ValueError:
         return None
     positions = [position for _, position in found]
-    if set(positions) == set(range(width)):
+    if len(positions) == width and set(positions) == set(range(width)):
         found.sort(key=lambda each: each[1])
     paths = [path for path, _ in found]
     repeated = {name for name, times in Counter(path[-1] for path in paths).items() if times > 1}

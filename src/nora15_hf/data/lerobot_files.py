@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_LFS_POINTER = b"version https://git-lfs"
+_LFS_POINTER = "version https://git-lfs"
+_PULL = "It is a Git LFS pointer in place of the file: run `git lfs pull` in the clone of the dataset."
 
 
 @contextmanager
@@ -39,8 +40,8 @@ def open_parquet(root: Path, file: str, metadata: pq.FileMetaData | None = None)
 def why_unreadable(path: Path) -> str:
     """What is likely to be wrong with a file of a dataset that cannot be read, and how to mend it."""
     with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            return "It is a Git LFS pointer in place of the file: run `git lfs pull` in the clone of the dataset."
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER.encode():
+            return _PULL
     return "Either its writer was not finalised or the copy is cut short or damaged: record or fetch it again."
 
 
@@ -69,7 +70,8 @@ def parse_json(text: str, where: str) -> dict:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON ({error}). Fetch or record the dataset again.") from error
+        remedy = _PULL if text.startswith(_LFS_POINTER) else "Fetch or record the dataset again."
+        raise ValueError(f"{where} is not valid JSON ({error}). {remedy}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{where} is a {type(content).__name__}, expected an object. Fetch or record the dataset again."

@@ -7,12 +7,14 @@ from pathlib import Path
 from .lerobot_episodes import EpisodeTable, load_episodes_v2, load_episodes_v30
 from .lerobot_files import open_parquet, parse_json, read_json_lines, read_parquet, whole_number
 from .lerobot_layout import (
+    CONVENTIONS_KEY,
     INFO_PATH,
     SUPPORTED_VERSIONS,
     TASKS_PATH,
     VERSIONS_WITH_FILES_PER_EPISODE,
     check_path_template,
     check_video_key,
+    stored_conventions,
 )
 
 
@@ -113,13 +115,33 @@ def _load_info(root: Path) -> dict:
     if not isinstance(info["chunks_size"], int) or info["chunks_size"] < 1:
         raise ValueError(f"{path}: chunks_size is {info['chunks_size']!r}; it must be a number of files, at least 1.")
     check_path_template(info["data_path"], "data_path", version, str(path))
+    if not isinstance(info.get("robot_type"), str | None):
+        raise ValueError(f"{path}: robot_type is {info['robot_type']!r}, expected a name. Correct or remove it.")
+    if not isinstance(info["features"], dict):
+        raise ValueError(
+            f"{path}: features is a {type(info['features']).__name__}, expected an object by name. Convert or record the dataset again."
+        )
     for key, feature in info["features"].items():
-        if not {"dtype", "shape"} <= set(feature):
+        if not isinstance(feature, dict) or not {"dtype", "shape"} <= feature.keys():
             raise ValueError(f"{path}: feature {key!r} lacks dtype or shape. Convert or record the dataset again.")
-        feature["shape"] = [whole_number(size) for size in feature["shape"]]
+        shape = feature["shape"] if isinstance(feature["shape"], list) else [None]
+        for name in ("info", "video_info"):
+            if not isinstance(feature.get(name), dict | None):
+                raise ValueError(
+                    f"{path}: {name} of feature {key!r} is {feature[name]!r}, expected an object. Remove it."
+                )
+        sizes = [whole_number(size) for size in shape]
+        if not (isinstance(feature["dtype"], str) and all(type(size) is int and size >= 0 for size in sizes)):
+            raise ValueError(
+                f"{path}: feature {key!r} has dtype {feature['dtype']!r} and shape {feature['shape']!r}; expected a name such as 'float32' "
+                "and a list of whole numbers. Correct them or record the dataset again."
+            )
+        feature["shape"] = sizes
         if feature["dtype"] == "video":
             check_path_template(info.get("video_path"), "video_path", version, str(path))
             check_video_key(key, str(path))
+    if not isinstance(stored_conventions(info), dict):
+        raise ValueError(f"{path}: {CONVENTIONS_KEY} is {stored_conventions(info)!r}, expected an object. Remove it.")
     return info
 
 
