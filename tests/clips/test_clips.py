@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """Clips of a LeRobot dataset, and the conventions under which a world model reads it."""
 
+import json
 import pickle
 from dataclasses import replace
 
@@ -160,6 +161,26 @@ def test_refusals(numbered, tmp_path):
         ClipConventions.from_pretrained(tmp_path)
     (tmp_path / CLIPS_FILE).write_text('{"dataset": "x"}')
     with pytest.raises(ValueError, match="does not describe clips"):
+        ClipConventions.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("image_key", [], r"image_key is \[\], expected str"),
+        ("action_key", 3, "action_key is 3, expected"),
+        ("normalization_mode", "z_score", "normalization_mode is 'z_score', expected"),
+        ("normalization_mode", None, "statistics and normalization_mode belong together"),
+        ("statistics", None, "statistics and normalization_mode belong together"),
+        ("held_out_episodes", ["1"], "held_out_episodes is"),
+        ("clip_actions", 1, "clip_actions is 1, expected bool"),
+    ],
+)
+def test_values_of_another_kind_are_named(numbered, tmp_path, name, value, message):
+    ClipConventions.of_dataset(opened(numbered)).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / CLIPS_FILE).read_text())
+    (tmp_path / CLIPS_FILE).write_text(json.dumps(content | {name: value}))
+    with pytest.raises(ValueError, match=f"does not describe clips .*{message}"):
         ClipConventions.from_pretrained(tmp_path)
 
 

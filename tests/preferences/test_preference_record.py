@@ -62,6 +62,24 @@ def test_an_unfinished_set_is_read_by_whoever_continues_it(record, tmp_path):
         (lambda content: content["settings"].pop("seed"), r"settings of .*: the keys \['seed'\] are missing"),
         (lambda content: content.pop("states"), r"preferences\.json: the keys \['states'\] are missing"),
         (lambda content: content.update(settings=[]), r"settings of .* is a list, expected a JSON object"),
+        (lambda content: content.update(provenance=None), "provenance is None, expected dict"),
+        (lambda content: content.update(states=["4"]), "states is .*, expected list"),
+        (
+            lambda content: content["settings"].update(dataset_key=[]),
+            r"settings of .*: dataset_key is \[\], expected str",
+        ),
+        (lambda content: content["settings"].update(num_candidates=None), "num_candidates is None, expected int"),
+        (lambda content: content["settings"].update(dtype="float16"), "dtype is 'float16', expected .*bfloat16"),
+        (
+            lambda content: content["settings"].update(pairing="worst"),
+            "pairing is 'worst', expected one of best_worst",
+        ),
+        (lambda content: content["settings"].update(reward={}), r"reward is \{\}, expected an object with the weight"),
+        (lambda content: content["counts"].update(ties=None), "counts of .*: ties is None, expected int"),
+        (
+            lambda content: content.update(decisions={"pairs": 1, "rewards": "x", "kendall_tau": {}}),
+            "decisions of .*: rewards is 'x', expected dict",
+        ),
     ],
 )
 def test_keys_that_differ_are_named(record, tmp_path, change, message):

@@ -532,7 +532,21 @@ def test_processor_refuses(frames, error, message):
         VJEPA2ACProcessor(size=8)(frames)
 
 
-@pytest.mark.parametrize("arguments", [{"size": 0}, {"min_aspect_ratio": 1.2}, {"image_std": (1, 1, 0)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": 0},
+        {"size": None},
+        {"size": 8.5},
+        {"size": True},
+        {"min_aspect_ratio": 1.2},
+        {"max_aspect_ratio": None},
+        {"image_std": (1, 1, 0)},
+        {"image_mean": None},
+        {"image_mean": ("", 1, 1)},
+        {"image_mean": (1, 1)},
+    ],
+)
 def test_processor_refuses_settings(arguments):
     with pytest.raises(ValueError, match="`"):
         VJEPA2ACProcessor(**arguments)

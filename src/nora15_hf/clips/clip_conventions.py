@@ -29,6 +29,7 @@ from ..embodiment.junctions import (
 )
 from ..nora15 import Nora15Processor
 from ..repo_files.checkpoint import Checkpoint
+from ..repo_files.json_files import checked_fields
 from ..repo_files.stored_tensors import find_file
 from ..repo_files.verified_download import verified
 from ..vjepa2_ac import VJEPA2ACConfig, VJEPA2ACModel, pose_difference
@@ -379,7 +380,10 @@ class ClipConventions:
                 )
             else:
                 content["embodiment"] = Embodiment.from_dict(content["embodiment"], f"embodiment of {path}")
-            return cls(**content)
+            conventions = checked_fields(cls(**content), CLIPS_FILE)
+            if (conventions.statistics is None) != (conventions.normalization_mode is None):
+                raise ValueError("statistics and normalization_mode belong together, but one of them is null")
+            return conventions
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} does not describe clips ({type(error).__name__}: {error}). Fetch the model again, or train it "

@@ -4,11 +4,12 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from datasets import Dataset, DatasetInfo
 
-from ..repo_files.json_files import read_json, write_json
+from ..repo_files.json_files import checked_fields, read_json, write_json
+from .pairs import PAIRINGS
 from .reward_decisions import RewardDecisions
 
 PROVENANCE_FILE = "preferences.json"
@@ -61,7 +62,7 @@ class PreferenceSettings:
     seed: int
     embodiment: dict[str, Any] | None = None
     cameras: dict[str, str] | None = None
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     pairs_from: dict[str, Any] | None = None
 
     @property
@@ -142,16 +143,15 @@ class PreferenceRecord:
             ValueError: Something else than a record, a key that is missing, or one that only a newer version knows.
         """
         record = _part(cls, content, source)
-        record.settings = _part(PreferenceSettings, record.settings, f"settings of {source}")
+        record.settings = _settings(record.settings, f"settings of {source}")
         shards = _objects(record.shards, f"shards of {source}")
-        record.shards = {
-            name: _part(PreferenceCounts, counts, f"shard {name} of {source}") for name, counts in shards.items()
-        }
+        record.shards = {name: _counts(counts, f"shard {name} of {source}") for name, counts in shards.items()}
         if record.counts is not None:
-            record.counts = _part(PreferenceCounts, record.counts, f"counts of {source}")
+            record.counts = _counts(record.counts, f"counts of {source}")
         if record.decisions is not None:
-            record.decisions = _part(RewardDecisions, record.decisions, f"decisions of {source}")
-        return record
+            where = f"decisions of {source}"
+            record.decisions = checked_fields(_part(RewardDecisions, record.decisions, where), where)
+        return checked_fields(record, source)
 
     @classmethod
     def read(cls, folder: str | Path, *, unfinished: bool = False) -> "PreferenceRecord":
@@ -227,6 +227,24 @@ def _part(kind: type[Part], content: Any, source: str) -> Part:
     if missing:
         raise ValueError(f"{source}: the keys {missing} are missing. Fetch or build the preference set again.")
     return kind(**content)
+
+
+def _counts(content: Any, source: str) -> PreferenceCounts:
+    return checked_fields(_part(PreferenceCounts, content, source), source)
+
+
+def _settings(content: Any, source: str) -> PreferenceSettings:
+    settings = checked_fields(_part(PreferenceSettings, content, source), source)
+    rewards = settings.reward.get("rewards")
+    if not (
+        isinstance(rewards, dict) and all(isinstance(each, dict) and "weight" in each for each in rewards.values())
+    ):
+        raise ValueError(
+            f"{source}: reward is {settings.reward!r}, expected an object with the weight of each of its rewards."
+        )
+    if settings.pairs_from is None and settings.pairing not in PAIRINGS:
+        raise ValueError(f"{source}: pairing is {settings.pairing!r}, expected one of {', '.join(PAIRINGS)}.")
+    return settings
 
 
 def _objects(content: Any, source: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 """Image preprocessing of V-JEPA 2-AC in plain torch."""
 
 import os
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +52,22 @@ class VJEPA2ACProcessor(OneCommitPushMixin, ProcessorMixin):
         max_aspect_ratio: float = 1.0,
     ):
         super().__init__()
-        if size < 1:
-            raise ValueError(f"`size`={size} must be a positive number of pixels.")
+        if not (isinstance(size, Integral) and not isinstance(size, bool) and size > 0):
+            raise ValueError(f"`size`={size!r} must be a positive number of pixels.")
+        ratios = (min_aspect_ratio, max_aspect_ratio)
+        if not all(isinstance(ratio, Real) and not isinstance(ratio, bool) for ratio in ratios):
+            raise ValueError(f"`min_aspect_ratio` and `max_aspect_ratio` are {ratios}, expected numbers.")
         if not 0 < min_aspect_ratio <= 1 <= max_aspect_ratio:
             raise ValueError(
                 f"`min_aspect_ratio`={min_aspect_ratio} and `max_aspect_ratio`={max_aspect_ratio} must enclose 1, so "
                 "that a square frame is not cropped."
             )
-        if len(image_mean) != 3 or len(image_std) != 3 or min(image_std) <= 0:
+        triples = [isinstance(each, list | tuple) and len(each) == 3 for each in (image_mean, image_std)]
+        if not (
+            all(triples)
+            and all(isinstance(number, Real) and not isinstance(number, bool) for number in (*image_mean, *image_std))
+            and min(image_std) > 0
+        ):
             raise ValueError(
                 f"`image_mean`={image_mean} and `image_std`={image_std} must hold three numbers each, the latter "
                 "positive."
