@@ -38,6 +38,7 @@ from nora15_hf.preferences.pairs import PAIRINGS
 from nora15_hf.preferences.states import STRATEGIES
 from nora15_hf.runtime.thread_arguments import ThreadArguments
 from nora15_hf.simulation.simulation_pool import SimulationPool
+from nora15_hf.vjepa2_ac import VJEPA2ACConfig
 
 MODULES = {name: importlib.import_module(f"nora15_hf.commands.{name.replace('-', '_')}") for name in COMMANDS}
 # The options of transformers' TrainingArguments need torch.
@@ -336,6 +337,15 @@ def test_errors_and_interruptions_are_one_line(tmp_path, monkeypatch, capsys):
     assert main(["stats", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("nora15 stats: ")
+    assert error.count("\n") == 1
+
+    def misconfigured(options):
+        VJEPA2ACConfig(encoder_config={"crop_size": 50, "patch_size": 14})
+
+    monkeypatch.setattr(MODULES["stats"], "run", misconfigured)
+    assert main(["stats", "x"]) == 2
+    error = capsys.readouterr().err
+    assert "crop_size=50 is not a multiple of patch_size=14" in error
     assert error.count("\n") == 1
 
     def interrupted(options):

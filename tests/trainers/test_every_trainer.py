@@ -59,6 +59,15 @@ def test_arguments_have_the_names_and_the_order_of_transformers_and_trl(trainer,
     )
 
 
+@every_trainer
+def test_a_run_without_a_complete_batch_is_refused(make, tmp_path):
+    trainer = make(tmp_path, dataloader_drop_last=True, per_device_train_batch_size=1000)
+    with pytest.raises(
+        ValueError, match=r"dataloader_drop_last=True drops the only batch: train_dataset has \d+ rows"
+    ):
+        trainer.train()
+
+
 @pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
 class TestRefusedByName:
     @pytest.mark.parametrize(

@@ -264,6 +264,11 @@ class TestPolicySetup:
         assert model(**batch).loss.isfinite()
 
 
+def test_a_state_input_needs_a_state(dataset):
+    with pytest.raises(ValueError, match=r"state_input=True, but the datasets .* are opened without a state"):
+        tiny_policy_for(LeRobotDataset(dataset.root, state_key=None), INSTRUCTIONS, image_size=56, state_input=True)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -277,6 +282,7 @@ class TestPolicySetup:
         ({"remove_unused_columns": True}, "remove_unused_columns=True does not apply"),
         ({"average_tokens_across_devices": False}, "average_tokens_across_devices"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant=True"),
+        ({"gradient_checkpointing_kwargs": "x"}, "activation_checkpointing_kwargs='x' is a str"),
         ({"open_loop_episodes": -1}, "open_loop_episodes=-1"),
         (
             {"ema_decay": 0.9, "load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"},

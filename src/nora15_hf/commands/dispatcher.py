@@ -61,7 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> ParsedCommand:
         called = f"nora15 {name}"
         module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
         options = CommandParser(module.ARGUMENTS, prog=called, description=module.__doc__).parse(argv[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"{called}: {error}\n")
     return ParsedCommand(called, partial(execute, module.run, options))
 

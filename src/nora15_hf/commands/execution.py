@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
 from .parser import CommandParser
@@ -52,6 +54,10 @@ def exit_code(name: str, work: Callable[[], int | None]) -> int:
         return work() or 0
     except (ValueError, OSError, ImportError) as error:
         print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except StrictDataclassError as error:
+        # Of a configuration; not a ValueError, and in several lines.
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = KEPT.get(name, "run it again")

@@ -32,6 +32,8 @@ _TRAINING_TYPES = {
     "save_steps": option_types.positive_number,
     "save_total_limit": option_types.positive,
     "learning_rate": option_types.non_negative_number,
+    "weight_decay": option_types.non_negative_number,
+    "max_grad_norm": option_types.non_negative_number,
 }
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState, Trainin
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint, has_length
 
 from ..repo_files.json_files import read_json
 from ..repo_files.stored_tensors import read_header
@@ -110,9 +110,15 @@ class ContinuedRunMixin:
         As in `Trainer`.
 
         Raises:
-            ValueError: `resume_from_checkpoint` is damaged, belongs to a run with another number of rows in a step or on other
+            ValueError: No batch is complete. `resume_from_checkpoint` is damaged, belongs to a run with another number of rows in a step or on other
                 data, or holds adapters of another base.
         """
+        rows = self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and has_length(self.train_dataset) and len(self.train_dataset) < rows:
+            raise ValueError(
+                f"dataloader_drop_last=True drops the only batch: train_dataset has {len(self.train_dataset)} rows, a step takes {rows}. Nothing "
+                "would be trained. Choose a smaller per_device_train_batch_size, or leave dataloader_drop_last out."
+            )
         self.training_data.fingerprint = self.data_fingerprint()
         if resume_from_checkpoint is True:
             # Where there is none, the parent says so.

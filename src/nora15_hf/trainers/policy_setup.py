@@ -60,7 +60,7 @@ def tiny_policy_for(
         range_floor (`float`, *optional*): See [`~nora15_hf.data.compute_statistics`].
 
     Raises:
-        ValueError: A member without an episode as long as a chunk.
+        ValueError: A member without an episode as long as a chunk, or without the state that is asked for.
     """
     members = dataset_members(dataset)
     for member in members:
@@ -71,6 +71,12 @@ def tiny_policy_for(
                 f"longest has {longest} frames: no chunk is complete, and there are no chunks to fit the FAST codec on. Choose a "
                 f"chunk_size of at most {longest}."
             )
+    stateless = [member.dataset_key for member in members if not member.state_dim]
+    if state_input and stateless:
+        raise ValueError(
+            f"state_input=True, but the datasets {stateless} are opened without a state. Name their column with state_key, or leave "
+            "state_input out."
+        )
     statistics = {member.dataset_key: compute_statistics(member, range_floor=range_floor) for member in members}
     chunks = []
     for member in members:

@@ -111,7 +111,12 @@ class Nora15SFTConfig(TrainingArguments):
                 'two losses of objective="joint" with nothing frozen. To train the expert alone, objective="flow" with '
                 'freeze=["backbone"] does the same without a backward pass through the backbone.'
             )
-        if (self.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        checkpointing = self.activation_checkpointing_kwargs or {}
+        if not isinstance(checkpointing, dict):
+            raise ValueError(
+                f"activation_checkpointing_kwargs={checkpointing!r} is a {type(checkpointing).__name__}, expected a JSON object."
+            )
+        if checkpointing.get("use_reentrant"):
             raise ValueError(
                 "activation_checkpointing_kwargs has use_reentrant=True, which gives unused parameters a gradient of zero "
                 "and with it weight decay. Omit it."
