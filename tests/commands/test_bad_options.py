@@ -209,7 +209,6 @@ def test_wrong_yaml_files(command, content, message, folder, capsys):
     [
         ("preferences", ["--reward=ground_truth"], "--world_model has no effect with --reward ground_truth"),
         ("preferences", ["--reward=success"], "--world_model has no effect with --reward success"),
-        ("preferences", ["--temperature=0.5"], "--temperature has no effect with --sampler flow"),
         ("preferences", ["--sampler=fast", "--num-steps=3"], "--num_steps has no effect with --sampler fast"),
         ("preferences", ["--noise-std=0.1"], "--noise_std has no effect without --num_noisy_negatives"),
         ("sft", ["--policy=me/x", "--image-size=56"], "--image_size has no effect with --policy"),

@@ -196,6 +196,8 @@ def test_episodes_that_cannot_be_run_give_exit_code_1(policy, tmp_path, capsys):
         (["--tasks", "left", "--dataset-key", "arms"], "`dataset_key` 'arms' is unknown"),
         (["--tasks", "left", "--n-action-steps", "6"], "more than the policy's chunk of 5 actions"),
         (["--tasks", "left", "--decoder", "fast", "--num-steps", "3"], "--num-steps 3 applies to the flow decoder"),
+        (["--tasks", "left", "--decoder", "fast", "--temperature", "0.5"], "--temperature 0.5 applies to the flow"),
+        (["--tasks", "left", "--temperature", "-1"], "'-1' is not a number of at least 0"),
         (["--environment", "failing", "--tasks", "left", "--control", "swapped_instruction"], "share a scene"),
         (["--tasks", "left", "--compare", "."], "holds no results of nora15 evaluate"),
         (["--tasks", "left", "--compare", "no"], "neither an existing file nor an existing folder"),

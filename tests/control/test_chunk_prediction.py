@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nora15_hf.actions import ActionStatistics
+from nora15_hf.actions.keyed_noise import keyed_noise
 from nora15_hf.control import (
     FastSampler,
     FlowSampler,
@@ -15,9 +16,12 @@ from nora15_hf.control import (
     predict_chunks,
 )
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
+from nora15_hf.control.policy_metadata import policy_metadata
+from nora15_hf.control.prepared_samples import sample_inputs
 from nora15_hf.data import LeRobotDataset, LeRobotMixture, LeRobotWriter
 from nora15_hf.nora15.presets import tiny_policy
 from nora15_hf.preferences import sample_candidates
+from nora15_hf.preferences.candidates import sampler_settings
 from nora15_hf.simulation.environment import Observation
 from nora15_hf.trainers.supervised.open_loop import replay_episodes
 
@@ -196,6 +200,30 @@ def test_greedy_tokens_in_physical_units(tiny, samples, monkeypatch):
     monkeypatch.setattr(policy, "generate_actions", lambda **_: [spelt[0][0], [], spelt[2][0], spelt[3][0]])
     with pytest.raises(InvalidChunkError, match="row 1 is not a chunk"):
         predict_chunks(*tiny, **arguments(samples), **options)
+
+
+def test_a_flow_at_a_lower_temperature_begins_with_less_noise(tiny, samples):
+    policy, processor = tiny
+    keys = [(9, sample["index"]) for sample in samples]
+    options = {"noise_keys": keys, "num_candidates": 3, "unnormalize": False}
+    noise = torch.from_numpy(np.asarray(keyed_noise(keys, (3, policy.config.chunk_size, policy.config.action_dim))))
+
+    def found(temperature):
+        return predict_chunks(*tiny, **arguments(samples) | options, sampler=FlowSampler(2, temperature))
+
+    np.testing.assert_array_equal(
+        found(1.0), predict_chunks(*tiny, **arguments(samples) | options, sampler=FlowSampler(2))
+    )
+    inputs = sample_inputs(processor, samples)
+    prefix = policy.encode_prefix(**inputs)
+    expected = policy.sample_actions(prefix=prefix, noise=0.25 * noise, num_steps=2, num_samples=3)
+    assert_equal(found(0.25), expected.view(noise.shape).numpy())
+    alike = found(0.0)
+    assert_equal(alike, np.repeat(alike[:, :1], 3, axis=1))
+    for temperature, named in ((1.0, None), (0.25, 0.25)):
+        sampler = FlowSampler(2, temperature)
+        assert policy_metadata(policy, processor, dataset_key="hand", sampler=sampler)["temperature"] == named
+        assert sampler_settings(sampler, policy).get("temperature") == named
 
 
 def test_tokens_drawn_at_random_in_physical_units(tiny, samples, monkeypatch):

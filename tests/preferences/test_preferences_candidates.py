@@ -282,6 +282,7 @@ def test_states_refuse(dataset):
     ("make", "message"),
     [
         (lambda: FastSampler(temperature=0.0), "temperature=0.0 must be greater than 0"),
+        (lambda: FlowSampler(temperature=-0.1), "temperature=-0.1 must be at least 0"),
         (lambda: FastSampler(max_attempts=0), "max_attempts=0 must be at least 1"),
         (lambda: select_pairs(np.zeros((1, 2)), np.zeros((1, 2, 5, 4)), min_margin=-1.0), "must not be negative"),
     ],

@@ -43,7 +43,7 @@ def decisions(scores, weights, *, standardize=False, pairing="best_worst", parts
         def pairs(of: torch.Tensor, part=part):
             return select_pairs(of.numpy(), candidates[part], pairing=pairing, indices=range(STATES)[part])
 
-        sums += DecisionSums.of_batch(reward, here, pairs(reward.combine(here)), pairs)
+        sums += DecisionSums.of_batch(here, reward.weights, reward.standardize, pairs(reward.combine(here)), pairs)
     return RewardDecisions.of(sums, weights, standardize)
 
 

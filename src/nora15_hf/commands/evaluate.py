@@ -61,6 +61,13 @@ class EvaluateArguments(EnvironmentArguments):
     num_steps: int | None = field(
         default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
     )
+    temperature: float | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.non_negative_number,
+            "help": "of the noise that the flow begins with; below 1 actions vary less (default: 1, as trained)",
+        },
+    )
     dataset_key: str | None = field(
         default=None,
         metadata={"help": "which of the policy's statistics (default: those of the environment, where that is clear)"},

@@ -31,7 +31,7 @@ from .evaluate import EPISODES, EvaluateArguments
 __all__ = ["evaluate"]
 
 # Of the policy, and therefore of its server where it has one.
-_POLICY_OPTIONS = ("decoder", "num_steps", "dataset_key", "base_model", "device", "revision")
+_POLICY_OPTIONS = ("decoder", "num_steps", "temperature", "dataset_key", "base_model", "device", "revision")
 
 
 def evaluate(options: EvaluateArguments) -> int:
@@ -101,8 +101,10 @@ def _evaluate(
 
 def _loaded(options: EvaluateArguments) -> tuple[EvaluatedPolicy, str]:
     """The policy of a repo, and the environment."""
-    if options.decoder == "fast" and options.num_steps is not None:
-        raise ValueError(f"--num-steps {options.num_steps} applies to the flow decoder; omit it with --decoder fast.")
+    for option, value in (("--num-steps", options.num_steps), ("--temperature", options.temperature)):
+        if options.decoder == "fast" and value is not None:
+            raise ValueError(f"{option} {value} applies to the flow decoder; omit it with --decoder fast.")
+    temperature = 1.0 if options.temperature is None else options.temperature
     device = usable_device(options.device)
     revision = resolve_revision(options.policy, options.revision)
     if options.base_model is None:
@@ -117,7 +119,9 @@ def _loaded(options: EvaluateArguments) -> tuple[EvaluatedPolicy, str]:
         model,
         processor,
         options.dataset_key or choose_dataset_key(conventions, environment, options.selected_tasks(environment)),
-        GreedyFastSampler(on_invalid="mask") if options.decoder == "fast" else FlowSampler(options.num_steps),
+        GreedyFastSampler(on_invalid="mask")
+        if options.decoder == "fast"
+        else FlowSampler(options.num_steps, temperature),
         revision.resolved if isinstance(revision, ResolvedRevision) else options.revision,
     ), environment
 

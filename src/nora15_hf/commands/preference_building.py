@@ -90,7 +90,7 @@ def build(options: BuildArguments) -> None:
             pairs_from=source,
             num_candidates=options.num_candidates,
             sampler=(
-                FlowSampler(options.num_steps)
+                FlowSampler(options.num_steps, options.temperature)
                 if options.sampler == "flow"
                 else FastSampler(temperature=options.temperature)
             ),

@@ -164,7 +164,10 @@ class BuildArguments(FeatureArguments):
     )
     temperature: float = field(
         default=FAST["temperature"],
-        metadata={"parse": option_types.positive_number, "help": "Sampling temperature of FAST tokens."},
+        metadata={
+            "parse": option_types.positive_number,
+            "help": "Of the samples: of FAST tokens, or of the noise that the flow begins with.",
+        },
     )
     num_candidates: int = field(
         default=BUILDING["num_candidates"],
@@ -258,7 +261,6 @@ class BuildArguments(FeatureArguments):
                     (self.reward != "success", "with --reward success, which uses no demonstrated actions"),
                 ),
                 "num_steps": (self.sampler == "flow", f"with --sampler {self.sampler}"),
-                "temperature": (self.sampler == "fast", f"with --sampler {self.sampler}"),
                 "noise_std": (self.num_noisy_negatives > 0, "without --num_noisy_negatives"),
                 "check_episodes": (self.check, "without --check"),
                 "stale_steps": (self.pairs_from == "stale", "without --pairs_from stale"),

@@ -23,9 +23,18 @@ class FlowSampler:
 
     Attributes:
         num_steps (`int`, *optional*): solver steps; the policy's `num_inference_steps` by default.
+        temperature (`float`): standard deviation of the noise that the flow begins with; 1 is what the policy was trained with. Below
+            it chunks of one state are more alike, and at 0 all the same.
     """
 
     num_steps: int | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        if not self.temperature >= 0:
+            raise ValueError(
+                f"temperature={self.temperature} must be at least 0; 1 is what the policy was trained with."
+            )
 
     def sample(
         self,
@@ -48,7 +57,7 @@ class FlowSampler:
             prefix = policy.encode_prefix(**inputs)
         lap("prefix")
         shape = (num_candidates, policy.config.chunk_size, policy.config.action_dim)
-        noise = keyed_noise(noise_keys, shape)
+        noise = self.temperature * keyed_noise(noise_keys, shape)
         chunks = policy.sample_actions(
             prefix=prefix,
             noise=noise if num_candidates > 1 else noise[:, 0],

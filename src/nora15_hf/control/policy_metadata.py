@@ -39,7 +39,7 @@ def policy_metadata(
         `dict[str, Any]`: Plain JSON values: `policy` (Hub id, or the folder's name), `policy_revision`, `policy_fingerprint` (of
         the weights), `dataset_key`, `dataset_keys`, `chunk_size`, `action_dim`, `needs_state`, `dtype`, `device`, `decoder`
         (`"flow"` or `"fast"`), `solver` and `num_steps` (of the flow, `None` with FAST tokens), `temperature` (of FAST tokens
-        that are drawn), `contract` ([`Embodiment.to_dict`]), `conventions` (what the policy's data was recorded with) and
+        that are drawn; of the flow's noise, `None` for 1), `contract` ([`Embodiment.to_dict`]), `conventions` (what the policy's data was recorded with) and
         `versions` (package to version).
 
     Raises:
@@ -62,7 +62,8 @@ def policy_metadata(
         "decoder": "flow" if is_flow else "fast",
         "solver": type(model.scheduler).__name__ if is_flow else None,
         "num_steps": (sampler.num_steps or model.config.num_inference_steps) if is_flow else None,
-        "temperature": vars(sampler).get("temperature"),
+        # A flow at 1 samples as it was trained; that is not named, as in results from before there was a choice.
+        "temperature": None if is_flow and sampler.temperature == 1 else vars(sampler).get("temperature"),
         "contract": processor.embodiment(key).to_dict(),
         "conventions": processor.conventions.get(key, {}),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},

@@ -12,6 +12,7 @@ from .pair_sources import EpisodeSuccess, Interventions, PairSource, StaleAgains
 from .pairs import PairSelection, select_pairs
 from .preference_dataset import check_preferences, load_preferences, preference_features, split_by_episode
 from .preference_record import PreferenceInfo, PreferenceRecord, preference_info
+from .reranking import rerank_preferences
 from .reward_check import RewardCheck, check_reward
 from .reward_decisions import RewardDecisions
 from .rewards import (
@@ -53,6 +54,7 @@ __all__ = [
     "preference_info",
     "preset_reward",
     "regenerate_candidates",
+    "rerank_preferences",
     "sample_candidates",
     "select_pairs",
     "select_states",

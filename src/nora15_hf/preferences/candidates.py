@@ -24,6 +24,9 @@ def sampler_settings(sampler: Sampler, policy: Nora15ForActionPrediction) -> dic
     settings = {"type": type(sampler).__name__, **asdict(sampler)}
     if isinstance(sampler, FlowSampler) and sampler.num_steps is None:
         settings["num_steps"] = policy.config.num_inference_steps
+    if isinstance(sampler, FlowSampler) and sampler.temperature == 1:
+        # Sets that were built before there was a choice do not name it.
+        del settings["temperature"]
     return settings
 
 

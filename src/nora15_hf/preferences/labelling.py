@@ -198,7 +198,8 @@ class Labelling:
             seed=settings.seed,
             sampling_batch=states.number,
         )
-        return LabelledStates(rows, counts, DecisionSums.of_batch(self.reward, scores, selection, pairs))
+        decisions = DecisionSums.of_batch(scores, self.reward.weights, self.reward.standardize, selection, pairs)
+        return LabelledStates(rows, counts, decisions)
 
 
 def reward_batch(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .pairs import PairSelection
-from .rewards import WeightedReward
+from .rewards import combined_scores
 
 DECISIVE_SHARE = 0.9
 """A reward that chooses more than this share of the pairs by itself, and alone does, decides."""
@@ -45,8 +45,9 @@ class DecisionSums:
     @classmethod
     def of_batch(
         cls,
-        reward: WeightedReward,
         scores: Mapping[str, torch.Tensor],
+        weights: Mapping[str, float],
+        standardize: bool,
         selection: PairSelection,
         pairs: Callable[[torch.Tensor], PairSelection],
     ) -> "DecisionSums":
@@ -54,20 +55,19 @@ class DecisionSums:
         Those of some states.
 
         Args:
-            reward ([`WeightedReward`]): What candidates were ranked by.
-            scores (`Mapping[str, torch.Tensor]`): Its parts before weighting, `(B, N)`.
+            scores (`Mapping[str, torch.Tensor]`): Of each reward before weighting, `(B, N)`.
+            weights (`Mapping[str, float]`), standardize (`bool`): What candidates were ranked by, see [`combined_scores`].
             selection ([`PairSelection`]): What was chosen.
             pairs (`Callable`): The pairs of another reward `(B, N)`, in the same order.
         """
 
         def same_pairs(names: list[str]) -> int:
-            parts = {name: reward.rewards[name] for name in names}
-            other = pairs(WeightedReward(parts, reward.standardize).combine(scores))
+            other = pairs(combined_scores(scores, {name: weights[name] for name in names}, standardize))
             same = (other.chosen == selection.chosen) & (other.rejected == selection.rejected) & ~other.is_tie
             return int((same & selection.kept).sum())
 
-        names = list(reward.rewards)
-        orders = {name: _orders(score) for name, score in scores.items()}
+        names = list(weights)
+        orders = {name: _orders(scores[name]) for name in names}
         rewards = {}
         for name in names:
             others = [each for each in names if each != name]

@@ -394,6 +394,11 @@ class WeightedReward:
             },
         }
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each reward."""
+        return {name: weight for name, (_, weight) in self.rewards.items()}
+
     def score(self, batch: RewardBatch) -> torch.Tensor:
         return self.combine(self.score_each(batch))
 
@@ -437,8 +442,7 @@ class WeightedReward:
 
     def combine(self, scores: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum `(B, N)` of what `score_each` returned."""
-        weights = {name: weight for name, (_, weight) in self.rewards.items()}
-        return sum(weighted_scores(scores, weights, self.standardize).values(), torch.zeros(()))
+        return combined_scores(scores, self.weights, self.standardize)
 
 
 def weighted_scores(
@@ -465,6 +469,13 @@ def weighted_scores(
             score = standardized.masked_fill(is_constant, 0.0)
         parts[name] = weight * score
     return parts
+
+
+def combined_scores(
+    scores: Mapping[str, torch.Tensor], weights: Mapping[str, float], standardize: bool
+) -> torch.Tensor:
+    """What candidates are ranked by, `(B, N)`: the sum of [`weighted_scores`], with the same arguments."""
+    return sum(weighted_scores(scores, weights, standardize).values(), torch.zeros(()))
 
 
 def preset_reward(
@@ -522,6 +533,7 @@ __all__ = [
     "RewardBatch",
     "WeightedReward",
     "WorldModelGoalReward",
+    "combined_scores",
     "preset_reward",
     "weighted_scores",
 ]

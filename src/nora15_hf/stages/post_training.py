@@ -41,6 +41,7 @@ class PostTraining:
         steps (`int`), batch_size (`int`), learning_rate (`float`): Of either training; the batch is that of a step over all
             processes.
         beta (`float`): Of flow DPO alone.
+        sft_weight (`float`, *optional*, defaults to 0.0): Of flow DPO alone, see [`FlowDPOConfig`].
         seed (`int`): Of data order and draws.
     """
 
@@ -49,6 +50,7 @@ class PostTraining:
     learning_rate: float
     beta: float
     seed: int
+    sft_weight: float = 0.0
 
     def arguments(self, folder: Path) -> dict[str, Any]:
         """What the arguments of both trainers share."""
@@ -96,6 +98,7 @@ def tune_with_dpo(
     budget: PostTraining,
     *,
     reference: Nora15ForActionPrediction | None = None,
+    prefix_cache: Path | None = None,
 ) -> dict[str, list[tuple[int, float]]]:
     """
     Flow DPO of the action expert; the backbone stays as it is.
@@ -107,6 +110,7 @@ def tune_with_dpo(
         folder (`Path`): For the trainer.
         budget ([`PostTraining`]): How long.
         reference ([`Nora15ForActionPrediction`], *optional*): Another one than the model as it is now, with the same backbone.
+        prefix_cache (`Path`, *optional*): For what the backbone makes of the prompts, which several runs can share.
 
     Returns:
         `dict`: Name of each metric to its curve, see [`curves`].
@@ -114,7 +118,14 @@ def tune_with_dpo(
     set_seed(budget.seed)
     trainer = FlowDPOTrainer(
         model=model,
-        args=FlowDPOConfig(**budget.arguments(folder), beta=budget.beta, num_draws=4, freeze_backbone=True),
+        args=FlowDPOConfig(
+            **budget.arguments(folder),
+            beta=budget.beta,
+            sft_weight=budget.sft_weight,
+            num_draws=4,
+            freeze_backbone=True,
+            prefix_cache_dir=None if prefix_cache is None else str(prefix_cache),
+        ),
         ref_model=reference,
         train_dataset=preferences,
         processing_class=processor,
