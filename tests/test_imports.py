@@ -2,7 +2,7 @@
 """Imports inside the package run one way: the way that docs/architecture.md draws."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import nora15_hf
@@ -19,8 +19,10 @@ def folder_order() -> dict[str, int]:
     return {name: place for place, group in enumerate(line.split(" ─► ")) for name in group.split(", ")}
 
 
-def imports() -> Iterator[tuple[str, str, str]]:
+@cache
+def imports() -> list[tuple[str, str, str]]:
     """Place in the code, folder that imports, and what it imports: a folder of the package, or another package."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         inside = path.relative_to(PACKAGE)
         if inside.name == "__init__.py" and len(inside.parts) == 1:
@@ -28,12 +30,12 @@ def imports() -> Iterator[tuple[str, str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             where = f"{inside}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import):
-                yield from ((where, inside.with_suffix("").parts[0], alias.name.split(".")[0]) for alias in node.names)
+                found += [(where, inside.with_suffix("").parts[0], alias.name.split(".")[0]) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 parents = inside.parent.parts[: len(inside.parent.parts) - node.level + 1] if node.level else ()
                 names = [node.module] if node.module else [alias.name for alias in node.names]
-                for name in names:
-                    yield where, inside.with_suffix("").parts[0], (*parents, *name.split("."))[0]
+                found += [(where, inside.with_suffix("").parts[0], (*parents, *name.split("."))[0]) for name in names]
+    return found
 
 
 def test_imports_run_the_documented_way():

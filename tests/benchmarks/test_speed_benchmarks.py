@@ -159,6 +159,7 @@ def test_rollout(tmp_path, capsys):
 
 
 @pytest.mark.simulator
+@pytest.mark.slow
 def test_evaluation(tmp_path, capsys):
     sizes = {"tasks": "handle-press", "episodes": 2, "rounds": 1, "max-steps": 10, "slots": 2, "workers": 1}
     arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
@@ -217,6 +218,7 @@ def test_all_write_their_figures_into_one_folder(tmp_path, capsys):
     assert "## load" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_latency_tells_how_far_the_floor_is(tmp_path, capsys):
     arguments = ["--size", "tiny", "--rounds", "3", "--batch", "2", "--no-compile"]
     outcome = latency.main([*arguments, "--output", str(tmp_path / "latency.json")])

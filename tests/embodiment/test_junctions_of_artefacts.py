@@ -555,6 +555,7 @@ def test_a_robot_that_is_another_one(policy):
         Nora15ControlPolicy(*policy, robot=Embodiment(state_names=("py", "px")))
 
 
+@pytest.mark.slow
 def test_the_doctor_compares_a_dataset(policy, recordings, tmp_path):
     for part in policy:
         part.save_pretrained(tmp_path)

@@ -54,6 +54,7 @@ def calls(name: str) -> list[tuple[Path, ast.Call]]:
     return found
 
 
+@pytest.mark.slow
 def test_pickles_are_opened_for_conversion_only_and_as_weights_only():
     for path, call in calls("torch.load"):
         assert path.parts[-2:] == ("vjepa2_ac", "released_world_model.py"), path

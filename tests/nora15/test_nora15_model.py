@@ -331,6 +331,7 @@ def gaussian_velocity(x, t, mean=0.4, std=0.3):
 
 
 class TestSolvers:
+    @pytest.mark.slow
     def test_every_step_count_takes_that_many_evaluations(self, counting):
         """In bfloat16 the released loop takes another number for 18 of the counts 1 ... 50."""
         model, prefix = counting
@@ -897,6 +898,7 @@ class TestSupervisedTrainer:
         trainer.train()
         return trainer, folder
 
+    @pytest.mark.slow
     def test_resumed_run_equals_uninterrupted_bit_for_bit(self, uninterrupted, tmp_path):
         whole, folder = uninterrupted
         copy_of(folder / "checkpoint-3", tmp_path / "checkpoint-3")
@@ -938,6 +940,7 @@ class TestSupervisedTrainer:
         callback.on_train_end(None, state, None, model=model)
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)
 
+    @pytest.mark.slow
     def test_resuming_without_an_average_is_refused(self, tmp_path):
         make_trainer(tmp_path, max_steps=1, save_steps=1).train()
         trainer = make_trainer(tmp_path, max_steps=2, ema_decay=0.9)

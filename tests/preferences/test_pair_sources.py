@@ -217,6 +217,7 @@ def test_a_human_who_does_the_same_leaves_no_pair(tmp_path, tiny, dataset, monke
 
 
 @pytest.mark.parametrize("source", ["stale", "interventions", pytest.param("success", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_command(source, tmp_path, tiny, root, capsys, monkeypatch):
     if source != "success":
         # Drawing takes longer than everything else.

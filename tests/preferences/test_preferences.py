@@ -287,6 +287,7 @@ def test_folders_of_the_same_name_are_not_mixed_up(tiny, dataset, tmp_path):
     assert loaded[0] != loaded[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_and_ends_the_same(tiny, dataset, tmp_path, monkeypatch):
     build(tmp_path / "whole", tiny, dataset)
     calls = []
@@ -316,6 +317,7 @@ def test_a_killed_run_continues_and_ends_the_same(tiny, dataset, tmp_path, monke
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_close_pairs_are_dropped_and_counted(tiny, dataset, tmp_path):
     margins = sorted(build(tmp_path / "all", tiny, dataset)["margin"])
     rows = build(tmp_path / "some", tiny, dataset, min_margin=margins[5])
@@ -328,6 +330,7 @@ def test_close_pairs_are_dropped_and_counted(tiny, dataset, tmp_path):
         build(tmp_path / "none", tiny, dataset, min_margin=100.0)
 
 
+@pytest.mark.slow
 def test_a_shard_without_pairs_is_read_too(tiny, dataset, tmp_path):
     margins = build(tmp_path / "all", tiny, dataset)["margin"]
     best = max(margins)

@@ -78,6 +78,7 @@ def whole(demonstrations, tmp_path_factory):
     return files_of(folder)
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_no_other_makes_all_files(demonstrations, whole, tmp_path):
     folder = tmp_path / "preferences"
     assert len(build(folder, demonstrations, place=ProcessPlace(0, 3), workers=1)) == 24
@@ -129,6 +130,7 @@ class NotFiniteAt:
         return score
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_not_finite_names_its_file_and_loses_no_other(demonstrations, tmp_path):
     with pytest.raises(
         ValueError,
@@ -140,6 +142,7 @@ def test_a_reward_that_is_not_finite_names_its_file_and_loses_no_other(demonstra
     assert rows["state_index"][:] == list(range(24))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_weights_are_recognised_in_either_type(demonstrations, tmp_path, caplog):
     rows = build(tmp_path / "p", demonstrations, dtype=torch.bfloat16)
     settings = preference_info(rows).record.settings

@@ -47,6 +47,7 @@ def test_the_loop_goes_on_while_a_function_takes_long():
     thread.run(main())
 
 
+@pytest.mark.slow
 def test_neither_thread_runs_the_loop_while_the_other_does(monkeypatch):
     """The second thread takes every chance to run it."""
     monkeypatch.setattr(loop_thread, "STAND_IN_SECONDS", 0.0)

@@ -25,6 +25,7 @@ DTYPES = ["|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", 
 @pytest.mark.parametrize("dialect", ArrayDialect)
 @given(array=st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0))))
 @settings(max_examples=40, deadline=None)
+@pytest.mark.slow
 def test_arrays_come_back_in_every_dialect(dialect, array):
     found = []
     message = encode_message({"a": {"b": [array, "text", None, 1, 2.5, True]}}, dialect)

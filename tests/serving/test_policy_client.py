@@ -195,6 +195,7 @@ def arm_policy():
     return model, processor
 
 
+@pytest.mark.slow
 def test_episodes_are_those_of_our_own_evaluation(arm_policy):
     """Batched by the client as in evaluation, and one by one in sessions with seeds, as openpi's clients do."""
     episodes = [Episode(task, seed) for task in TASKS for seed in (10_000, 10_001)]

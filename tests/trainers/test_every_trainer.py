@@ -294,6 +294,7 @@ def test_a_reference_of_another_kind(tmp_path):
     ],
     ids=["other parameters", "damaged"],
 )
+@pytest.mark.slow
 def test_a_moving_average_that_does_not_fit_is_not_continued(content, message, tmp_path):
     supervised(tmp_path / "first", ema_decay=0.5).train()
     checkpoint = tmp_path / "first" / "training" / "checkpoint-1"

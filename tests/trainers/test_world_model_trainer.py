@@ -257,6 +257,7 @@ def test_saved_folder_loads_with_auto_classes(blobs, tmp_path):
     assert str(tmp_path) not in card
 
 
+@pytest.mark.slow
 def test_push_holds_the_model_and_nothing_of_the_run(hub, blobs, tmp_path):
     changes = {"push_to_hub": True, "hub_model_id": "robots/world", "hub_strategy": "every_save"}
     trainer = make_trainer(blobs, tmp_path / "run", max_steps=2, save_strategy="steps", save_steps=1, **changes)
