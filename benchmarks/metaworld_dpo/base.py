@@ -1,0 +1,233 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The base of a training seed: demonstrations, supervised policy, world model, candidates and their scores."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
+from nora15_hf.data import LeRobotDataset
+from nora15_hf.evaluation.demonstrations import record_demonstrations
+from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
+from nora15_hf.preferences import (
+    GroundTruthActionReward,
+    Reward,
+    WeightedReward,
+    WorldModelGoalReward,
+    build_preferences,
+    load_preferences,
+    select_states,
+)
+from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
+from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
+from nora15_hf.quickstart.config import DEFAULT_ENVIRONMENT
+from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, train_sft
+from nora15_hf.quickstart.world_model_stage import train_world_model
+from nora15_hf.simulation.simulation_pool import SimulationPool
+from nora15_hf.stages.post_training import load_policy
+from nora15_hf.stages.stage_runner import StageRunner
+from nora15_hf.trainers.policy_setup import complete_chunk_indices
+from nora15_hf.vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from raw_results import RawResults
+from study import REWARDS, Base, Study
+
+DEMONSTRATIONS, POLICY, WORLD_MODEL, REACHED = "demonstrations", "policy-sft", "world-model", "reached"
+FIRST_REACHED_SEED = 5000
+DISCOUNT = 0.99
+
+
+@cache
+def simulators(base: Base) -> SimulationPool:
+    """Those of this process, which end with it."""
+    settings = base.pipeline(0).environment_settings
+    return SimulationPool(DEFAULT_ENVIRONMENT, num_workers=1, **settings)
+
+
+def base_folder(output: Path, study: Study, seed: int) -> Path:
+    """Of a training seed."""
+    return output / study.name / f"seed-{seed}"
+
+
+def record_base_demonstrations(study: Study, output: Path) -> None:
+    """Records what all training seeds learn from, unless it is there."""
+    root = output / study.name / DEMONSTRATIONS
+    if not root.exists():
+        record_demonstrations(root, study.base.tasks, study.base.demonstrations, pool=simulators(study.base))
+
+
+def make_base(study: Study, seed: int, states: Collection[str], output: Path, results: RawResults) -> str:
+    """Policy, world model, and candidates with scores at those states that arms need."""
+    folder = base_folder(output, study, seed)
+    runner = StageRunner(
+        folder,
+        ".study",
+        {"base": asdict(study.base), "seed": seed},
+        made_by="the study",
+        resume=folder.exists(),
+        overwrite=False,
+        num_stages=1 + study.base.world_model + len(states),
+    )
+    if not (folder / DEMONSTRATIONS).exists():
+        (folder / DEMONSTRATIONS).symlink_to(Path("..") / DEMONSTRATIONS)
+    config = study.base.pipeline(seed)
+    runner.run("policy", "Policy", lambda: train_sft(folder, config), (POLICY,))
+    if study.base.world_model:
+        runner.run("world-model", "World model", lambda: train_world_model(folder, config), (WORLD_MODEL,))
+    if "demonstrations" in states:
+        runner.run("candidates", "Candidates", lambda: _score_demonstrated(study, folder, seed))
+    if "reached" in states:
+        runner.run("reached", "Reached states", lambda: _score_reached(study, folder, seed), (REACHED,))
+    if "rollouts" in states:
+        runner.run("rollouts", "Rolled-out candidates", lambda: _roll_out(study, folder, seed, results))
+    return ", ".join(f"{cost.name.lower()} {cost.seconds:.0f} s" for cost in runner.costs)
+
+
+def open_states(folder: Path, states: str) -> LeRobotDataset:
+    """The dataset that a set of candidates belongs to."""
+    return _open_dataset(folder / (REACHED if states == "reached" else DEMONSTRATIONS))
+
+
+def candidates_folder(folder: Path, states: str) -> Path:
+    """The preference set of demonstrated states, of those that were rolled out, or of reached ones."""
+    return folder / f"preferences-{states}"
+
+
+def rewards_without_simulator(folder: Path) -> dict[str, Reward]:
+    """The distance to the demonstration and, where there is a world model, to both goals."""
+    rewards: dict[str, Reward] = {"ground_truth": GroundTruthActionReward()}
+    if (folder / WORLD_MODEL).exists():
+        model = VJEPA2ACModel.from_pretrained(folder / WORLD_MODEL)
+        processor = VJEPA2ACProcessor.from_pretrained(folder / WORLD_MODEL)
+        conventions = ClipConventions.from_pretrained(folder / WORLD_MODEL)
+        for name, goal in (("end_goal", "end"), ("subgoal", "subgoal")):
+            rewards[name] = WorldModelGoalReward(model, processor, goal, conventions=conventions)
+    return rewards
+
+
+def score_candidates(
+    target: Path,
+    rewards: dict[str, Reward],
+    policy: Nora15ForActionPrediction,
+    processor: Nora15Processor,
+    dataset: LeRobotDataset,
+    indices: list[int],
+    *,
+    num_candidates: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Candidates at states, scored by each reward with the weight 1; arms weight them anew."""
+    rows = build_preferences(
+        target,
+        policy=policy,
+        processor=processor,
+        dataset=dataset,
+        indices=indices,
+        reward=WeightedReward({name: (reward, 1.0) for name, reward in rewards.items()}),
+        num_candidates=num_candidates,
+        seed=seed,
+    )
+    return {"pairs": len(rows), "states": len(indices)}
+
+
+def _score_demonstrated(study: Study, folder: Path, seed: int) -> dict[str, Any]:
+    policy, processor = load_policy(folder / POLICY)
+    dataset = open_states(folder, "demonstrations")
+    complete = complete_chunk_indices(dataset).tolist()
+    indices = select_states(dataset, min(study.base.states, len(complete)), among=complete, seed=seed)
+    return score_candidates(
+        candidates_folder(folder, "demonstrations"),
+        rewards_without_simulator(folder),
+        policy,
+        processor,
+        dataset,
+        indices,
+        num_candidates=study.base.candidates,
+        seed=seed,
+    )
+
+
+def record_reached(
+    study: Study, root: Path, policy: Nora15ForActionPrediction, processor: Nora15Processor, first_seed: int
+) -> None:
+    """Episodes in which the policy acts first."""
+    record_reached_states(
+        root,
+        Nora15ChunkPolicy(policy, processor, DEFAULT_ENVIRONMENT),
+        study.base.tasks,
+        study.base.reached_episodes,
+        pool=simulators(study.base),
+        first_seed=first_seed,
+    )
+
+
+def reached_states(root: Path) -> tuple[LeRobotDataset, list[int]]:
+    """The episodes of [`record_reached`], and which of their frames the policy reached, with a whole chunk behind them."""
+    dataset = _open_dataset(root)
+    return dataset, sorted(set(reached_positions(dataset)) & set(complete_chunk_indices(dataset).tolist()))
+
+
+def _open_dataset(root: Path) -> LeRobotDataset:
+    return LeRobotDataset(root, chunk_size=CHUNK_SIZE, dataset_key=DEFAULT_ENVIRONMENT)
+
+
+def _score_reached(study: Study, folder: Path, seed: int) -> dict[str, Any]:
+    policy, processor = load_policy(folder / POLICY)
+    record_reached(study, folder / REACHED, policy, processor, FIRST_REACHED_SEED + seed * study.base.reached_episodes)
+    dataset, allowed = reached_states(folder / REACHED)
+    return score_candidates(
+        candidates_folder(folder, "reached"),
+        rewards_without_simulator(folder),
+        policy,
+        processor,
+        dataset,
+        select_states(dataset, min(study.base.states, len(allowed)), among=allowed, seed=seed),
+        num_candidates=study.base.candidates,
+        seed=seed,
+    )
+
+
+def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:
+    """Whether the policy succeeds after each candidate, beside what the rewards say about it."""
+    policy, processor = load_policy(folder / POLICY)
+    dataset = open_states(folder, "rollouts")
+    complete = complete_chunk_indices(dataset).tolist()
+    indices = select_states(dataset, study.base.rollout_states, strategy="per_task", among=complete, seed=seed)
+    success = SimulatorSuccessReward(
+        simulators(study.base),
+        processor,
+        dataset,
+        policy=Nora15ChunkPolicy(policy, processor, DEFAULT_ENVIRONMENT),
+        discount=DISCOUNT,
+    )
+    rewards = {"success": success} | rewards_without_simulator(folder)
+    target = candidates_folder(folder, "rollouts")
+    counts = score_candidates(
+        target, rewards, policy, processor, dataset, indices, num_candidates=study.base.candidates, seed=seed
+    )
+    states = success.states
+    table = []
+    lengths = (dataset.episodes["to"] - dataset.episodes["from"]).tolist()
+    for number, row in enumerate(load_preferences(target).remove_columns(["images"])):
+        episode, frame = row["episode_index"], row["frame_index"]
+        state = states.state(episode, frame)
+        for candidate, value in enumerate(row["rewards"]["success"]):
+            table.append(
+                {
+                    "state": number,
+                    "task": state.task,
+                    "episode_seed": state.seed,
+                    "frame": frame,
+                    "progress": frame / lengths[episode],
+                    "candidate": candidate,
+                    "success": value > 0,
+                    "num_steps": round(float(np.log(value) / np.log(DISCOUNT))) if value > 0 else -1,
+                    **{f"reward/{name}": row["rewards"][name][candidate] for name in REWARDS},
+                }
+            )
+    results.write_candidates(study.name, seed, table, settings=study.settings())
+    return counts

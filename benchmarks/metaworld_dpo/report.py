@@ -1,0 +1,507 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Writes the tables and plots of docs/evidence.md from the raw results of the preference-tuning study.
+
+    python benchmarks/metaworld_dpo/report.py
+    python benchmarks/metaworld_dpo/report.py --check
+
+Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`, and the files `assets/evidence-*.png` beside the page. With
+`--check` nothing is written, and the exit status is 1 if a table on the page is not the one that the raw results give.
+"""
+
+import re
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+
+import plots
+from analysis import (
+    MARGINS,
+    STAGES,
+    PairedDifference,
+    SuccessRate,
+    holm,
+    joint_p_value,
+    paired_difference,
+    reward_agreement,
+    reward_quality,
+    success_predictors,
+    success_rate,
+)
+from nora15_hf.cards.wilson_interval import wilson_interval
+from nora15_hf.repo_files.settings import flat_settings
+from nora15_hf.repo_files.written_whole import written_whole
+from raw_results import RESULTS, RawResults
+from study import CONTROLS, PRIMARY_ARMS, STUDIES
+
+PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
+TARGET_POINTS = 5.0
+"""By which the best DPO arm is to beat each control; a world-model arm replaces the distance if it loses less than this."""
+
+DEMONSTRATION_DISTANCE = "dpo-ground-truth"
+WORLD_MODEL_ARMS = (
+    "dpo-end-goal",
+    "dpo-subgoal",
+    "dpo-paper",
+    "dpo-paper-subgoal",
+    "dpo-equal-say",
+    "dpo-equal-say-subgoal",
+)
+SECONDARY = (
+    ("supervised-cold", "supervised"),
+    ("supervised-cold", "dpo-ground-truth"),
+    ("continued-sft-cold", "supervised-cold"),
+    ("dpo-ground-truth-cold", "supervised-cold"),
+    ("dpo-ground-truth-cold", "continued-sft-cold"),
+    ("dpo-equal-say-cold", "continued-sft-cold"),
+    ("dpo-ground-truth-reached", "dpo-ground-truth"),
+    ("dpo-ground-truth-reached", "continued-sft-reached"),
+    ("continued-sft-reached", "continued-sft"),
+    ("reward-weighted", "continued-sft"),
+    ("reward-weighted", "dpo-ground-truth"),
+    ("dpo-success", "dpo-ground-truth-rollouts"),
+    ("dpo-rounds-3", "dpo-ground-truth-reached"),
+    ("dpo-rounds-3", "continued-sft-3x"),
+)
+"""Questions of their own: an arm and what it is compared with."""
+
+NOTHING_YET = "No results yet."
+_OF_DPO = {"beta", "sft_weight"}
+_OF_TRAINING = {"learning_rate", "steps", "batch_size", "states"} | _OF_DPO
+_WITHOUT_EFFECT = {"supervised": _OF_TRAINING, "continued_sft": _OF_DPO, "reward_weighted": _OF_DPO, "dpo": set()}
+"""Settings of an arm that do not move its numbers."""
+_BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n\n)(?P<body>.*?)(\n\n<!-- end -->)", re.DOTALL)
+
+
+class Report:
+    """
+    The tables and plots of a study.
+
+    Args:
+        results ([`RawResults`]): What was measured, complete or not.
+        study (`str`): `"final"` or `"pilot"`. The settings map is that of the pilot in either case.
+    """
+
+    def __init__(self, results: RawResults, study: str):
+        self.results = results
+        self.study = study
+        self.difference = cache(self._difference)
+
+    @cached_property
+    def episodes(self) -> pd.DataFrame:
+        return self.results.read_episodes(self.study)
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        return self.results.read_candidates(self.study)
+
+    @cached_property
+    def seeds(self) -> dict[str, set[int]]:
+        """Arm to the training seeds that it was evaluated on."""
+        return {arm: set(rows["training_seed"]) for arm, rows in self.episodes.groupby("arm")}
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Those with results, in the order of the plan."""
+        planned = dict.fromkeys([*CONTROLS, *STUDIES[self.study].arms])
+        return [arm for arm in (*planned, *sorted(self.seeds.keys() - planned.keys())) if arm in self.seeds]
+
+    @cached_property
+    def tuned(self) -> list[str]:
+        """Those that are compared with both controls."""
+        return [arm for arm in self.arms if arm not in CONTROLS]
+
+    @cached_property
+    def success(self) -> dict[str, SuccessRate]:
+        return {arm: success_rate(self.episodes, arm) for arm in self.arms}
+
+    @cached_property
+    def quality(self) -> pd.DataFrame:
+        return reward_quality(self.candidates)
+
+    def _difference(self, arm: str, control: str) -> PairedDifference | None:
+        """On the training seeds that both have; `None` where there is none."""
+        common = self.seeds.get(arm, set()) & self.seeds.get(control, set())
+        return paired_difference(self.episodes, arm, control, seeds=sorted(common)) if common else None
+
+    def differences(self, pairs: Iterable[tuple[str, str]]) -> list[PairedDifference]:
+        """Those that can be told."""
+        return [difference for pair in pairs if (difference := self.difference(*pair)) is not None]
+
+    @cached_property
+    def joint_p_values(self) -> dict[str, float]:
+        """Of each primary arm against both controls, adjusted for the number of those that were planned (Holm)."""
+        against = {arm: self.differences((arm, control) for control in CONTROLS) for arm in PRIMARY_ARMS}
+        measured = {arm: joint_p_value(both) for arm, both in against.items() if len(both) == len(CONTROLS)}
+        adjusted = holm(dict.fromkeys(PRIMARY_ARMS, 1.0) | measured)
+        return {arm: adjusted[arm] for arm in measured}
+
+    def runs(self) -> str:
+        """What is there and what of the plan is missing."""
+        plan = STUDIES[self.study]
+        planned = {arm: set(plan.seeds) for arm in dict.fromkeys([*CONTROLS, *plan.arms])}
+        missing: dict[tuple[int, ...], list[str]] = {}
+        for arm, seeds in planned.items():
+            missing.setdefault(tuple(sorted(seeds - self.seeds.get(arm, set()))), []).append(arm)
+        total = sum(map(len, planned.values()))
+        there = total - sum(len(seeds) * len(arms) for seeds, arms in missing.items())
+        lines = [
+            f"Study `{self.study}`: {there} of {total} planned runs ({len(planned)} arms on {len(plan.seeds)} training seeds), "
+            f"{len(self.episodes):,} evaluation episodes, {len(self.candidates):,} candidates rolled out from their states."
+        ]
+        for seeds, arms in missing.items():
+            if seeds:
+                where = "all seeds" if len(seeds) == len(plan.seeds) else f"seeds {', '.join(map(str, seeds))}"
+                lines.append(f"Missing on {where}: {', '.join(arms)}.")
+        return "\n\n".join(lines)
+
+    def success_table(self) -> str:
+        """Each arm by itself."""
+        return _table(
+            ("arm", "training seeds", "episodes", "success", "95 % interval", "by training seed"),
+            [
+                (
+                    arm,
+                    f"{len(rate.per_seed)}",
+                    f"{rate.episodes:,}",
+                    f"{rate.rate:.1%}",
+                    f"{rate.interval[0]:.1%} to {rate.interval[1]:.1%}",
+                    ", ".join(f"{each:.1%}" for each in rate.per_seed.values()),
+                )
+                for arm, rate in self.success.items()
+            ],
+        )
+
+    def difference_table(self) -> str:
+        """Each arm against both controls."""
+        return _difference_table(self.differences((arm, control) for arm in self.tuned for control in CONTROLS))
+
+    def target_table(self) -> str:
+        """Whether a DPO arm beats both controls, and by enough."""
+        rows = []
+        for arm in self.joint_p_values:
+            both = self.differences((arm, control) for control in CONTROLS)
+            points = min(each.points for each in both)
+            cells = (*(_points(each) for each in both), _p(self.joint_p_values[arm]), _target_verdict(both))
+            rows.append((points, (arm, *cells)))
+        rows.sort(key=lambda row: -row[0])
+        header = ("arm", *(f"against {control}" for control in CONTROLS), "p against both (Holm)", "target")
+        return _table(header, [row for _, row in rows])
+
+    def task_table(self) -> str:
+        """Success of each arm in each task."""
+        tasks = sorted(self.episodes["task"].unique())
+        rows = [(arm, *(f"{rate.per_task[task]:.0%}" for task in tasks)) for arm, rate in self.success.items()]
+        return _table(("arm", *tasks), rows)
+
+    def world_model_table(self) -> str:
+        """Arms with a world model against the distance to the demonstration."""
+        differences = self.differences((arm, DEMONSTRATION_DISTANCE) for arm in WORLD_MODEL_ARMS)
+        return _difference_table(differences, _world_model_verdict)
+
+    def secondary_table(self) -> str:
+        """The questions of [`SECONDARY`]."""
+        return _difference_table(self.differences(SECONDARY))
+
+    def quality_table(self) -> str:
+        """How often each reward prefers the candidate that succeeds."""
+        rows = [
+            (row.reward, _share(row), f"{row.low:.1%} to {row.high:.1%}", f"{row.pairs:,}", f"{row.states:,}")
+            for row in self.quality.itertuples()
+            if row.by == "all"
+        ]
+        return _table(("reward", "prefers the candidate that succeeds", "95 % interval", "pairs", "states"), rows)
+
+    def quality_by(self, by: str, groups: Sequence[str] | None = None) -> str:
+        """The same within groups, a column each."""
+        of_kind = self.quality[self.quality["by"] == by]
+        groups = list(groups or dict.fromkeys(of_kind["group"]))
+        rows = []
+        for reward, own in of_kind.groupby("reward", sort=False):
+            cells = {row.group: _share_with_interval(row) for row in own.itertuples()}
+            rows.append((reward, *(cells[group] for group in groups)))
+        return _table(("reward", *groups), rows)
+
+    def agreement_table(self) -> str:
+        """How far each two rewards order candidates alike."""
+        rows = [
+            (
+                f"{row.first}, {row.second}",
+                "-" if isnan(row.tau) else f"{row.tau:.2f}",
+                f"{row.same_best:.0%}",
+                f"{row.same_worst:.0%}",
+                f"{row.chance:.0%}",
+                f"{row.states:,}",
+            )
+            for row in reward_agreement(self.candidates).itertuples()
+        ]
+        return _table(("rewards", "Kendall's tau", "same best", "same worst", "chance", "states"), rows)
+
+    @cached_property
+    def settings_map(self) -> pd.DataFrame:
+        """The pilot's arms: kind, learning rate, beta and what else differs between them, and `success` in [0, 1]."""
+        settings = {
+            arm: {
+                name: value for name, value in flat_settings(own).items() if name not in _WITHOUT_EFFECT[own["kind"]]
+            }
+            for arm, own in self.results.arm_settings("pilot").items()
+        }
+        if not settings:
+            return pd.DataFrame()
+        table = pd.DataFrame.from_dict(settings, orient="index")
+        always = ("kind", "learning_rate", "beta")
+        table = table[[name for name in table if name in always or table[name].dropna().map(repr).nunique() > 1]]
+        outcomes = self.results.read_episodes("pilot").groupby("arm")["success"]
+        return table.assign(success=outcomes.mean(), episodes=outcomes.size())
+
+    @property
+    def mapped(self) -> pd.DataFrame:
+        """Those that were tuned by DPO."""
+        found = self.settings_map
+        return found if found.empty else found[found["kind"] == "dpo"].drop(columns=["kind", "episodes"])
+
+    def settings_table(self) -> str:
+        """Success of the pilot's arms, the best first."""
+        found = self.settings_map
+        if found.empty:
+            return NOTHING_YET
+        ordered = found.sort_values("success", ascending=False, kind="stable")
+        names = [name for name in found if name not in ("success", "episodes")]
+        rows = []
+        for arm, row in ordered.iterrows():
+            low, high = wilson_interval(round(row["success"] * row["episodes"]), row["episodes"])
+            cells = (_setting(row[name]) for name in names)
+            rows.append((arm, *cells, f"{row['success']:.1%}", f"{low:.1%} to {high:.1%}"))
+        return _table(("arm", *names, "success", "95 % interval"), rows)
+
+    def predictor_table(self) -> str:
+        """Which logged number predicts success."""
+        if CONTROLS[0] not in self.seeds:
+            return NOTHING_YET
+        found = success_predictors(self.episodes, self.results.read_curves(self.study), CONTROLS[0])
+        rows = [
+            (
+                f"`{row.metric}`",
+                f"{row.correlation:+.2f} ({row.runs})",
+                f"{row.arm_correlation:+.2f} ({row.arms})",
+                _p(row.p_value),
+                _p(row.adjusted),
+            )
+            for row in found.itertuples()
+        ]
+        return _table(("last value of", "over runs", "over means of arms", "p", "p (Holm)"), rows)
+
+    def shared_settings(self) -> str:
+        """What all runs of the study have in common."""
+        rows = [
+            (f"`{name}`", _setting(value)) for name, value in flat_settings(self.results.settings(self.study)).items()
+        ]
+        return _table(("setting", "value"), rows)
+
+    def tables(self) -> dict[str, Callable[[], str]]:
+        """Name of each block of the page to what writes it."""
+        return {
+            "runs": self.runs,
+            "success": self.success_table,
+            "differences": self.difference_table,
+            "target": self.target_table,
+            "tasks": self.task_table,
+            "world-model": self.world_model_table,
+            "secondary": self.secondary_table,
+            "reward-quality": self.quality_table,
+            "reward-quality-tasks": lambda: self.quality_by("task"),
+            "reward-quality-stages": lambda: self.quality_by("stage", STAGES),
+            "reward-quality-margins": lambda: self.quality_by("margin", MARGINS),
+            "reward-agreement": self.agreement_table,
+            "settings-map": self.settings_table,
+            "what-to-watch": self.predictor_table,
+            "settings": self.shared_settings,
+            **{f"plot-{name}": lambda name=name: self._link(name) for name in PLOTS},
+        }
+
+    def has(self, plot: str) -> bool:
+        """Whether there are results to draw."""
+        if plot == "differences":
+            return bool(self.differences((arm, control) for arm in self.tuned for control in CONTROLS))
+        if plot == "reward-quality":
+            return not self.quality.empty
+        return not (self.mapped if plot == "settings-map" else self.episodes).empty
+
+    def _link(self, plot: str) -> str:
+        return f"![{PLOTS[plot]}](assets/{_plot_file(plot)})" if self.has(plot) else NOTHING_YET
+
+    def draw(self, folder: Path) -> None:
+        """Writes the plots that there are results for."""
+        figures = {
+            "differences": lambda: plots.forest(
+                {control: self.differences((arm, control) for arm in self.tuned) for control in CONTROLS},
+                TARGET_POINTS,
+            ),
+            "tasks": lambda: plots.success_per_task(self.success),
+            "reward-quality": lambda: plots.reward_quality(self.quality, {"stage": STAGES, "margin": MARGINS}),
+            "settings-map": lambda: plots.settings_map(self.mapped),
+        }
+        for name, figure in figures.items():
+            if self.has(name):
+                with written_whole(folder / _plot_file(name)) as part:
+                    figure().savefig(part, format="png", dpi=110, metadata={"Software": None})
+
+
+PLOTS = {
+    "differences": "Difference in success between each arm and both controls, with 95 % intervals",
+    "tasks": "Success of each arm in each task",
+    "reward-quality": "How often each reward prefers the candidate that succeeds, by stage of the episode and by margin",
+    "settings-map": "Success over learning rate and beta",
+}
+"""Name of each plot to what it shows."""
+
+
+def _plot_file(plot: str) -> str:
+    return f"evidence-{plot}.png"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return NOTHING_YET
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _difference_table(
+    differences: Sequence[PairedDifference], verdict: Callable[[PairedDifference], str] | None = None
+) -> str:
+    """One row per difference, with the p-values adjusted for as many as share a control."""
+    adjusted = {}
+    for control in dict.fromkeys(each.control for each in differences):
+        family = {(each.arm, control): each.p_value for each in differences if each.control == control}
+        adjusted |= holm(family)
+    header = [
+        "arm",
+        "against",
+        "points",
+        "95 % interval",
+        "bootstrap",
+        "won : lost",
+        "by training seed",
+        "p",
+        "p (Holm)",
+    ]
+    rows = []
+    for each in differences:
+        rows.append(
+            [
+                each.arm,
+                each.control,
+                f"{each.points:+.1f}",
+                _range(each.interval) if each.seeds > 1 else "one training seed",
+                _range(each.bootstrap_interval),
+                f"{each.won} : {each.lost}",
+                ", ".join(f"{points:+.1f}" for points in each.per_seed.values()),
+                _p(each.p_value),
+                _p(adjusted[each.arm, each.control]),
+            ]
+        )
+        if verdict is not None:
+            rows[-1].append(verdict(each))
+    return _table(header + (["world model"] if verdict is not None else []), rows)
+
+
+def _target_verdict(both: Sequence[PairedDifference]) -> str:
+    if min(each.seeds for each in both) == 1:
+        return "one training seed"
+    if min(each.interval[0] for each in both) > 0:
+        return "met" if min(each.points for each in both) >= TARGET_POINTS else "better than both"
+    return "worse than both" if max(each.interval[1] for each in both) < 0 else "missed"
+
+
+def _world_model_verdict(difference: PairedDifference) -> str:
+    low, high = difference.interval
+    if difference.seeds == 1:
+        return "one training seed"
+    if low > 0:
+        return "adds"
+    if high < 0:
+        return "costs, but can replace" if low > -TARGET_POINTS else "costs"
+    return "can replace" if low > -TARGET_POINTS else "open"
+
+
+def _points(difference: PairedDifference) -> str:
+    return f"{difference.points:+.1f} ({_range(difference.interval)})"
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:+.1f} to {interval[1]:+.1f}"
+
+
+def _p(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def _share(row) -> str:
+    return "-" if isnan(row.share) else f"{row.share:.1%}"
+
+
+def _share_with_interval(row) -> str:
+    return "-" if isnan(row.share) else f"{row.share:.0%} ({row.low:.0%} to {row.high:.0%}; {row.pairs:,})"
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return (
+        ""
+        if value is None or (isinstance(value, float) and isnan(value))
+        else f"{value:g}"
+        if isinstance(value, float)
+        else f"{value}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--study", choices=sorted(STUDIES), default="final", help="whose results (default final)")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder of the raw results (default: beside this file)"
+    )
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="Markdown file with the tables (default docs/evidence.md)"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table differs")
+    options = parser.parse_args(arguments)
+    report = Report(RawResults(options.results), options.study)
+    tables = report.tables()
+    differing = []
+
+    def regenerated(block: re.Match) -> str:
+        name = block["name"]
+        if name not in tables:
+            parser.error(f"{options.page} has a table {name!r}; there are {', '.join(tables)}.")
+        body = tables[name]()
+        if body != block["body"]:
+            differing.append(name)
+        return f"{block[1]}{body}{block[4]}"
+
+    page = options.page.read_text(encoding="utf-8")
+    markers = page.count("<!-- table:")
+    text, found = _BLOCK.subn(regenerated, page)
+    if found < markers:
+        parser.error(
+            f"{options.page} has {markers} tables, but {markers - found} of them lack an empty line or `<!-- end -->`."
+        )
+    if options.check:
+        if differing:
+            parser.exit(1, f"Tables that differ from the raw results: {', '.join(differing)}.\n")
+        print(f"All {found} tables are those of the raw results.")
+        return
+    with written_whole(options.page) as part:
+        part.write_text(text, encoding="utf-8")
+    report.draw(options.page.parent / "assets")
+    print(f"{options.page}: {', '.join(differing) or 'nothing'} changed.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""What is compared: tasks, budgets, seeds and arms of the study. `docs/evidence.md` holds the plan in words."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from nora15_hf.quickstart.config import QuickstartConfig
+from nora15_hf.repo_files.settings import as_json
+
+TASKS = (
+    "faucet-open",
+    "faucet-close",
+    "window-open",
+    "window-close",
+    "drawer-open",
+    "drawer-close",
+    "button-press-topdown",
+    "handle-press",
+)
+"""Eight tasks in five scenes; three scenes show two tasks that only the instruction tells apart."""
+
+REWARDS = ("end_goal", "subgoal", "ground_truth")
+"""By which every set of candidates is scored: distance to the end of the episode, to the frame a chunk later, to the demonstration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """
+    What all arms of a training seed begin with.
+
+    Attributes:
+        tasks (`tuple[str, ...]`): Of Meta-World.
+        demonstrations (`int`): Per task; the same for all training seeds.
+        sft_steps (`int`): Of supervised training, the schedule included: it ends at 50 to 75 % success.
+        world_model (`bool`), encoder_steps (`int`), predictor_steps (`int`): Whether there is a world model, and its training.
+        states (`int`), candidates (`int`): Demonstrated states with candidates, and candidates at each.
+        reached_episodes (`int`): Per task, in which the policy acts first.
+        rollout_states (`int`): Demonstrated states whose candidates are rolled out in the simulator.
+    """
+
+    tasks: tuple[str, ...] = TASKS
+    demonstrations: int = 25
+    sft_steps: int = 180
+    world_model: bool = True
+    encoder_steps: int = 300
+    predictor_steps: int = 500
+    states: int = 1500
+    candidates: int = 5
+    reached_episodes: int = 12
+    rollout_states: int = 320
+
+    def pipeline(self, training_seed: int) -> QuickstartConfig:
+        """The same as a configuration of the quickstart, whose stages make policy and world model."""
+        return QuickstartConfig(
+            tasks=self.tasks,
+            episodes=self.demonstrations,
+            seed=training_seed,
+            num_workers=1,
+            sft_steps=self.sft_steps,
+            encoder_steps=self.encoder_steps,
+            predictor_steps=self.predictor_steps,
+            preference_states=self.states,
+            num_candidates=self.candidates,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """
+    What is done to the policy before it is evaluated.
+
+    Attributes:
+        kind (`str`): `"supervised"`, nothing; `"continued_sft"`; `"reward_weighted"`; or `"dpo"`.
+        states (`str`): `"demonstrations"`, those of them that were rolled out (`"rollouts"`), or those that the policy `"reached"`.
+        rewards (`dict[str, float]`): Weight of each reward that ranks candidates.
+        standardize (`bool`): Whether each reward is standardised within a state before it is weighted.
+        steps (`int`), batch_size (`int`), learning_rate (`float`), beta (`float`), sft_weight (`float`): Of training.
+        temperature (`float`): Of the flow's noise in evaluation, see [`FlowSampler`].
+        rounds (`int`): Each samples new candidates of the policy of the round before, and trains for `steps`.
+    """
+
+    kind: str
+    states: str = "demonstrations"
+    rewards: dict[str, float] = field(default_factory=dict)
+    standardize: bool = False
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 1e-5
+    beta: float = 50.0
+    sft_weight: float = 0.0
+    temperature: float = 1.0
+    rounds: int = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that moves its numbers, in JSON types."""
+        return asdict(self)
+
+    @property
+    def candidates(self) -> str | None:
+        """The states whose candidates, or whose demonstrations, it is trained on; `None` without training."""
+        return None if self.kind == "supervised" else self.states
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """
+    A set of arms on a set of training seeds.
+
+    Attributes:
+        name (`str`): Of its files.
+        base ([`Base`]): What all arms begin with.
+        seeds (`tuple[int, ...]`): Of training: weights, data order, noise and candidates.
+        episodes_per_task (`int`), first_episode_seed (`int`), episode_seed_step (`int`):
+            Evaluation episodes of each task; those of a training seed begin at `first_episode(seed)`.
+        arms (`dict[str, Arm]`): By name.
+    """
+
+    name: str
+    base: Base
+    seeds: tuple[int, ...]
+    episodes_per_task: int
+    first_episode_seed: int
+    episode_seed_step: int
+    arms: dict[str, Arm]
+
+    def first_episode(self, seed: int) -> int:
+        """Seed of a task's first evaluation episode."""
+        return self.first_episode_seed + self.episode_seed_step * seed
+
+    def settings(self, arm: str | None = None) -> dict[str, Any]:
+        """All that moves the results of an arm, or of what is common to all, in JSON types; the training seed comes beside it."""
+        settings = {
+            "base": asdict(self.base),
+            "episodes_per_task": self.episodes_per_task,
+            "first_episode_seed": self.first_episode_seed,
+            "episode_seed_step": self.episode_seed_step,
+        }
+        return as_json(settings if arm is None else settings | {"arm": self.arms[arm].settings})
+
+
+CONTROLS = ("supervised", "continued-sft")
+PRIMARY_ARMS = ("dpo-ground-truth", "dpo-end-goal", "dpo-equal-say", "dpo-ground-truth-reached", "dpo-rounds-3")
+"""Among which the target is decided."""
+
+# Chosen in the pilot: of each kind the setting with the highest success, of flow DPO among those without a warning of the collapse guard.
+DPO = Arm(kind="dpo", learning_rate=1e-5, beta=50.0)
+CONTINUED_SFT = Arm(kind="continued_sft", learning_rate=3e-5)
+LOW_TEMPERATURE = 0.3
+BASE = Base()
+
+
+def _pilot_arms() -> dict[str, Arm]:
+    """One training seed; for the choice of learning rate, beta and anchor of either kind of training."""
+    arms = {"supervised": Arm(kind="supervised"), "continued-sft": Arm(kind="continued_sft")}
+    for temperature in (0.7, 0.5, 0.3, 0.0):
+        arms[f"supervised-temperature{temperature:g}"] = Arm(kind="supervised", temperature=temperature)
+    for learning_rate, beta, sft_weight in (
+        (1e-5, 50.0, 0.0),
+        (3e-5, 50.0, 0.0),
+        (1e-5, 10.0, 0.0),
+        (3e-5, 10.0, 0.0),
+        (1e-4, 50.0, 1.0),
+    ):
+        arms[f"dpo-ground-truth-lr{learning_rate:g}-beta{beta:g}-sft{sft_weight:g}"] = Arm(
+            kind="dpo",
+            rewards={"ground_truth": 1.0},
+            learning_rate=learning_rate,
+            beta=beta,
+            sft_weight=sft_weight,
+        )
+    for learning_rate in (3e-5, 1e-4):
+        arms[f"continued-sft-lr{learning_rate:g}"] = Arm(kind="continued_sft", learning_rate=learning_rate)
+    return arms
+
+
+PILOT = Study(
+    name="pilot",
+    base=replace(BASE, world_model=False),
+    seeds=(100,),
+    episodes_per_task=25,
+    first_episode_seed=10_000,
+    episode_seed_step=0,
+    arms=_pilot_arms(),
+)
+
+
+def _final_arms() -> dict[str, Arm]:
+    """In the order of their importance, in which they run."""
+    ground_truth, end_goal, subgoal = {"ground_truth": 1.0}, {"end_goal": 1.0}, {"subgoal": 1.0}
+    cold = {"temperature": LOW_TEMPERATURE}
+    return {
+        "supervised": Arm(kind="supervised"),
+        "continued-sft": CONTINUED_SFT,
+        "dpo-ground-truth": replace(DPO, rewards=ground_truth),
+        "dpo-end-goal": replace(DPO, rewards=end_goal),
+        "dpo-equal-say": replace(DPO, rewards=end_goal | ground_truth, standardize=True),
+        "supervised-cold": Arm(kind="supervised", **cold),
+        "continued-sft-cold": replace(CONTINUED_SFT, **cold),
+        "dpo-ground-truth-cold": replace(DPO, rewards=ground_truth, **cold),
+        "dpo-equal-say-cold": replace(DPO, rewards=end_goal | ground_truth, standardize=True, **cold),
+        "dpo-ground-truth-reached": replace(DPO, states="reached", rewards=ground_truth),
+        "continued-sft-reached": replace(CONTINUED_SFT, states="reached"),
+        "reward-weighted": replace(CONTINUED_SFT, kind="reward_weighted", rewards=ground_truth),
+        "dpo-success": replace(DPO, states="rollouts", rewards={"success": 1.0}),
+        "dpo-ground-truth-rollouts": replace(DPO, states="rollouts", rewards=ground_truth),
+        "dpo-subgoal": replace(DPO, rewards=subgoal),
+        "dpo-equal-say-subgoal": replace(DPO, rewards=subgoal | ground_truth, standardize=True),
+        "dpo-paper": replace(DPO, rewards=end_goal | {"ground_truth": 0.5}),
+        "dpo-paper-subgoal": replace(DPO, rewards=subgoal | {"ground_truth": 0.5}),
+        "dpo-rounds-3": replace(DPO, states="reached", rewards=ground_truth, rounds=3),
+        "continued-sft-3x": replace(CONTINUED_SFT, steps=3 * CONTINUED_SFT.steps),
+    }
+
+
+FINAL = Study(
+    name="final",
+    base=BASE,
+    seeds=(0, 1, 2, 3, 4),
+    episodes_per_task=50,
+    first_episode_seed=20_000,
+    episode_seed_step=1000,
+    arms=_final_arms(),
+)
+STUDIES = {study.name: study for study in (PILOT, FINAL)}

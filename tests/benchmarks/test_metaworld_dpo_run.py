@@ -1,0 +1,62 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""The study's command, each kind of arm as small as it can be: raw results, comparison with both controls, resuming."""
+
+from dataclasses import replace
+
+import pytest
+
+from raw_results import RawResults
+from run import main
+from study import STUDIES, Arm, Base, Study
+
+BASE = Base(
+    tasks=("faucet-open",),
+    demonstrations=3,
+    sft_steps=2,
+    encoder_steps=2,
+    predictor_steps=2,
+    states=8,
+    candidates=3,
+    reached_episodes=1,
+    rollout_states=2,
+)
+SHORT = Arm(kind="continued_sft", steps=2, batch_size=4)
+DPO = replace(SHORT, kind="dpo", rewards={"ground_truth": 1.0})
+ARMS = {
+    "supervised": Arm(kind="supervised"),
+    "continued-sft": SHORT,
+    "dpo-equal-say": replace(DPO, rewards={"end_goal": 1.0, "ground_truth": 1.0}, standardize=True),
+    "dpo-rounds-2-cold": replace(DPO, states="reached", rounds=2, temperature=0.0),
+    "dpo-rollouts": replace(DPO, states="rollouts", rewards={"subgoal": 1.0}, batch_size=2),
+    "reward-weighted": replace(DPO, kind="reward_weighted"),
+}
+
+
+@pytest.mark.slow
+def test_every_kind_of_arm(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("metaworld", reason="needs the simulator")
+    study = Study(
+        name="tiny", base=BASE, seeds=(3,), episodes_per_task=1, first_episode_seed=7, episode_seed_step=10, arms=ARMS
+    )
+    monkeypatch.setitem(STUDIES, "tiny", study)
+    options = ["--study", "tiny", "--jobs", "1", "--output", str(tmp_path)]
+    main(options)
+    printed = capsys.readouterr().out
+    assert "dpo-equal-say against continued-sft: " in printed
+    assert "of 1 episodes" in printed
+    results = RawResults(tmp_path / "results")
+    episodes = results.read_episodes("tiny")
+    assert episodes.groupby("arm").size().to_dict() == dict.fromkeys(ARMS, 1)
+    assert set(episodes["episode_seed"]) == {37}
+    assert results.arm_settings("tiny")["dpo-rollouts"] == ARMS["dpo-rollouts"].settings
+    curves = results.read_curves("tiny")
+    assert curves[3, "dpo-rounds-2-cold"].keys() > {"loss", "round 2: loss"}
+    candidates = results.read_candidates("tiny")
+    assert len(candidates) == BASE.rollout_states * BASE.candidates
+    assert {"reward/end_goal", "reward/subgoal", "reward/ground_truth"} < set(candidates.columns)
+    assert (candidates["success"] == (candidates["num_steps"] >= 0)).all()
+
+    files = {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")}
+    main([*options, "--arms", "dpo-rollouts"])
+    assert "(done before)" in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")} == files
