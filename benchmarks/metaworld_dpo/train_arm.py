@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import set_seed
 
@@ -27,7 +28,8 @@ from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
 from nora15_hf.control.chunk_samplers import FlowSampler
 from nora15_hf.evaluation.evaluate import evaluate_policy
 from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
-from nora15_hf.preferences import load_preferences, rerank_preferences, select_states
+from nora15_hf.preferences import load_preferences, rerank_preferences, sample_candidates, select_states
+from nora15_hf.preferences.labelling import demonstrated_chunks
 from nora15_hf.quickstart.config import DEFAULT_ENVIRONMENT
 from nora15_hf.quickstart.policy_stages import demonstrated_states
 from nora15_hf.repo_files.fingerprint import digest
@@ -47,6 +49,7 @@ from raw_results import RawResults
 from study import Arm, Study
 
 N_ACTION_STEPS = 5
+SAMPLED_STATES, SAMPLED_STATES_SEED, SAMPLING_BATCH = 256, 123, 32
 
 
 def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResults) -> str:
@@ -68,6 +71,7 @@ def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResult
         lost = [each for each in episodes if not each.counts]
         if lost:
             raise RuntimeError(f"The simulator failed in {len(lost)} episodes of {name}: {lost[0].log}")
+        found |= sample_figures(study, arm, base_folder(output, study, seed), model, processor)
         results.write_curves(study.name, seed, name, found)
         results.write_episodes(
             study.name,
@@ -82,6 +86,40 @@ def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResult
         told = f" ({trained - began:.0f} s of training, {time.perf_counter() - trained:.0f} s of evaluation)"
     found = results.read_episodes(study.name).query("training_seed == @seed and arm == @name")
     return f"{found['success'].sum()}/{len(found)}{told}"
+
+
+def sample_figures(
+    study: Study, arm: Arm, folder: Path, model: Nora15ForActionPrediction, processor: Nora15Processor
+) -> dict[str, list[tuple[int, float]]]:
+    """
+    How far the samples of a policy differ among themselves, and from the demonstrated chunk, at demonstrated states that are the
+    same for all arms: standard deviation and mean absolute difference, in normalised units.
+    """
+    dataset = open_states(folder, "demonstrations")
+    indices = select_states(
+        dataset,
+        min(SAMPLED_STATES, study.base.states),
+        among=complete_chunk_indices(dataset).tolist(),
+        seed=SAMPLED_STATES_SEED,
+    )
+    spread, error = [], []
+    for start in range(0, len(indices), SAMPLING_BATCH):
+        samples = [dataset[index] for index in indices[start : start + SAMPLING_BATCH]]
+        candidates = sample_candidates(
+            model,
+            processor,
+            samples,
+            num_candidates=study.base.candidates,
+            sampler=FlowSampler(temperature=arm.temperature),
+        )
+        demonstrated = demonstrated_chunks(dataset, processor, samples)
+        spread.append(candidates.std(1).mean((1, 2)))
+        error.append((candidates - demonstrated[:, None]).abs().mean((1, 2, 3)))
+    steps = arm.steps if arm.candidates else 0
+    return {
+        "samples/spread": [(steps, float(torch.cat(spread).mean()))],
+        "samples/error": [(steps, float(torch.cat(error).mean()))],
+    }
 
 
 def _trained(

@@ -51,6 +51,9 @@ def test_every_kind_of_arm(tmp_path, monkeypatch, capsys):
     assert results.arm_settings("tiny")["dpo-rollouts"] == ARMS["dpo-rollouts"].settings
     curves = results.read_curves("tiny")
     assert curves[3, "dpo-rounds-2-cold"].keys() > {"loss", "round 2: loss"}
+    assert (
+        curves[3, "dpo-rounds-2-cold"]["samples/spread"][0][1] < 1e-5 < curves[3, "supervised"]["samples/spread"][0][1]
+    )
     candidates = results.read_candidates("tiny")
     assert len(candidates) == BASE.rollout_states * BASE.candidates
     assert {"reward/end_goal", "reward/subgoal", "reward/ground_truth"} < set(candidates.columns)
