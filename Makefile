@@ -13,10 +13,13 @@ CLIENTS := .cache/clients
 # The packages of the extra `demo` and a browser's driver, for the tests of the pages.
 DEMO := .cache/demo
 
+# The trackers of `report_to`.
+TRACKING := .cache/tracking
+
 # transformers' common test suites, which its source distribution ships and its wheel does not, and what they import.
 SUITES := .cache/transformers-suites
 
-.PHONY: quickstart test test-fast test-isas test-transformers test-clients test-demo test-dist bench lint format docs dist audit clean
+.PHONY: quickstart test test-fast test-isas test-transformers test-clients test-demo test-tracking test-dist bench lint format docs dist audit clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/nora15 quickstart --output $(OUTPUT) $(ARGS)
@@ -48,6 +51,9 @@ test-clients: $(INSTALLED) $(CLIENTS)/.installed
 
 test-demo: $(INSTALLED) $(DEMO)/.installed
 	PYTHONPATH=$(DEMO) $(BIN)/python -m pytest tests/apps $(ARGS)
+
+test-tracking: $(INSTALLED) $(TRACKING)/.installed
+	PYTHONPATH=$(TRACKING) $(BIN)/python -m pytest tests/trainers/test_tracking.py $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
@@ -94,7 +100,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements/constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-dist $(VENV)-docs $(SUITES) $(CLIENTS) $(DEMO) site build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-dist $(VENV)-docs $(SUITES) $(CLIENTS) $(DEMO) $(TRACKING) site build dist src/*.egg-info
 
 # An empty __init__.py is what a module of the suites looks for beside itself.
 $(SUITES)/.downloaded: requirements/constraints.txt | $(INSTALLED)
@@ -114,6 +120,12 @@ $(CLIENTS)/.installed: requirements/clients.txt requirements/constraints.txt | $
 $(DEMO)/.installed: requirements/demo.txt requirements/constraints.txt | $(INSTALLED)
 	rm -rf $(DEMO)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(DEMO) --requirement requirements/demo.txt \
+	  --constraint requirements/constraints.txt
+	touch $@
+
+$(TRACKING)/.installed: requirements/tracking.txt requirements/constraints.txt | $(INSTALLED)
+	rm -rf $(TRACKING)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(TRACKING) --requirement requirements/tracking.txt \
 	  --constraint requirements/constraints.txt
 	touch $@
 
