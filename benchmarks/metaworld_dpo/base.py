@@ -110,17 +110,33 @@ def rewards_without_simulator(folder: Path) -> dict[str, Reward]:
 
 
 def score_candidates(
+    study: Study,
+    folder: Path,
+    target: Path,
+    policy: Nora15ForActionPrediction,
+    processor: Nora15Processor,
+    dataset: LeRobotDataset,
+    allowed: list[int],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Candidates at some of the allowed states, scored by each reward that needs no simulator."""
+    indices = select_states(dataset, min(study.base.states, len(allowed)), among=allowed, seed=seed)
+    rewards = rewards_without_simulator(folder)
+    return _build(study, target, rewards, policy, processor, dataset, indices, seed)
+
+
+def _build(
+    study: Study,
     target: Path,
     rewards: dict[str, Reward],
     policy: Nora15ForActionPrediction,
     processor: Nora15Processor,
     dataset: LeRobotDataset,
     indices: list[int],
-    *,
-    num_candidates: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Candidates at states, scored by each reward with the weight 1; arms weight them anew."""
+    """Each reward has the weight 1; arms weight them anew."""
     rows = build_preferences(
         target,
         policy=policy,
@@ -128,27 +144,17 @@ def score_candidates(
         dataset=dataset,
         indices=indices,
         reward=WeightedReward({name: (reward, 1.0) for name, reward in rewards.items()}),
-        num_candidates=num_candidates,
+        num_candidates=study.base.candidates,
         seed=seed,
     )
     return {"pairs": len(rows), "states": len(indices)}
 
 
 def _score_demonstrated(study: Study, folder: Path, seed: int) -> dict[str, Any]:
-    policy, processor = load_policy(folder / POLICY)
     dataset = open_states(folder, "demonstrations")
-    complete = complete_chunk_indices(dataset).tolist()
-    indices = select_states(dataset, min(study.base.states, len(complete)), among=complete, seed=seed)
-    return score_candidates(
-        candidates_folder(folder, "demonstrations"),
-        rewards_without_simulator(folder),
-        policy,
-        processor,
-        dataset,
-        indices,
-        num_candidates=study.base.candidates,
-        seed=seed,
-    )
+    allowed = complete_chunk_indices(dataset).tolist()
+    target = candidates_folder(folder, "demonstrations")
+    return score_candidates(study, folder, target, *load_policy(folder / POLICY), dataset, allowed, seed=seed)
 
 
 def record_reached(
@@ -179,16 +185,8 @@ def _score_reached(study: Study, folder: Path, seed: int) -> dict[str, Any]:
     policy, processor = load_policy(folder / POLICY)
     record_reached(study, folder / REACHED, policy, processor, FIRST_REACHED_SEED + seed * study.base.reached_episodes)
     dataset, allowed = reached_states(folder / REACHED)
-    return score_candidates(
-        candidates_folder(folder, "reached"),
-        rewards_without_simulator(folder),
-        policy,
-        processor,
-        dataset,
-        select_states(dataset, min(study.base.states, len(allowed)), among=allowed, seed=seed),
-        num_candidates=study.base.candidates,
-        seed=seed,
-    )
+    target = candidates_folder(folder, "reached")
+    return score_candidates(study, folder, target, policy, processor, dataset, allowed, seed=seed)
 
 
 def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:
@@ -206,9 +204,7 @@ def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dic
     )
     rewards = {"success": success} | rewards_without_simulator(folder)
     target = candidates_folder(folder, "rollouts")
-    counts = score_candidates(
-        target, rewards, policy, processor, dataset, indices, num_candidates=study.base.candidates, seed=seed
-    )
+    counts = _build(study, target, rewards, policy, processor, dataset, indices, seed)
     states = success.states
     table = []
     lengths = (dataset.episodes["to"] - dataset.episodes["from"]).tolist()

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from analysis import paired_difference
 from base import make_base, record_base_demonstrations
+from nora15_hf.runtime.cpu_threads import choose_threads
+from nora15_hf.runtime.progress import PlainProgress
 from raw_results import RawResults
 from study import CONTROLS, STUDIES, Study
 from train_arm import run_arm
@@ -67,10 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _begin_worker(output: Path) -> None:
     """One thread, and messages into a file of their own."""
-    # Imported here: the number of threads is chosen before anything computes.
-    from nora15_hf.runtime.cpu_threads import choose_threads
-    from nora15_hf.runtime.progress import PlainProgress
-
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = PlainProgress((logs / f"{os.getpid()}.txt").open("a", buffering=1))

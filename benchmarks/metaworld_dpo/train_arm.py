@@ -20,7 +20,6 @@ from base import (
     open_states,
     reached_states,
     record_reached,
-    rewards_without_simulator,
     score_candidates,
     simulators,
 )
@@ -220,20 +219,11 @@ def _sample_again(
     """Candidates of the policy as it is now, at other states: demonstrated ones, or those that it reaches itself."""
     if arm.states == "reached":
         root = work / f"reached-{number}"
-        # Seeds of the first round's episodes of any training seed are not used again.
+        # Other episodes than those of the first round, for training seeds below 100.
         first_seed = FIRST_REACHED_SEED + (100 * number + seed) * study.base.reached_episodes
         record_reached(study, root, model, processor, first_seed)
         dataset, allowed = reached_states(root)
     else:
         dataset = open_states(folder, arm.states)
         allowed = complete_chunk_indices(dataset).tolist()
-    score_candidates(
-        target,
-        rewards_without_simulator(folder),
-        model,
-        processor,
-        dataset,
-        select_states(dataset, min(study.base.states, len(allowed)), among=allowed, seed=1000 * number + seed),
-        num_candidates=study.base.candidates,
-        seed=1000 * number + seed,
-    )
+    score_candidates(study, folder, target, model, processor, dataset, allowed, seed=1000 * number + seed)
