@@ -32,10 +32,10 @@ def make_observations(count: int, seed: int = 0) -> list[dict]:
 OBSERVATIONS = make_observations(8)
 
 
-def expected_chunk(model, processor, observation, seed, prediction, num_steps=None):
+def expected_chunk(model, processor, observation, seed, prediction, num_steps=None, temperature=1.0):
     """A chunk in physical units, straight from the model and the statistics."""
     inputs = processor(images=observation["image"], text=observation["instruction"])
-    noise = np.random.default_rng((seed, prediction)).standard_normal((1, H, A), dtype=np.float32)
+    noise = temperature * np.random.default_rng((seed, prediction)).standard_normal((1, H, A), dtype=np.float32)
     actions = model.sample_actions(**inputs, noise=torch.from_numpy(noise), num_steps=num_steps)[0].numpy()
     physical = (actions + 1) / 2 * (HIGH - LOW) + LOW
     return np.where([True, True, False, True], physical, actions)
@@ -55,6 +55,12 @@ def test_queue_executes_each_chunk_in_order_in_physical_units(tiny):
         prediction = step // 3
         chunk = expected_chunk(*tiny, OBSERVATIONS[3 * prediction], 4, prediction, num_steps=2)
         np.testing.assert_allclose(actions[step], chunk[step % 3], rtol=1e-4, atol=1e-4)
+
+
+def test_the_noise_has_the_temperature(tiny):
+    policy = Nora15ControlPolicy(*tiny, seed=4, num_steps=2, temperature=0.3)
+    expected = expected_chunk(*tiny, OBSERVATIONS[0], 4, 0, num_steps=2, temperature=0.3)
+    np.testing.assert_allclose(run_episode(policy, OBSERVATIONS[:1])[0], expected[0], rtol=1e-4, atol=1e-4)
 
 
 def test_default_executes_the_whole_chunk(tiny):
@@ -337,7 +343,9 @@ def test_a_state_that_is_no_array_of_numbers_is_refused(state):
         ({"temporal_ensemble_decay": math.nan}, "finite"),
         ({"decoder": "diffusion"}, "expected 'flow' or 'fast'"),
         ({"decoder": "fast", "num_steps": 3}, "applies to the flow decoder"),
+        ({"decoder": "fast", "temperature": 0.3}, "temperature=0.3 applies to the flow decoder"),
         ({"num_steps": 0}, "num_steps=0"),
+        ({"temperature": -0.1}, "temperature=-0.1 must be at least 0"),
         ({"on_invalid": "zero"}, "expected 'raise' or 'previous'"),
         ({"seed": -1}, "seed=-1"),
         ({"dataset_key": "leg"}, "'leg' is unknown.*'arm'"),

@@ -59,6 +59,7 @@ def test_leaves_every_artefact_with_a_card(finished_run):
     assert (finished_run / "report.html").stat().st_size > 50_000
     results = json.loads((finished_run / "results.json").read_text())
     assert results["conventions"]["simulator"]["renderer"] in ("raycast", "osmesa", "egl")
+    assert results["conventions"]["evaluation"]["temperature of the flow's noise"] == 0.3
     assert set(results["success"]) == {"random", "sft", "continued_sft", "dpo"}
     assert len(results["stages"]) == 11
 

@@ -115,6 +115,10 @@ def test_what_is_refused_before_a_policy_is_loaded(folder, capsys):
             "--api-key-file=key",
         ): "--api-key-file would have no effect: it is not part of vla-eval's protocol. Leave it out.",
         ("--replay=policy", "--compile"): "--compile would have no effect: a dataset is replayed without a model",
+        (
+            "--replay=policy",
+            "--temperature=0",
+        ): "--temperature would have no effect: a dataset is replayed without a model",
         ("policy", "--chunk-size=5"): "--chunk-size would have no effect: it belongs to --replay",
         (
             "policy",
@@ -143,6 +147,7 @@ def test_options_reach_the_server(folder, monkeypatch, capsys):
     options = [
         "--port=0",
         "--num-steps=3",
+        "--temperature=0.3",
         "--device=cpu",
         "--api-key-file=key",
         "--default-prompt=go",
@@ -151,7 +156,7 @@ def test_options_reach_the_server(folder, monkeypatch, capsys):
     assert main(["serve", "policy", "--threads=1", *options]) == 0
     (server,) = served
     assert capsys.readouterr().out.startswith("Serving policy (default: chunks of 2 x 4, cameras not named) at ")
-    assert server.service.metadata["num_steps"] == 3
+    assert (server.service.metadata["num_steps"], server.service.metadata["temperature"]) == (3, 0.3)
     assert (server._api_key, list(server.service.robot.cameras)) == ("secret", ["eye"])
 
     write_counting_dataset(folder / "data", (4,))

@@ -58,22 +58,24 @@ def requests(count: int, **options) -> list[ChunkRequest]:
     return found
 
 
-def evaluated(arm_policy, request: ChunkRequest, key: str, num_steps: int | None = None) -> np.ndarray:
+def evaluated(
+    arm_policy, request: ChunkRequest, key: str, num_steps: int | None = None, temperature: float = 1.0
+) -> np.ndarray:
     """What closed-loop evaluation would execute."""
-    policy = Nora15ChunkPolicy(*arm_policy, key, FlowSampler(num_steps))
+    policy = Nora15ChunkPolicy(*arm_policy, key, FlowSampler(num_steps, temperature))
     return policy([request.observation], [request.noise_key])[0]
 
 
 def test_a_chunk_is_that_of_the_evaluation_whatever_is_asked_for_beside_it(arm_policy):
-    policy = ModelPolicy(*arm_policy, dataset_key="arm", num_steps=2)
+    policy = ModelPolicy(*arm_policy, dataset_key="arm", num_steps=2, temperature=0.3)
     asked = requests(3)
     asked[1] = dataclasses.replace(asked[1], dataset_key="big arm")
     asked[2] = dataclasses.replace(asked[2], num_steps=3)
     found = policy.predict(asked)
     expected = [
-        evaluated(arm_policy, asked[0], "arm", 2),
-        evaluated(arm_policy, asked[1], "big arm", 2),
-        evaluated(arm_policy, asked[2], "arm", 3),
+        evaluated(arm_policy, asked[0], "arm", 2, 0.3),
+        evaluated(arm_policy, asked[1], "big arm", 2, 0.3),
+        evaluated(arm_policy, asked[2], "arm", 3, 0.3),
     ]
     for chunk, reference in zip(found, expected, strict=True):
         assert (chunk.shape, chunk.dtype) == ((H, A), np.float32)

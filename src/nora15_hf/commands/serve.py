@@ -68,6 +68,13 @@ class ServeArguments:
     num_steps: int | None = field(
         default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
     )
+    temperature: float | None = field(
+        default=None,
+        metadata={
+            "parse": option_types.non_negative_number,
+            "help": "of the noise that the flow begins with; below 1 actions vary less (default: 1, as trained)",
+        },
+    )
     compile: bool = field(
         default=False, metadata={"flag": True, "help": "compile the policy first, which takes about a minute"}
     )
@@ -94,7 +101,9 @@ class ServeArguments:
         if (self.policy is None) == (self.replay is None):
             raise ValueError("Name either a policy or --replay DATASET.")
         if self.replay is not None:
-            self._refuse("a dataset is replayed without a model", "device", "dataset_key", "num_steps", "compile")
+            self._refuse(
+                "a dataset is replayed without a model", "device", "dataset_key", "num_steps", "temperature", "compile"
+            )
         else:
             self._refuse("it belongs to --replay", "chunk_size")
             if self.protocol != VLA_EVAL:
@@ -109,7 +118,9 @@ class ServeArguments:
 
     def _refuse(self, reason: str, *names: str) -> None:
         for name in names:
-            if getattr(self, name) not in (None, False):
+            value = getattr(self, name)
+            # Not `in`, for which 0 is False.
+            if value is not None and value is not False:
                 raise ValueError(f"--{name.replace('_', '-')} would have no effect: {reason}. Leave it out.")
 
 
@@ -181,6 +192,7 @@ def _policy(options: ServeArguments):
         revision=options.revision,
         dataset_key=options.dataset_key,
         num_steps=options.num_steps,
+        temperature=1.0 if options.temperature is None else options.temperature,
         compile=options.compile,
     )
 

@@ -43,6 +43,7 @@ class Nora15ControlPolicy:
             uses 0.01); see [`ChunkBuffer`]. It needs `n_action_steps` below the chunk size. All dimensions are averaged,
             a gripper's too.
         num_steps (`int`, *optional*): Solver steps of the flow; the model's default otherwise.
+        temperature (`float`, *optional*, defaults to 1.0): Of the flow's noise, see [`FlowSampler`].
         decoder (`str`, *optional*, defaults to `"flow"`):
             `"flow"`: the action expert. `"fast"`: greedy FAST tokens of the backbone.
         seed (`int`, *optional*): Of the flow's noise, the same in every episode. Default: new noise in every episode.
@@ -80,6 +81,7 @@ class Nora15ControlPolicy:
         n_action_steps: int | None = None,
         temporal_ensemble_decay: float | None = None,
         num_steps: int | None = None,
+        temperature: float = 1.0,
         decoder: Literal["flow", "fast"] = "flow",
         seed: int | None = None,
         on_invalid: Literal["raise", "previous"] = "raise",
@@ -105,6 +107,8 @@ class Nora15ControlPolicy:
             raise ValueError(f"decoder={decoder!r} is unknown, expected 'flow' or 'fast'.")
         if num_steps is not None and decoder == "fast":
             raise ValueError(f"num_steps={num_steps} applies to the flow decoder; omit it with decoder='fast'.")
+        if temperature != 1 and decoder == "fast":
+            raise ValueError(f"temperature={temperature} applies to the flow decoder; omit it with decoder='fast'.")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps={num_steps} must be at least 1.")
         if on_invalid not in ("raise", "previous"):
@@ -129,7 +133,7 @@ class Nora15ControlPolicy:
         self.on_invalid = on_invalid
         self.last_timing: ControlTiming | None = None
         self._timings: deque[ControlTiming] = deque(maxlen=REMEMBERED_TIMINGS)
-        self._sampler = FlowSampler(num_steps) if decoder == "flow" else GreedyFastSampler()
+        self._sampler = FlowSampler(num_steps, temperature) if decoder == "flow" else GreedyFastSampler()
         self._buffer = ChunkBuffer(n_action_steps, temporal_ensemble_decay)
         self.reset()
 

@@ -4,6 +4,7 @@
 import dataclasses
 from typing import Any
 
+from ..control.chunk_samplers import FlowSampler
 from ..simulation.environment import Task, find_task
 from ..simulation.environment_table import find_environment
 
@@ -15,7 +16,7 @@ DEFAULT_TASKS = ("faucet-open", "faucet-close", "button-press-topdown", "handle-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
     """
-    The budget of every stage. The defaults fit ten minutes on two CPU cores; [`QuickstartConfig.smoke`] a minute.
+    The budget of every stage. The defaults fit six minutes on two CPU cores; [`QuickstartConfig.smoke`] a minute.
 
     Args:
         environment (`str`): A simulator with scripted experts, out of the table of environments.
@@ -29,6 +30,7 @@ class QuickstartConfig:
         image_size (`int`): Side of the camera picture.
         max_steps (`int`): Step limit of an evaluation episode.
         num_action_steps (`int`): Actions executed of each chunk before looking again.
+        temperature (`float`): Of the flow's noise in evaluation, see [`FlowSampler`]; candidates are sampled at 1.
         num_workers (`int`): Simulator processes.
         sft_steps, sft_batch_size, sft_learning_rate: Supervised training.
         encoder_steps, encoder_batch_size, encoder_learning_rate: World-model training, encoder and predictor together.
@@ -43,25 +45,26 @@ class QuickstartConfig:
     tasks: tuple[str, ...] = DEFAULT_TASKS
     episodes: int = 25
     evaluation_episodes: int = 25
-    control_episodes: int = 10
+    control_episodes: int = 6
     seed: int = 0
     renderer: str = "raycast"
     image_size: int = 84
     max_steps: int = 150
     num_action_steps: int = 5
+    temperature: float = 0.3
     num_workers: int = 2
-    sft_steps: int = 250
+    sft_steps: int = 180
     sft_batch_size: int = 64
     sft_learning_rate: float = 1e-3
     encoder_steps: int = 300
     encoder_batch_size: int = 16
     encoder_learning_rate: float = 1.5e-3
-    predictor_steps: int = 500
+    predictor_steps: int = 350
     predictor_batch_size: int = 8
     predictor_learning_rate: float = 1.5e-3
-    preference_states: int = 1500
+    preference_states: int = 1200
     num_candidates: int = 5
-    dpo_steps: int = 200
+    dpo_steps: int = 150
     dpo_batch_size: int = 64
     dpo_learning_rate: float = 1e-5
     dpo_beta: float = 50.0
@@ -77,6 +80,7 @@ class QuickstartConfig:
         for field in dataclasses.fields(self):
             if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
+        FlowSampler(temperature=self.temperature)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} must be between 0 and 2**32 - 1.")
 

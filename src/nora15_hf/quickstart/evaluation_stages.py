@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..control.chunk_policy import Nora15ChunkPolicy
+from ..control.chunk_samplers import FlowSampler
 from ..evaluation.demonstrations import record_demonstrations
 from ..evaluation.episodes import EpisodeResult
 from ..evaluation.evaluate import Control, evaluate_policy, swapped_instructions
-from ..nora15 import Nora15ForActionPrediction, Nora15Processor
 from ..simulation.simulation_pool import SimulationPool
 from ..stages.post_training import load_policy
 from .config import STATE_FOLDER, QuickstartConfig
@@ -33,7 +33,7 @@ def record(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict
 def evaluate_arm(output: Path, config: QuickstartConfig, pool: SimulationPool, arm: str) -> dict[str, Any]:
     """Success of one policy on the held-out seeds; a few episodes are kept as pictures."""
     results = evaluate_policy(
-        Nora15ChunkPolicy(*_policy_of(output, config, arm)),
+        _chunk_policy(output, config, arm),
         config.tasks,
         pool,
         # Random weights fail in episodes of full length: a few of them show it.
@@ -47,7 +47,7 @@ def evaluate_arm(output: Path, config: QuickstartConfig, pool: SimulationPool, a
 
 def evaluate_controls(output: Path, config: QuickstartConfig, pool: SimulationPool) -> dict[str, Any]:
     """The SFT policy with the instruction of the other task of its scene, and with another episode's pictures."""
-    policy = Nora15ChunkPolicy(*load_policy(output / POLICY_FOLDERS["sft"]))
+    policy = _chunk_policy(output, config, "sft")
     controls: list[Control] = ["shuffled_images"]
     if swapped_instructions(config.tasks, pool.spec):
         controls.insert(0, "swapped_instruction")
@@ -70,8 +70,9 @@ def rollouts_file(output: Path, arm: str) -> Path:
     return output / STATE_FOLDER / f"rollouts-{arm}.npz"
 
 
-def _policy_of(output: Path, config: QuickstartConfig, arm: str) -> tuple[Nora15ForActionPrediction, Nora15Processor]:
-    return initial_policy(output, config) if arm == "random" else load_policy(output / POLICY_FOLDERS[arm])
+def _chunk_policy(output: Path, config: QuickstartConfig, arm: str) -> Nora15ChunkPolicy:
+    model, processor = initial_policy(output, config) if arm == "random" else load_policy(output / POLICY_FOLDERS[arm])
+    return Nora15ChunkPolicy(model, processor, sampler=FlowSampler(temperature=config.temperature))
 
 
 def _as_json(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 """The quickstart's stages that train the policy: supervised, flow DPO, and continued supervised training."""
 
 import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,16 @@ def train_dpo(output: Path, config: QuickstartConfig) -> dict[str, Any]:
     """Flow DPO of the action expert from the SFT policy; the backbone is frozen."""
     model, processor = load_policy(output / "policy-sft")
     preferences = load_preferences(output / "preferences", policy=model, processor=processor)
-    found = tune_with_dpo(model, processor, preferences, trainer_folder(output, "dpo"), _post_training(config))
+    # A hundred megabytes that no later stage reads.
+    with tempfile.TemporaryDirectory(dir=output / STATE_FOLDER) as prefixes:
+        found = tune_with_dpo(
+            model,
+            processor,
+            preferences,
+            trainer_folder(output, "dpo"),
+            _post_training(config),
+            prefix_cache=Path(prefixes),
+        )
     save_policy(output / "policy-dpo", model, processor)
     return {"curves": found}
 

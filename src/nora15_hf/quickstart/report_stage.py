@@ -112,6 +112,7 @@ def run_conventions(output: Path, config: QuickstartConfig, spec: EnvironmentSpe
             "actions executed per chunk": config.num_action_steps,
             "solver": type(model.scheduler).__name__,
             "solver steps": model.config.num_inference_steps,
+            "temperature of the flow's noise": config.temperature,
         },
         "demonstrations": {"per task": config.episodes, "seeds": "from 0 on"},
         "policy": {

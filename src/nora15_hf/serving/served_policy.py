@@ -3,7 +3,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,11 +83,12 @@ class ModelPolicy:
         processor ([`Nora15Processor`]): Its processor.
         dataset_key (`str`, *optional*): Of requests that name none; may be omitted when there is only one.
         num_steps (`int`, *optional*): Solver steps of requests that name none; the model's default otherwise.
+        temperature (`float`, *optional*, defaults to 1.0): Of the flow's noise, see [`FlowSampler`].
         revision (`str`, *optional*): Commit of the policy's repo, for clients to know.
         compile (`bool`, *optional*, defaults to `False`): Compile the policy when it is warmed up.
 
     Raises:
-        ValueError: An unknown dataset key, or several and no choice.
+        ValueError: An unknown dataset key, or several and no choice; a negative temperature.
     """
 
     def __init__(
@@ -97,17 +98,18 @@ class ModelPolicy:
         *,
         dataset_key: str | None = None,
         num_steps: int | None = None,
+        temperature: float = 1.0,
         revision: str | None = None,
         compile: bool = False,
     ):
         self.model, self.processor = model.eval(), processor
         self.dataset_keys = list(processor.norm_stats)
         self.dataset_key = select_dataset_key(processor.norm_stats, dataset_key)
-        self.num_steps = num_steps
+        self.sampler = FlowSampler(num_steps, temperature)
         self.compile = compile
         self.needs_state = processor.needs_state
         self.metadata = policy_metadata(
-            model, processor, dataset_key=self.dataset_key, sampler=FlowSampler(num_steps), revision=revision
+            model, processor, dataset_key=self.dataset_key, sampler=self.sampler, revision=revision
         )
 
     @classmethod
@@ -166,7 +168,7 @@ class ModelPolicy:
                 [request.noise_key for request in requests],
                 states=[request.observation.state for request in requests],
                 dataset_key=[request.dataset_key or self.dataset_key for request in requests],
-                sampler=FlowSampler(num_steps or self.num_steps),
+                sampler=self.sampler if num_steps is None else replace(self.sampler, num_steps=num_steps),
             )
         except Exception as error:
             # Alone, so that none fails by another's fault, or for want of memory for all together.
@@ -191,7 +193,7 @@ class ModelPolicy:
             if self.processor.state_dim is not None:
                 statistics = self.processor.state_stats[key]
                 observation["state"] = (statistics.q01 + statistics.q99) / 2
-        policy = Nora15ControlPolicy(self.model, self.processor, dataset_key=key, num_steps=self.num_steps)
+        policy = Nora15ControlPolicy(self.model, self.processor, dataset_key=key, num_steps=self.sampler.num_steps)
         policy.warm_up(observation, compile=self.compile)
 
 
