@@ -85,7 +85,12 @@ def test_lerobot_eval_runs_meta_world(tmp_path):
     ]
     with PolicyServer(policy, port=0) as server:
         lerobot = subprocess.run(
-            [*command, f"--policy.url={server.url}"], stderr=subprocess.PIPE, text=True, timeout=3000
+            [*command, f"--policy.url={server.url}"],
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=3000,
+            # MuJoCo opens a window unless it is told where else to draw.
+            env={"MUJOCO_GL": "egl", **os.environ},
         )
     assert lerobot.returncode == 0, lerobot.stderr[-5000:]
     results = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
