@@ -36,7 +36,7 @@ from nora15_hf.cards.wilson_interval import wilson_interval
 from nora15_hf.repo_files.settings import flat_settings
 from nora15_hf.repo_files.written_whole import written_whole
 from raw_results import RESULTS, RawResults
-from study import CONTROLS, PRIMARY_ARMS, STUDIES
+from study import CONTROLS, PRIMARY_ARMS, STUDIES, VARIANTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
 TARGET_POINTS = 5.0
@@ -58,6 +58,10 @@ SECONDARY = (
     ("dpo-ground-truth-cold", "supervised-cold"),
     ("dpo-ground-truth-cold", "continued-sft-cold"),
     ("dpo-equal-say-cold", "continued-sft-cold"),
+    ("dpo-success-cold", "supervised-cold"),
+    ("dpo-ground-truth-reached-cold", "supervised-cold"),
+    ("dpo-ground-truth-reached-cold", "continued-sft-reached-cold"),
+    ("continued-sft-reached-cold", "supervised-cold"),
     ("dpo-ground-truth-reached", "dpo-ground-truth"),
     ("dpo-ground-truth-reached", "continued-sft-reached"),
     ("continued-sft-reached", "continued-sft"),
@@ -226,6 +230,15 @@ class Report:
             rows.append((reward, *(cells[group] for group in groups)))
         return _table(("reward", *groups), rows)
 
+    def variants_table(self) -> str:
+        """The same of rewards by other world models, a column each, and by other ways to score what they imagine."""
+        quality = reward_quality(self.results.read_candidates(VARIANTS))
+        cells = {row.reward: _share_with_interval(row) for row in quality.itertuples() if row.by == "all"}
+        names = [name.split("/") for name in cells if "/" in name]
+        models, ways = (list(dict.fromkeys(column)) for column in zip(*names, strict=True)) if names else ([], [])
+        rows = [(way, *(cells.get(f"{model}/{way}", "") for model in models)) for way in ways]
+        return _table(("score", *models), rows)
+
     def agreement_table(self) -> str:
         """How far each two rewards order candidates alike."""
         rows = [
@@ -316,6 +329,7 @@ class Report:
             "reward-quality-tasks": lambda: self.quality_by("task"),
             "reward-quality-stages": lambda: self.quality_by("stage", STAGES),
             "reward-quality-margins": lambda: self.quality_by("margin", MARGINS),
+            "reward-variants": self.variants_table,
             "reward-agreement": self.agreement_table,
             "settings-map": self.settings_table,
             "what-to-watch": self.predictor_table,

@@ -210,6 +210,10 @@ def _final_arms() -> dict[str, Arm]:
         "dpo-paper-subgoal": replace(DPO, rewards=subgoal | {"ground_truth": 0.5}),
         "dpo-rounds-3": replace(DPO, states="reached", rewards=ground_truth, rounds=3),
         "continued-sft-3x": replace(CONTINUED_SFT, steps=3 * CONTINUED_SFT.steps),
+        # Added after the first results, which showed that the temperature hides what DPO by the distance teaches.
+        "dpo-success-cold": replace(DPO, states="rollouts", rewards={"success": 1.0}, **cold),
+        "dpo-ground-truth-reached-cold": replace(DPO, states="reached", rewards=ground_truth, **cold),
+        "continued-sft-reached-cold": replace(CONTINUED_SFT, states="reached", **cold),
     }
 
 
@@ -222,4 +226,6 @@ FINAL = Study(
     episode_seed_step=1000,
     arms=_final_arms(),
 )
+VARIANTS = "variants"
+"""Under which the raw results of `reward_variants.py` are kept."""
 STUDIES = {study.name: study for study in (PILOT, FINAL)}

@@ -3,11 +3,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import reward_variants
 from raw_results import RawResults
+from reward_variants import Training, score_variants, standardized
 from run import main
-from study import STUDIES, Arm, Base, Study
+from study import STUDIES, VARIANTS, Arm, Base, Study
 
 BASE = Base(
     tasks=("faucet-open",),
@@ -59,7 +62,24 @@ def test_every_kind_of_arm(tmp_path, monkeypatch, capsys):
     assert {"reward/end_goal", "reward/subgoal", "reward/ground_truth"} < set(candidates.columns)
     assert (candidates["success"] == (candidates["num_steps"] >= 0)).all()
 
+    shorter = Training(demonstrations=2, encoder_steps=2, predictor_steps=2)
+    monkeypatch.setattr(reward_variants, "TRAININGS", {"own": Training(), "shorter": shorter})
+    score_variants(study, 3, tmp_path, results)
+    variants = results.read_candidates(VARIANTS)
+    assert len(variants) == len(candidates)
+    # The study's own world model gives what its rewards gave.
+    for way, reward in (("end", "end_goal"), ("subgoal1", "subgoal"), ("ground_truth", "ground_truth")):
+        column = "reward/ground_truth" if way == "ground_truth" else f"reward/own/{way}"
+        np.testing.assert_allclose(variants[column], candidates[f"reward/{reward}"], rtol=1e-4, atol=1e-6)
+    assert {"reward/shorter/progress", "reward/ensemble/end", "reward/own/end_pooled"} < set(variants.columns)
+    assert not variants.isna().any(axis=None)
+
     files = {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")}
     main([*options, "--arms", "dpo-rollouts"])
     assert "(done before)" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")} == files
+
+
+def test_scores_are_standardised_within_the_state():
+    scores = standardized(np.array([[1.0, 3.0], [5.0, 5.0]], dtype=np.float32))
+    np.testing.assert_allclose(scores, [[-1, 1], [0, 0]])

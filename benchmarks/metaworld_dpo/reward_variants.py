@@ -1,0 +1,222 @@
+# Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Scores the candidates that the study rolled out in the simulator with other world models and in other ways.
+
+    python benchmarks/metaworld_dpo/reward_variants.py --seeds 0 1 2
+
+Needs the base of the `dpo-success` arm (`run.py --arms dpo-success`). World models of other training lengths and on other numbers of
+demonstrations are trained first, once; `report.py` makes tables of how often each variant prefers the candidate that succeeds.
+"""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from base import DEMONSTRATIONS, POLICY, WORLD_MODEL, base_folder, candidates_folder, open_states, simulators
+from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.data import LeRobotDataset
+from nora15_hf.evaluation.demonstrations import record_demonstrations
+from nora15_hf.preferences import load_preferences
+from nora15_hf.quickstart.config import STATE_FOLDER
+from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, demonstrated_states
+from nora15_hf.quickstart.world_model_stage import train_world_model
+from nora15_hf.repo_files.settings import as_json
+from nora15_hf.runtime.cpu_threads import choose_threads
+from nora15_hf.vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
+from raw_results import REWARD_PREFIX, RawResults
+from study import FINAL, VARIANTS, Base, Study
+
+GOAL_CHUNKS = (1, 2, 4)
+"""After how many chunks the frame comes that a sub-goal is."""
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Of a world model: `demonstrations` per task, and steps of the encoder with the predictor and of the predictor alone."""
+
+    demonstrations: int = Base.demonstrations
+    encoder_steps: int = Base.encoder_steps
+    predictor_steps: int = Base.predictor_steps
+
+
+TRAININGS = {
+    "steps0.3": Training(encoder_steps=100, predictor_steps=170),
+    "steps1": Training(),
+    "steps3": Training(encoder_steps=900, predictor_steps=1500),
+    "data0.2": Training(demonstrations=5),
+    "data3-steps3": Training(demonstrations=75, encoder_steps=900, predictor_steps=1500),
+}
+"""World models by name; `steps1` is the study's own."""
+
+
+def world_model_folder(study: Study, seed: int, name: str, output: Path) -> Path:
+    """That of a training, which is trained unless it is there."""
+    training, folder = TRAININGS[name], base_folder(output, study, seed)
+    if training == Training():
+        return folder / WORLD_MODEL
+    work = folder / "world-models" / name
+    if not (work / WORLD_MODEL).exists():
+        base = replace(study.base, **asdict(training))
+        demonstrations = output / study.name / DEMONSTRATIONS
+        if base.demonstrations != study.base.demonstrations:
+            demonstrations = demonstrations.with_name(f"{DEMONSTRATIONS}-{base.demonstrations}")
+        if not demonstrations.exists():
+            record_demonstrations(demonstrations, base.tasks, base.demonstrations, pool=simulators(base))
+        (work / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+        for link, target in ((DEMONSTRATIONS, demonstrations), (POLICY, folder / POLICY)):
+            if not (work / link).exists():
+                (work / link).symlink_to(target.resolve())
+        train_world_model(work, base.pipeline(seed))
+    return work / WORLD_MODEL
+
+
+class ImaginedOutcomes:
+    """
+    What a world model imagines after the candidates of a set of states, and the ways to score it.
+
+    Args:
+        folder (`Path`): The world model.
+        dataset ([`LeRobotDataset`]): Where the states come from.
+        positions (`Sequence[int]`): Of S states in it.
+        candidates (`torch.Tensor`): Of them, float32 `(S, N, H, A)`.
+    """
+
+    def __init__(self, folder: Path, dataset: LeRobotDataset, positions: Sequence[int], candidates: torch.Tensor):
+        self.model = VJEPA2ACModel.from_pretrained(folder).eval()
+        self.processor = VJEPA2ACProcessor.from_pretrained(folder)
+        self.camera = ClipConventions.from_pretrained(folder).image_key
+        self.dataset, self.positions = dataset, positions
+        with torch.no_grad():
+            imagined = [
+                self.model.rollout(self.encode(positions[rows])[:, None], candidates[rows], last_only=True)[:, :, -1]
+                for rows in _batches(len(positions))
+            ]
+        self.imagined = torch.cat(imagined)  # (S, N, P, D)
+
+    @torch.no_grad()
+    def encode(self, positions: Sequence[int]) -> torch.Tensor:
+        """Latents of frames of the dataset, `(len(positions), P, D)`."""
+        latents = []
+        for rows in _batches(len(positions)):
+            frames = [self.dataset.frame(position, self.camera) for position in positions[rows]]
+            clips = torch.from_numpy(np.stack(frames))[:, None]
+            latents.append(self.model.encode(self.processor(clips)["pixel_values"])[:, 0])
+        return torch.cat(latents)
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Way of scoring to the scores `(S, N)`, higher is better."""
+        ends = self.encode([self.dataset.last_frame_index(position) for position in self.positions])
+        found = {"end": self._distance(ends), "end_pooled": self._pooled_distance(ends)}
+        for chunks in GOAL_CHUNKS:
+            later = [self.dataset.subgoal_index(position, chunks * CHUNK_SIZE) for position in self.positions]
+            found[f"subgoal{chunks}"] = self._distance(self.encode(later))
+        return found | {"progress": self._progress()}
+
+    def _distance(self, goals: torch.Tensor) -> np.ndarray:
+        """As [`WorldModelGoalReward`]: mean absolute difference over patches and dimensions."""
+        return -(self.imagined - goals[:, None]).abs().mean((2, 3)).numpy()
+
+    def _pooled_distance(self, goals: torch.Tensor) -> np.ndarray:
+        """Of latents that are averaged over the picture first."""
+        return -(self.imagined.mean(2) - goals.mean(1)[:, None]).abs().mean(2).numpy()
+
+    def _progress(self) -> np.ndarray:
+        """
+        How far the task has come in what is imagined: ridge regression of a frame's share of its episode on its latents, for each task on
+        the other episodes than those of its half of the states.
+        """
+        episodes = self.dataset.episodes
+        starts, stops = episodes["from"].tolist(), episodes["to"].tolist()
+        episode_of = np.searchsorted(starts, self.positions, side="right") - 1
+        tasks = [self.dataset[start]["instruction"] for start in starts]
+        progress = np.zeros(self.imagined.shape[:2], dtype=np.float32)
+        for task in dict.fromkeys(tasks):
+            own = [episode for episode, name in enumerate(tasks) if name == task]
+            for half in (0, 1):
+                rows = np.flatnonzero(np.isin(episode_of, own[half::2]))
+                if not len(rows):
+                    continue
+                frames = [frame for episode in own[1 - half :: 2] for frame in range(starts[episode], stops[episode])]
+                share = [
+                    (frame - starts[episode]) / (stops[episode] - 1 - starts[episode])
+                    for episode in own[1 - half :: 2]
+                    for frame in range(starts[episode], stops[episode])
+                ]
+                predict = _ridge(self.encode(frames).flatten(1), torch.tensor(share))
+                progress[rows] = predict(self.imagined[rows].flatten(2)).numpy()
+        return progress
+
+
+def _ridge(features: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A linear function of centred features; the penalty is a tenth of their mean squared length."""
+    centre, mean = features.mean(0), targets.mean()
+    centred = features - centre
+    gram = centred @ centred.T
+    weights = torch.linalg.solve(gram + 0.1 * gram.diagonal().mean() * torch.eye(len(gram)), targets - mean)
+    direction = centred.T @ weights
+    return lambda points: (points - centre) @ direction + mean
+
+
+def _batches(count: int) -> Iterator[slice]:
+    for start in range(0, count, BATCH):
+        yield slice(start, start + BATCH)
+
+
+def standardized(scores: np.ndarray) -> np.ndarray:
+    """Scores `(S, N)` with mean 0 and standard deviation 1 over the candidates of each state."""
+    deviation = scores.std(1, keepdims=True)
+    centred = scores - scores.mean(1, keepdims=True)
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+
+
+def score_variants(study: Study, seed: int, output: Path, results: RawResults) -> None:
+    """Scores the rolled-out candidates of a training seed by every variant, and writes them as raw results."""
+    folder = base_folder(output, study, seed)
+    rows: Dataset = load_preferences(candidates_folder(folder, "rollouts")).remove_columns(["images"])
+    dataset = open_states(folder, "rollouts")
+    positions = demonstrated_states(dataset, rows)
+    candidates = torch.tensor(rows["candidates"])
+    scores: dict[str, np.ndarray] = {"ground_truth": np.array([each["ground_truth"] for each in rows["rewards"]])}
+    for name in tqdm(TRAININGS, desc=f"World models of seed {seed}"):
+        world_model = world_model_folder(study, seed, name, output)
+        of_model = ImaginedOutcomes(world_model, dataset, positions, candidates).scores()
+        scores |= {f"{name}/{way}": values for way, values in of_model.items()}
+    for way in ("end", "subgoal1", "progress"):
+        members = [standardized(scores[f"{name}/{way}"]) for name in TRAININGS]
+        scores[f"ensemble/{way}"] = np.mean(members, 0)
+    measured = results.read_candidates(study.name).query("training_seed == @seed")
+    table: list[dict[str, Any]] = []
+    for row in measured.to_dict("records"):
+        place = row["state"], row["candidate"]
+        kept = {key: value for key, value in row.items() if not key.startswith(REWARD_PREFIX)}
+        del kept["study"], kept["training_seed"]
+        table.append(kept | {f"{REWARD_PREFIX}{name}": float(values[place]) for name, values in scores.items()})
+    trainings = {name: asdict(training) for name, training in TRAININGS.items()}
+    results.write_candidates(VARIANTS, seed, table, settings=as_json(study.settings() | {"trainings": trainings}))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="training seeds (default 0)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/metaworld-dpo"), help="folder of the study (default %(default)s)"
+    )
+    parser.add_argument("--results", type=Path, help="of the raw results; default: results in the output folder")
+    options = parser.parse_args(arguments)
+    choose_threads(options.threads)
+    results = RawResults(options.results or options.output / "results")
+    for seed in options.seeds:
+        score_variants(FINAL, seed, options.output, results)
+
+
+if __name__ == "__main__":
+    main()
