@@ -36,7 +36,7 @@ from nora15_hf.cards.wilson_interval import wilson_interval
 from nora15_hf.repo_files.settings import flat_settings
 from nora15_hf.repo_files.written_whole import written_whole
 from raw_results import RESULTS, RawResults
-from study import CONTROLS, PRIMARY_ARMS, STUDIES, VARIANTS
+from study import CONTROLS, DEMONSTRATIONS, FINAL, PRIMARY_ARMS, STUDIES, VARIANTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
 TARGET_POINTS = 5.0
@@ -58,6 +58,8 @@ SECONDARY = (
     ("dpo-ground-truth-cold", "supervised-cold"),
     ("dpo-ground-truth-cold", "continued-sft-cold"),
     ("dpo-equal-say-cold", "continued-sft-cold"),
+    ("supervised-fast", "supervised"),
+    ("supervised-fast", "supervised-cold"),
     ("dpo-success-cold", "supervised-cold"),
     ("dpo-ground-truth-reached-cold", "supervised-cold"),
     ("dpo-ground-truth-reached-cold", "continued-sft-reached-cold"),
@@ -230,6 +232,30 @@ class Report:
             rows.append((reward, *(cells[group] for group in groups)))
         return _table(("reward", *groups), rows)
 
+    def demonstrations_table(self) -> str:
+        """Success, and what DPO gains on both controls, by the number of demonstrations."""
+        rows = []
+        for study in sorted((*DEMONSTRATIONS, FINAL), key=lambda study: study.base.demonstrations):
+            report = self if study.name == self.study else Report(self.results, study.name)
+            both = report.differences((DEMONSTRATION_DISTANCE, control) for control in CONTROLS)
+            cold = report.differences(
+                [("supervised-cold", "supervised"), ("dpo-ground-truth-cold", "supervised-cold")]
+            )
+            if len(both) + len(cold) == 4:
+                rates = [f"{report.success[arm].rate:.1%}" for arm in (*CONTROLS, DEMONSTRATION_DISTANCE)]
+                cells = (f"{study.base.demonstrations}", f"{both[0].seeds}", *rates, *map(_points, (*both, *cold)))
+                rows.append(cells)
+        header = (
+            "demonstrations per task",
+            "training seeds",
+            *CONTROLS,
+            DEMONSTRATION_DISTANCE,
+            *(f"{DEMONSTRATION_DISTANCE} against {control}" for control in CONTROLS),
+            "supervised-cold against supervised",
+            "dpo-ground-truth-cold against supervised-cold",
+        )
+        return _table(header, rows)
+
     def variants_table(self) -> str:
         """The same of rewards by other world models, a column each, and by other ways to score what they imagine."""
         quality = reward_quality(self.results.read_candidates(VARIANTS))
@@ -325,6 +351,7 @@ class Report:
             "tasks": self.task_table,
             "world-model": self.world_model_table,
             "secondary": self.secondary_table,
+            "demonstrations": self.demonstrations_table,
             "reward-quality": self.quality_table,
             "reward-quality-tasks": lambda: self.quality_by("task"),
             "reward-quality-stages": lambda: self.quality_by("stage", STAGES),

@@ -76,6 +76,7 @@ class Arm:
         standardize (`bool`): Whether each reward is standardised within a state before it is weighted.
         steps (`int`), batch_size (`int`), learning_rate (`float`), beta (`float`), sft_weight (`float`): Of training.
         temperature (`float`): Of the flow's noise in evaluation, see [`FlowSampler`].
+        decoder (`str`): In evaluation, `"flow"` or the likeliest FAST tokens, `"fast"`.
         rounds (`int`): Each samples new candidates of the policy of the round before, and trains for `steps`.
     """
 
@@ -89,12 +90,14 @@ class Arm:
     beta: float = 50.0
     sft_weight: float = 0.0
     temperature: float = 1.0
+    decoder: str = "flow"
     rounds: int = 1
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that moves its numbers, in JSON types."""
-        return asdict(self)
+        # Results from before there was a choice do not name the flow.
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("decoder", "flow")}
 
     @property
     def candidates(self) -> str | None:
@@ -214,6 +217,7 @@ def _final_arms() -> dict[str, Arm]:
         "dpo-success-cold": replace(DPO, states="rollouts", rewards={"success": 1.0}, **cold),
         "dpo-ground-truth-reached-cold": replace(DPO, states="reached", rewards=ground_truth, **cold),
         "continued-sft-reached-cold": replace(CONTINUED_SFT, states="reached", **cold),
+        "supervised-fast": Arm(kind="supervised", decoder="fast"),
     }
 
 
@@ -226,6 +230,23 @@ FINAL = Study(
     episode_seed_step=1000,
     arms=_final_arms(),
 )
+DEMONSTRATIONS = tuple(
+    Study(
+        name=f"demonstrations{count}",
+        base=replace(BASE, demonstrations=count, world_model=False),
+        seeds=(0, 1, 2),
+        episodes_per_task=25,
+        first_episode_seed=40_000,
+        episode_seed_step=1000,
+        arms={
+            name: FINAL.arms[name]
+            for name in (*CONTROLS, "dpo-ground-truth", "supervised-cold", "dpo-ground-truth-cold")
+        },
+    )
+    for count in (5, 10, 40)
+)
+"""The same with fewer and with more demonstrations of each task."""
+
 VARIANTS = "variants"
 """Under which the raw results of `reward_variants.py` are kept."""
-STUDIES = {study.name: study for study in (PILOT, FINAL)}
+STUDIES = {study.name: study for study in (PILOT, FINAL, *DEMONSTRATIONS)}

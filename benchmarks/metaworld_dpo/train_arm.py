@@ -24,7 +24,7 @@ from base import (
     simulators,
 )
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
-from nora15_hf.control.chunk_samplers import FlowSampler
+from nora15_hf.control.chunk_samplers import FlowSampler, GreedyFastSampler
 from nora15_hf.evaluation.evaluate import evaluate_policy
 from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences, rerank_preferences, sample_candidates, select_states
@@ -60,7 +60,7 @@ def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResult
         model, processor, found = _trained(study, arm, seed, base_folder(output, study, seed))
         trained = time.perf_counter()
         episodes = evaluate_policy(
-            Nora15ChunkPolicy(model, processor, DEFAULT_ENVIRONMENT, FlowSampler(temperature=arm.temperature)),
+            Nora15ChunkPolicy(model, processor, DEFAULT_ENVIRONMENT, sampler_of(arm)),
             study.base.tasks,
             simulators(study.base),
             episodes_per_task=study.episodes_per_task,
@@ -70,7 +70,8 @@ def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResult
         lost = [each for each in episodes if not each.counts]
         if lost:
             raise RuntimeError(f"The simulator failed in {len(lost)} episodes of {name}: {lost[0].log}")
-        found |= sample_figures(study, arm, base_folder(output, study, seed), model, processor)
+        if arm.decoder == "flow":
+            found |= sample_figures(study, arm, base_folder(output, study, seed), model, processor)
         results.write_curves(study.name, seed, name, found)
         results.write_episodes(
             study.name,
@@ -85,6 +86,11 @@ def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResult
         told = f" ({trained - began:.0f} s of training, {time.perf_counter() - trained:.0f} s of evaluation)"
     found = results.read_episodes(study.name).query("training_seed == @seed and arm == @name")
     return f"{found['success'].sum()}/{len(found)}{told}"
+
+
+def sampler_of(arm: Arm) -> FlowSampler | GreedyFastSampler:
+    """How an arm's policy is asked."""
+    return FlowSampler(temperature=arm.temperature) if arm.decoder == "flow" else GreedyFastSampler(on_invalid="mask")
 
 
 def sample_figures(
@@ -109,7 +115,7 @@ def sample_figures(
             processor,
             samples,
             num_candidates=study.base.candidates,
-            sampler=FlowSampler(temperature=arm.temperature),
+            sampler=sampler_of(arm),
         )
         demonstrated = demonstrated_chunks(dataset, processor, samples)
         spread.append(candidates.std(1).mean((1, 2)))
