@@ -157,6 +157,19 @@ def test_world_model_reward_is_the_goal_energy(dataset, world_model, goal):
         torch.testing.assert_close(scores[row], -energy, atol=3e-6, rtol=0)
 
 
+def test_whether_the_demonstration_nears_the_goal_is_seen_by_the_encoder(dataset, world_model):
+    model, processor = world_model
+    indices = [0, 1, 8]
+    found = WorldModelGoalReward(model, processor).nears_goal(batch_of(dataset, indices, torch.zeros(3, 2, 4, 4)))
+    with torch.no_grad():
+        latents = [model.encode(processor(dataset.frame(i))["pixel_values"])[0, 0] for i in range(len(dataset))]
+    expected = []
+    for before, after, goal in ((0, 4, 6), (1, 5, 6), (8, 12, 15)):
+        energies = [(latents[frame] - latents[goal]).abs().mean() for frame in (before, after)]
+        expected.append(bool(energies[1] < energies[0]))
+    assert found.tolist() == expected
+
+
 @pytest.mark.parametrize("goal", ["end", "subgoal"])
 def test_released_horizon_ignores_the_last_action(dataset, world_model, goal):
     # The tiny model starts by repeating the frame, whatever the actions: let it listen to them.

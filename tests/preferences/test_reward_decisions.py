@@ -11,8 +11,16 @@ from scipy.stats import kendalltau
 from helpers.preference_demonstrations import write_demonstrations
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences import GroundTruthActionReward, RewardDecisions, WeightedReward, check_reward, select_pairs
+from nora15_hf.preferences import (
+    GroundTruthActionReward,
+    RewardDecisions,
+    WeightedReward,
+    WorldModelGoalReward,
+    check_reward,
+    select_pairs,
+)
 from nora15_hf.preferences.reward_decisions import DecisionSums, kendall_tau
+from nora15_hf.vjepa2_ac.presets import tiny_world_model
 
 STATES, CANDIDATES = 40, 5
 
@@ -132,6 +140,26 @@ def test_a_reward_is_checked_on_demonstrated_chunks(dataset, tmp_path):
     assert "100% (57% to 100%)" in result.text()
     # The same states in other batches are ranked against the same chunks.
     assert check_reward(indices=[0, 1, 2, 8, 9], **options).ranking() == ranking
+
+
+def test_a_goal_that_demonstrations_first_move_away_from_is_reported(dataset, monkeypatch):
+    monkeypatch.setattr(
+        WorldModelGoalReward,
+        "nears_goal",
+        lambda self, batch: torch.tensor([sample["instruction"] == "close" for sample in batch.samples]),
+    )
+    world_model = tiny_world_model(56)
+    reward = WeightedReward(
+        {
+            "goal": (WorldModelGoalReward(*world_model), 1.0),
+            "next": (WorldModelGoalReward(*world_model, "subgoal"), 1.0),
+        }
+    )
+    processor = tiny_policy(("open", "close"), image_size=56)[1]
+    result = check_reward(processor=processor, dataset=dataset, indices=[0, 1, 8], reward=reward, progress=False)
+    assert result.progress() == {"goal": {"all": (1, 3), "open": (0, 2), "close": (1, 1)}}
+    assert result.to_dict()["nears_goal"]["goal"]["open"] == {"nearer": 0, "states": 2}
+    assert "move away from the goal first in: open. There goal prefers" in result.text()
 
 
 def test_a_spoiled_chunk_that_is_the_demonstrated_one_does_not_count(dataset, monkeypatch):

@@ -19,7 +19,7 @@ from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..data.policy_fit import fit_dataset
 from ..repo_files.json_files import write_json
 from .labelling import demonstrated_chunks, reward_batch
-from .rewards import WeightedReward
+from .rewards import WeightedReward, WorldModelGoalReward
 
 REWARD_CHECK_FOLDER = "reward_check"
 RESULTS_FILE = "reward_check.json"
@@ -27,6 +27,9 @@ FIGURE_FILE = "reward_check.png"
 
 NOISE_LEVELS = (0.1, 0.25, 0.5, 1.0)
 """Standard deviations of noise on the demonstrated chunk, in normalised units."""
+
+MISLEADING = 0.65
+"""Below this share of demonstrated chunks that end nearer to the goal, the distance to it misleads."""
 
 COMBINED = "combined"
 ALL = "all"
@@ -44,6 +47,8 @@ class RewardCheck:
         won (`dict[str, np.ndarray]`):
             Name of each reward, and `"combined"` where there are several, to bool `(n, K)`: whether the demonstrated chunk of a state
             scored higher than each of its K spoiled ones. Equal scores are not won.
+        nears_goal (`dict[str, np.ndarray]`):
+            Name of each reward that is a distance to the end of the episode to bool `(n,)`, see [`WorldModelGoalReward.nears_goal`].
         counts (`np.ndarray`): bool `(n, K)`, False where a spoiled chunk is the demonstrated one, as a constant one reversed.
         spoiled (`list[str]`): What the K are.
         instructions (`list[str]`): Of each state.
@@ -52,6 +57,7 @@ class RewardCheck:
     """
 
     won: dict[str, np.ndarray]
+    nears_goal: dict[str, np.ndarray]
     counts: np.ndarray
     spoiled: list[str]
     instructions: list[str]
@@ -60,9 +66,7 @@ class RewardCheck:
 
     def ranking(self) -> dict[str, dict[str, dict[str, tuple[int, int]]]]:
         """Reward -> instruction (and `"all"`) -> spoiled chunk -> (states won, states)."""
-        instructions = np.array(self.instructions)
-        groups = {ALL: np.ones(len(instructions), dtype=bool)}
-        groups |= {instruction: instructions == instruction for instruction in dict.fromkeys(self.instructions)}
+        groups = self._groups()
         return {
             name: {
                 group: {
@@ -73,6 +77,19 @@ class RewardCheck:
             }
             for name, won in self.won.items()
         }
+
+    def progress(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Reward -> instruction (and `"all"`) -> (states whose demonstrated chunk ends nearer to the goal, states)."""
+        groups = self._groups()
+        return {
+            name: {group: (int(nearer[of_group].sum()), int(of_group.sum())) for group, of_group in groups.items()}
+            for name, nearer in self.nears_goal.items()
+        }
+
+    def _groups(self) -> dict[str, np.ndarray]:
+        instructions = np.array(self.instructions)
+        groups = {ALL: np.ones(len(instructions), dtype=bool)}
+        return groups | {name: instructions == name for name in dict.fromkeys(self.instructions)}
 
     def to_dict(self) -> dict[str, Any]:
         """Figures as JSON values."""
@@ -94,6 +111,10 @@ class RewardCheck:
                 }
                 for name, groups in self.ranking().items()
             },
+            "nears_goal": {
+                name: {group: {"nearer": nearer, "states": states} for group, (nearer, states) in groups.items()}
+                for name, groups in self.progress().items()
+            },
         }
 
     def text(self) -> str:
@@ -108,6 +129,18 @@ class RewardCheck:
             for group, row in groups.items():
                 cells = [_cell(*count, with_interval=group == ALL) for count in row.values()]
                 lines.append(f"{group:<{width}}" + "".join(f"  {cell:>18}" for cell in cells))
+        for name, groups in self.progress().items():
+            lines += ["", f"How often the demonstrated chunk itself ends nearer to the goal of {name}:"]
+            for group, (nearer, states) in groups.items():
+                lines.append(f"{group:<{width}}  {_cell(nearer, states, with_interval=group == ALL):>18}")
+            far = [
+                group for group, (nearer, states) in groups.items() if group != ALL and nearer < MISLEADING * states
+            ]
+            if far:
+                lines.append(
+                    f"The demonstrations often move away from the goal first in: {', '.join(far)}. There {name} prefers "
+                    "candidates that skip these moves. Use a sub-goal, or leave these instructions out."
+                )
         return "\n".join(lines)
 
     def figure(self) -> Figure:
@@ -174,13 +207,19 @@ def check_reward(
     dataset = fit_dataset(dataset, processor)
     reward.check_policy(processor.embodiment(dataset.dataset_key))
     won: dict[str, list[np.ndarray]] = {}
+    nearer: dict[str, list[np.ndarray]] = {}
     counts, instructions, episodes = [], [], set()
     for first in tqdm(range(0, len(indices), batch_size), desc="Reward check", unit="batch", disable=not progress):
         positions = list(indices[first : first + batch_size])
         samples = [dataset[position] for position in positions]
         chunks = demonstrated_chunks(dataset, processor, samples)
         ranked = torch.stack([chunks, *spoiled_chunks(chunks, samples, seed).values()], dim=1)
-        scores = reward.score_each(reward_batch(dataset, processor, positions, samples, ranked, {}))
+        batch = reward_batch(dataset, processor, positions, samples, ranked, {})
+        scores = reward.score_each(batch)
+        for name, (part, _) in reward.rewards.items():
+            # After a sub-goal nothing is nearer than the demonstration.
+            if isinstance(part, WorldModelGoalReward) and part.goal != "subgoal":
+                nearer.setdefault(name, []).append(part.nears_goal(batch).numpy())
         if len(scores) > 1:
             scores[COMBINED] = reward.combine(scores)
         for name, score in scores.items():
@@ -190,6 +229,7 @@ def check_reward(
         episodes |= {sample["episode_index"] for sample in samples}
     return RewardCheck(
         {name: np.concatenate(parts) for name, parts in won.items()},
+        {name: np.concatenate(parts) for name, parts in nearer.items()},
         np.concatenate(counts),
         list(spoiled_chunks(chunks, samples, seed)),
         instructions,

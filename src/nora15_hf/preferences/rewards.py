@@ -333,6 +333,26 @@ class WorldModelGoalReward:
         imagined = model.rollout(current[:, None], candidates.to(model.device), states, last_only=True)
         return -model.goal_energy(imagined, goals.to(model.device)).float().cpu()
 
+    @torch.no_grad()
+    def nears_goal(self, batch: RewardBatch) -> torch.Tensor:
+        """
+        Whether demonstrated chunks end nearer to the goal than they begin. Nothing is imagined: the frames of the demonstration are
+        encoded. Where they do not, the distance to this goal cannot tell good candidates from bad ones, however well the world
+        model predicts.
+
+        Args:
+            batch ([`RewardBatch`]): States; their candidates only say how long a chunk is.
+
+        Returns:
+            `torch.Tensor`: bool `(B,)`.
+        """
+        horizon = batch.candidates.shape[2]
+        goals = self._encode(batch, self._goal_positions(batch.dataset, batch.indices, horizon))
+        before = self._encode(batch, batch.indices)
+        after = self._encode(batch, [batch.dataset.subgoal_index(index, horizon) for index in batch.indices])
+        energies = [self.world_model.goal_energy(latents[:, None], goals) for latents in (before, after)]
+        return (energies[1] < energies[0]).cpu()
+
     def frames_to_decode(self, dataset: LeRobotDataset, indices: Sequence[int]) -> tuple[str | None, list[int]]:
         """See [`FrameReward`]: the states and their goals."""
         goals = self._goal_positions(dataset, indices, dataset.chunk_size - self.released_horizon)
