@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
@@ -17,6 +18,7 @@ from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import (
     GroundTruthActionReward,
     Reward,
+    RewardBatch,
     WeightedReward,
     WorldModelGoalReward,
     build_preferences,
@@ -39,6 +41,7 @@ from study import REWARDS, Base, Study
 DEMONSTRATIONS, POLICY, WORLD_MODEL, REACHED = "demonstrations", "policy-sft", "world-model", "reached"
 FIRST_REACHED_SEED = 5000
 DISCOUNT = 0.99
+GOAL_STATES, GOAL_STATES_SEED, GOAL_BATCH = 1600, 321, 32
 
 
 @cache
@@ -70,7 +73,7 @@ def make_base(study: Study, seed: int, states: Collection[str], output: Path, re
         made_by="the study",
         resume=folder.exists(),
         overwrite=False,
-        num_stages=1 + study.base.world_model + len(states),
+        num_stages=1 + 2 * study.base.world_model + len(states),
     )
     if not (folder / DEMONSTRATIONS).exists():
         (folder / DEMONSTRATIONS).symlink_to(Path("..") / DEMONSTRATIONS)
@@ -78,6 +81,7 @@ def make_base(study: Study, seed: int, states: Collection[str], output: Path, re
     runner.run("policy", "Policy", lambda: train_sft(folder, config), (POLICY,))
     if study.base.world_model:
         runner.run("world-model", "World model", lambda: train_world_model(folder, config), (WORLD_MODEL,))
+        runner.run("goals", "Distance to the goal", lambda: _measure_goals(study, folder, seed, results))
     if "demonstrations" in states:
         runner.run("candidates", "Candidates", lambda: _score_demonstrated(study, folder, seed))
     if "reached" in states:
@@ -187,6 +191,36 @@ def _score_reached(study: Study, folder: Path, seed: int) -> dict[str, Any]:
     dataset, allowed = reached_states(folder / REACHED)
     target = candidates_folder(folder, "reached")
     return score_candidates(study, folder, target, policy, processor, dataset, allowed, seed=seed)
+
+
+def _measure_goals(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:
+    """Whether demonstrated chunks end nearer to the end of their episode than they begin, as the world model's encoder sees it."""
+    dataset = open_states(folder, "demonstrations")
+    complete = complete_chunk_indices(dataset).tolist()
+    indices = select_states(
+        dataset, min(GOAL_STATES, len(complete)), strategy="per_task", among=complete, seed=GOAL_STATES_SEED
+    )
+    reward = rewards_without_simulator(folder)["end_goal"]
+    tasks = {study.base.pipeline(seed).task(name).instruction: name for name in study.base.tasks}
+    table = []
+    for start in range(0, len(indices), GOAL_BATCH):
+        positions = indices[start : start + GOAL_BATCH]
+        samples = [dataset[position] for position in positions]
+        chunks = torch.from_numpy(np.stack([sample["actions"] for sample in samples]))
+        batch = RewardBatch(dataset, positions, samples, chunks[:, None], chunks, torch.ones(chunks.shape[:2]) > 0)
+        for sample, nearer in zip(samples, reward.nears_goal(batch).tolist(), strict=True):
+            position = sample["index"]
+            length = 1 + dataset.last_frame_index(position) - dataset.first_frame_index(position)
+            table.append(
+                {
+                    "task": tasks[sample["instruction"]],
+                    "state": position,
+                    "progress": sample["frame_index"] / length,
+                    "nears_goal": nearer,
+                }
+            )
+    results.write_goals(study.name, seed, table, settings=study.settings())
+    return {"states": len(table)}
 
 
 def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:

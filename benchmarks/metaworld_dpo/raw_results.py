@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
-What the study measured, before any analysis: evaluation episodes, candidates that were rolled out in the simulator, and
-training curves.
+What the study measured, before any analysis: evaluation episodes, candidates that were rolled out in the simulator, whether
+demonstrations approach the goal, and training curves.
 
 The files are part of the repository and stay under 20 MB in all.
 """
@@ -54,6 +54,18 @@ CANDIDATES = pa.schema(
 )
 
 
+GOALS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("training_seed", pa.int32()),
+        ("task", pa.string()),
+        ("state", pa.int32()),
+        ("progress", pa.float32()),
+        ("nears_goal", pa.bool_()),
+    ]
+)
+
+
 class RawResults:
     """
     A folder of raw results, in which every file is written whole or not at all:
@@ -61,6 +73,7 @@ class RawResults:
     - `episodes/<study>-<training_seed>-<arm>.parquet`, a row per evaluation episode ([`EPISODES`]);
     - `candidates/<study>-<training_seed>.parquet`, a row per candidate that was rolled out ([`CANDIDATES`], and a float32
       column `reward/<name>` for each reward);
+    - `goals/<study>-<training_seed>.parquet`, a row per demonstrated state ([`GOALS`]);
     - `curves/<study>-<training_seed>-<arm>.json`, `{metric: [[step, value], ...]}`.
 
     The parquet files hold all settings that move their numbers as JSON in their metadata, under `nora15_hf.study`. Its section
@@ -128,6 +141,22 @@ class RawResults:
         file = self.candidates_file(study, training_seed)
         _write(file, [{**common, **row} for row in rows], schema, settings, ("state", "candidate"))
 
+    def write_goals(
+        self, study: str, training_seed: int, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> None:
+        """
+        Args:
+            study (`str`), training_seed (`int`): Whose world model encoded the frames.
+            rows (`Sequence[Mapping[str, Any]]`): The columns of [`GOALS`] but for these two.
+            settings (`Mapping[str, Any]`): As JSON values, see the class.
+
+        Raises:
+            ValueError: A row lacks one of these, holds something else, or is there twice.
+        """
+        common = {"study": study, "training_seed": training_seed}
+        file = self._file("goals", f"{study}-{training_seed}.parquet", study)
+        _write(file, [{**common, **row} for row in rows], GOALS, settings, ("task", "state"))
+
     def write_curves(
         self, study: str, training_seed: int, arm: str, curves: Mapping[str, Sequence[tuple[int, float]]]
     ) -> None:
@@ -162,6 +191,15 @@ class RawResults:
             ValueError: A file is none of [`~RawResults.write_candidates`], or its settings are not those of the others.
         """
         return self._read("candidates", study, CANDIDATES)
+
+    def read_goals(self, study: str) -> pd.DataFrame:
+        """
+        What [`~RawResults.write_goals`] wrote for all seeds of a study.
+
+        Raises:
+            ValueError: A file is none of [`~RawResults.write_goals`], or its settings are not those of the others.
+        """
+        return self._read("goals", study, GOALS)
 
     def read_curves(self, study: str) -> dict[tuple[int, str], dict[str, list[list[float]]]]:
         """`(training_seed, arm)` to the curves of that run."""
@@ -259,4 +297,4 @@ def _refuse_other_settings(
         )
 
 
-__all__ = ["ARM_SETTINGS", "CANDIDATES", "EPISODES", "RESULTS", "REWARD_PREFIX", "SETTINGS_KEY", "RawResults"]
+__all__ = ["ARM_SETTINGS", "CANDIDATES", "EPISODES", "GOALS", "RESULTS", "REWARD_PREFIX", "SETTINGS_KEY", "RawResults"]

@@ -16,6 +16,7 @@ from functools import cache, cached_property
 from math import isnan
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import plots
@@ -256,6 +257,27 @@ class Report:
         )
         return _table(header, rows)
 
+    def goal_table(self) -> str:
+        """How often demonstrations approach the end goal, beside what DPO by the distance to it does to each task."""
+        goals = self.results.read_goals(self.study)
+        if goals.empty:
+            return NOTHING_YET
+        third = np.minimum((goals["progress"] * len(STAGES)).astype(int), len(STAGES) - 1)
+        shares = goals.groupby("task")["nears_goal"].mean()
+        by_stage = goals.groupby(["task", third])["nears_goal"].mean().unstack()
+        against = [(arm, CONTROLS[0]) for arm in ("dpo-end-goal", "dpo-subgoal", DEMONSTRATION_DISTANCE)]
+        points = {each.arm: each.per_task for each in self.differences(against)}
+        rows = [
+            (
+                task,
+                f"{share:.0%}",
+                *(f"{value:.0%}" for value in by_stage.loc[task]),
+                *(f"{per_task[task]:+.1f}" for per_task in points.values()),
+            )
+            for task, share in shares.sort_values().items()
+        ]
+        return _table(("task", "all chunks", *STAGES, *(f"{arm}, points" for arm in points)), rows)
+
     def variants_table(self) -> str:
         """The same of rewards by other world models, a column each, and by other ways to score what they imagine."""
         quality = reward_quality(self.results.read_candidates(VARIANTS))
@@ -350,6 +372,7 @@ class Report:
             "target": self.target_table,
             "tasks": self.task_table,
             "world-model": self.world_model_table,
+            "goals": self.goal_table,
             "secondary": self.secondary_table,
             "demonstrations": self.demonstrations_table,
             "reward-quality": self.quality_table,

@@ -58,6 +58,9 @@ def test_every_kind_of_arm(tmp_path, monkeypatch, capsys):
     assert (
         curves[3, "dpo-rounds-2-cold"]["samples/spread"][0][1] < 1e-5 < curves[3, "supervised"]["samples/spread"][0][1]
     )
+    goals = results.read_goals("tiny")
+    assert set(goals["task"]) == {"faucet-open"}
+    assert goals["progress"].between(0, 1).all()
     candidates = results.read_candidates("tiny")
     assert len(candidates) == BASE.rollout_states * BASE.candidates
     assert {"reward/end_goal", "reward/subgoal", "reward/ground_truth"} < set(candidates.columns)
