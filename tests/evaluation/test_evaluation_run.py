@@ -4,6 +4,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -18,6 +19,7 @@ from nora15_hf.evaluation import evaluation_run
 from nora15_hf.evaluation.environment_choice import choose_dataset_key, environment_settings, recorded_environment
 from nora15_hf.evaluation.episodes import Episode, EpisodeResult, Failure
 from nora15_hf.evaluation.evaluation_run import run_evaluation
+from nora15_hf.evaluation.recordings import write_contact_sheet
 from nora15_hf.evaluation.results import EvaluationResults, compare_results
 from nora15_hf.evaluation.rollout import rollout
 from nora15_hf.evaluation.success import PairedComparison
@@ -351,6 +353,14 @@ def test_recorded_episodes_become_videos_and_a_contact_sheet(pool, tmp_path):
     assert np.abs(frames[0].astype(int) - env.observation().first_image).mean() < 8
     with Image.open(output / "contact_sheet.png") as sheet:
         assert sheet.size == (6 * 56, 2 * (56 + 14))
+        sheet.save(tmp_path / "strip.png")
+    write_contact_sheet(tmp_path, [(replace(first, task="left" * 20), tmp_path / "strip.png")])
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        title = np.asarray(sheet)[:14]
+    # Nothing of a long title is cut off at the right.
+    assert title.shape[1] > 6 * 56
+    assert title[:, -10:].min() < 128
+    assert title[:, -2:].min() == 255
     assert files(output) == files_of_a_run_without_videos(pool, tmp_path / "plain")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ..data.video_file import VideoFile
 from ..repo_files.written_whole import written_whole
@@ -16,7 +16,7 @@ CONTACT_SHEET = "contact_sheet.png"
 VIDEO_FPS = 20
 """At most, in simulated time; an environment with a higher control rate shows every so many steps."""
 STRIP_FRAMES = 6
-TITLE_HEIGHT = 14
+TITLE_HEIGHT, LEFT = 14, 2
 
 
 def video_steps(control_rate: int) -> int:
@@ -66,20 +66,23 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
 
 def write_contact_sheet(folder: Path, strips: Sequence[tuple[EpisodeResult, Path]]) -> None:
     """Writes `contact_sheet.png`: a row of pictures for every recorded episode, from its first to its last."""
-    rows = [(episode, Image.open(strip)) for episode, strip in strips]
-    sheet = Image.new(
-        "RGB", (max(row.width for _, row in rows), sum(row.height + TITLE_HEIGHT for _, row in rows)), "white"
-    )
+    rows = [(_title(episode), Image.open(strip)) for episode, strip in strips]
+    font = ImageFont.load_default()
+    # Names of tasks can be longer than their pictures are wide.
+    width = max(max(row.width, LEFT + round(font.getlength(title)) + LEFT) for title, row in rows)
+    sheet = Image.new("RGB", (width, sum(row.height + TITLE_HEIGHT for _, row in rows)), "white")
     draw, top = ImageDraw.Draw(sheet), 0
-    for episode, row in rows:
-        outcome = "success" if episode.success else str(episode.failure)
-        draw.text(
-            (2, top + 1), f"{episode.task}, seed {episode.seed}: {outcome}, {episode.num_steps} steps", fill="black"
-        )
+    for title, row in rows:
+        draw.text((LEFT, top + 1), title, fill="black", font=font)
         sheet.paste(row, (0, top + TITLE_HEIGHT))
         top += row.height + TITLE_HEIGHT
     with written_whole(folder / CONTACT_SHEET) as part:
         sheet.save(part, format="PNG")
+
+
+def _title(episode: EpisodeResult) -> str:
+    outcome = "success" if episode.success else str(episode.failure)
+    return f"{episode.task}, seed {episode.seed}: {outcome}, {episode.num_steps} steps"
 
 
 __all__ = ["CONTACT_SHEET", "VIDEOS_FOLDER", "video_steps", "write_contact_sheet", "write_recording", "write_video"]
