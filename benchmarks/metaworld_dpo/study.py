@@ -215,8 +215,6 @@ def _final_arms() -> dict[str, Arm]:
         "continued-sft-3x": replace(CONTINUED_SFT, steps=3 * CONTINUED_SFT.steps),
         # Added after the first results, which showed that the temperature hides what DPO by the distance teaches.
         "dpo-success-cold": replace(DPO, states="rollouts", rewards={"success": 1.0}, **cold),
-        "dpo-ground-truth-reached-cold": replace(DPO, states="reached", rewards=ground_truth, **cold),
-        "continued-sft-reached-cold": replace(CONTINUED_SFT, states="reached", **cold),
         "supervised-fast": Arm(kind="supervised", decoder="fast"),
     }
 

@@ -28,9 +28,6 @@ FIGURE_FILE = "reward_check.png"
 NOISE_LEVELS = (0.1, 0.25, 0.5, 1.0)
 """Standard deviations of noise on the demonstrated chunk, in normalised units."""
 
-MISLEADING = 0.65
-"""Below this share of demonstrated chunks that end nearer to the goal, the distance to it misleads."""
-
 COMBINED = "combined"
 ALL = "all"
 
@@ -133,14 +130,6 @@ class RewardCheck:
             lines += ["", f"How often the demonstrated chunk itself ends nearer to the goal of {name}:"]
             for group, (nearer, states) in groups.items():
                 lines.append(f"{group:<{width}}  {_cell(nearer, states, with_interval=group == ALL):>18}")
-            far = [
-                group for group, (nearer, states) in groups.items() if group != ALL and nearer < MISLEADING * states
-            ]
-            if far:
-                lines.append(
-                    f"The demonstrations often move away from the goal first in: {', '.join(far)}. There {name} prefers "
-                    "candidates that skip these moves. Use a sub-goal, or leave these instructions out."
-                )
         return "\n".join(lines)
 
     def figure(self) -> Figure:
