@@ -45,7 +45,7 @@ class QuickstartConfig:
     tasks: tuple[str, ...] = DEFAULT_TASKS
     episodes: int = 25
     evaluation_episodes: int = 25
-    control_episodes: int = 6
+    control_episodes: int = 8
     seed: int = 0
     renderer: str = "raycast"
     image_size: int = 84
@@ -53,7 +53,7 @@ class QuickstartConfig:
     num_action_steps: int = 5
     temperature: float = 0.3
     num_workers: int = 2
-    sft_steps: int = 180
+    sft_steps: int = 230
     sft_batch_size: int = 64
     sft_learning_rate: float = 1e-3
     encoder_steps: int = 300
