@@ -14,8 +14,8 @@ from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb, repeat_kv
 
 from nora15_hf import Nora15ForActionPrediction
+from nora15_hf.nora15.flow_matching import sinusoidal_time_embedding
 from nora15_hf.nora15.generation_nora15 import ActionTokensOnly
-from nora15_hf.nora15.modeling_nora15 import sinusoidal_time_embedding
 
 
 class PlainPolicy:

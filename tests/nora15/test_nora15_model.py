@@ -1012,3 +1012,17 @@ def test_scores_of_supervised_tokens_alone_give_the_same_loss_and_gradients(poli
     torch.testing.assert_close(alone, loss, rtol=1e-6, atol=0)
     for name, gradient in gradients.items():
         assert (gradients_alone[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name
+
+
+def test_the_gradient_of_the_embeddings_waits_until_the_images_are_done(policy):
+    """It is as large as the embeddings, and would otherwise lie beside the activations of the vision tower."""
+    model = copy.deepcopy(policy[0]).train()
+    order = []
+    watched = {"tokens": model.get_input_embeddings().weight, "images": next(model.vlm.model.visual.parameters())}
+    for name, parameter in watched.items():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
+    ids = policy[1](images=np.zeros((84, 84, 3), np.uint8), text=TEXTS[0])
+    labels = torch.full_like(ids["input_ids"], -100)
+    labels[:, -1] = ids["input_ids"][:, -1]
+    model(**ids, labels=labels).loss.backward()
+    assert order == ["images", "tokens"]

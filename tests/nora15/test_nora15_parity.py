@@ -23,8 +23,8 @@ from helpers.released_golden import (
 )
 from nora15_hf.nora15 import Nora15ForActionPrediction, backbone_parts, modeling_nora15
 from nora15_hf.nora15.backbone_parts import multimodal_position_ids
+from nora15_hf.nora15.flow_matching import sinusoidal_time_embedding
 from nora15_hf.nora15.flow_schedulers import flow_solver
-from nora15_hf.nora15.modeling_nora15 import sinusoidal_time_embedding
 
 pytestmark = pytest.mark.isa
 

@@ -3,8 +3,9 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .backbone_parts import PrefixCache
 from .configuration_nora15 import Nora15ActionExpertConfig, Nora15Config
-from .modeling_nora15 import Nora15ForActionPrediction, Nora15Output, PrefixCache
+from .modeling_nora15 import Nora15ForActionPrediction, Nora15Output
 from .processing_nora15 import Nora15Processor
 
 AutoConfig.register(Nora15ActionExpertConfig.model_type, Nora15ActionExpertConfig)

@@ -1,10 +1,12 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """
 Parts of the backbone that are computed otherwise than in Qwen2.5-VL, with the same numbers: positions of a whole batch,
-windows of patches in one call, and a decoder layer that also returns the keys and values that the action expert reads.
+windows of patches in one call, and a decoder layer that also returns the keys and values that the action expert reads, which a
+[`PrefixCache`] holds.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -17,6 +19,43 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
+
+
+@dataclass
+class PrefixCache:
+    r"""
+    What the action expert reads of the backbone: its keys and values of one prompt per row.
+
+    Args:
+        keys, values (`tuple[torch.Tensor, ...]`):
+            Per layer `(batch, key/value heads, length, head dimension)`; keys are rotated already.
+        mask (`torch.BoolTensor` of shape `(batch, length)`):
+            True where the expert may look.
+        state (`torch.Tensor` of shape `(batch, state_dim)`, *optional*):
+            Normalised robot state, for policies with a state input.
+    """
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    mask: torch.Tensor
+    state: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    def select(self, rows: torch.Tensor) -> "PrefixCache":
+        """The prefixes of the given rows (`(n,)` indices or a bool mask), in their order."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def detach(self) -> "PrefixCache":
+        """The same prefix without a way back for gradients."""
+        return self._map(torch.Tensor.detach)
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PrefixCache":
+        state = None if self.state is None else function(self.state)
+        return PrefixCache(
+            tuple(map(function, self.keys)), tuple(map(function, self.values)), function(self.mask), state
+        )
 
 
 # How many tokens an image has is a matter of the data: a graph of PyTorch's compiler could not contain it.
@@ -188,6 +227,7 @@ __all__ = [
     "KeyValueRecorder",
     "Nora15BackboneLayer",
     "Nora15VisionAttention",
+    "PrefixCache",
     "embed_images",
     "multimodal_position_ids",
 ]

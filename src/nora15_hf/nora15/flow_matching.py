@@ -11,6 +11,7 @@ Several *draws* for each chunk are an axis of `noise` and `timestep` behind that
 `actions`. Where all chunks of a state share their draws, the axis of chunks is 1 in `noise` and `timestep`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -169,4 +170,33 @@ def flow_loss(
     return per_chunk.mean(-1) if has_draws else per_chunk
 
 
-__all__ = ["LOSS_REDUCTIONS", "FlowDraws", "draw_flow_samples", "draw_times", "flow_loss"]
+def sinusoidal_time_embedding(
+    timestep: torch.Tensor, dim: int, min_period: float, max_period: float
+) -> torch.FloatTensor:
+    """
+    `[sin | cos]` features of flow time, with float32 angles, the same on every processor.
+
+    The order of the products is that of the released code: another order moves the embedding by 1e-4.
+
+    Args:
+        timestep (`torch.Tensor` of any shape): Flow time in [0, 1].
+        dim (`int`): Even size of the embedding.
+        min_period, max_period (`float`): Range of the geometric periods.
+
+    Returns:
+        `torch.FloatTensor` of shape `(*timestep.shape, dim)`.
+    """
+    # In float64 and rounded: float32 steps and powers depend on the instruction set, and an ulp of the shortest period moves the
+    # embedding by 1e-5. MPS has no float64.
+    exact = torch.float32 if timestep.device.type == "mps" else torch.float64
+    count = dim // 2
+    place = torch.arange(count, device=timestep.device)
+    # As torch.linspace divides [0, 1] on AVX: from both ends, by a float32 step.
+    step = (torch.ones((), dtype=torch.float32, device=timestep.device) / (count - 1)).to(exact)
+    fraction = torch.where(place < count // 2, place * step, 1.0 - step * (count - 1 - place)).float()
+    period = min_period * ((max_period / min_period) ** fraction.to(exact)).float()
+    angle = 1.0 / period * 2 * math.pi * timestep.float()[..., None]
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+__all__ = ["LOSS_REDUCTIONS", "FlowDraws", "draw_flow_samples", "draw_times", "flow_loss", "sinusoidal_time_embedding"]

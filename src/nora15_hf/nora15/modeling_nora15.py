@@ -4,7 +4,6 @@
 The computation is that of `declare-lab/nora-1.5` (arXiv 2511.14659); parameter names are those of the released weights.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,10 +34,16 @@ from ..repo_files.one_commit import OneCommitPushMixin
 from ..repo_files.strict_loading import StrictLoadingMixin
 from ..runtime.recorded_outputs import Recorded, record, recorded_outputs
 from .alternative_answers import answer_attention_mask, answer_position_ids, predicting_columns
-from .backbone_parts import Nora15BackboneLayer, Nora15VisionAttention, embed_images, multimodal_position_ids
+from .backbone_parts import (
+    Nora15BackboneLayer,
+    Nora15VisionAttention,
+    PrefixCache,
+    embed_images,
+    multimodal_position_ids,
+)
 from .checkpoint_nora15 import PolicyCheckpointMixin
 from .configuration_nora15 import Nora15Config
-from .flow_matching import draw_times, flow_loss
+from .flow_matching import draw_times, flow_loss, sinusoidal_time_embedding
 from .flow_schedulers import SAMPLING_PRESETS, flow_solver
 from .generation_nora15 import FastTokensMixin
 
@@ -87,72 +92,6 @@ class Nora15Output(ModelOutput):
     vlm_hidden_states: tuple[torch.Tensor, ...] | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class PrefixCache:
-    r"""
-    What the action expert reads of the backbone: its keys and values of one prompt per row.
-
-    Args:
-        keys, values (`tuple[torch.Tensor, ...]`):
-            Per layer `(batch, key/value heads, length, head dimension)`; keys are rotated already.
-        mask (`torch.BoolTensor` of shape `(batch, length)`):
-            True where the expert may look.
-        state (`torch.Tensor` of shape `(batch, state_dim)`, *optional*):
-            Normalised robot state, for policies with a state input.
-    """
-
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
-    mask: torch.Tensor
-    state: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.mask.shape[0]
-
-    def select(self, rows: torch.Tensor) -> "PrefixCache":
-        """The prefixes of the given rows (`(n,)` indices or a bool mask), in their order."""
-        return self._map(lambda tensor: tensor[rows])
-
-    def detach(self) -> "PrefixCache":
-        """The same prefix without a way back for gradients."""
-        return self._map(torch.Tensor.detach)
-
-    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PrefixCache":
-        state = None if self.state is None else function(self.state)
-        return PrefixCache(
-            tuple(map(function, self.keys)), tuple(map(function, self.values)), function(self.mask), state
-        )
-
-
-def sinusoidal_time_embedding(
-    timestep: torch.Tensor, dim: int, min_period: float, max_period: float
-) -> torch.FloatTensor:
-    """
-    `[sin | cos]` features of flow time, with float32 angles, the same on every processor.
-
-    The order of the products is that of the released code: another order moves the embedding by 1e-4.
-
-    Args:
-        timestep (`torch.Tensor` of any shape): Flow time in [0, 1].
-        dim (`int`): Even size of the embedding.
-        min_period, max_period (`float`): Range of the geometric periods.
-
-    Returns:
-        `torch.FloatTensor` of shape `(*timestep.shape, dim)`.
-    """
-    # In float64 and rounded: float32 steps and powers depend on the instruction set, and an ulp of the shortest period moves the
-    # embedding by 1e-5. MPS has no float64.
-    exact = torch.float32 if timestep.device.type == "mps" else torch.float64
-    count = dim // 2
-    place = torch.arange(count, device=timestep.device)
-    # As torch.linspace divides [0, 1] on AVX: from both ends, by a float32 step.
-    step = (torch.ones((), dtype=torch.float32, device=timestep.device) / (count - 1)).to(exact)
-    fraction = torch.where(place < count // 2, place * step, 1.0 - step * (count - 1 - place)).float()
-    period = min_period * ((max_period / min_period) ** fraction.to(exact)).float()
-    angle = 1.0 / period * 2 * math.pi * timestep.float()[..., None]
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class Nora15ExpertAttention(nn.Module):
@@ -611,6 +550,10 @@ class Nora15ForActionPrediction(PolicyCheckpointMixin, FastTokensMixin, Nora15Pr
         """
         language_model = self.vlm.model.language_model
         position_ids = self.position_ids(input_ids, attention_mask, image_grid_thw)
+        # Tokens before images: the backward pass then makes the gradient of the embeddings, as large as they are, when the activations of
+        # the images are gone.
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
         visual = self.vlm.model.visual
         image_embeds = None if pixel_values is None else embed_images(visual, pixel_values, image_grid_thw)
         hidden_states = self.embed_prompt(input_ids, image_embeds, inputs_embeds)
@@ -1039,6 +982,4 @@ __all__ = [
     "Nora15ForActionPrediction",
     "Nora15Output",
     "Nora15PreTrainedModel",
-    "PrefixCache",
-    "sinusoidal_time_embedding",
 ]

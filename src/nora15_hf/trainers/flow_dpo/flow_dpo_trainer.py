@@ -25,8 +25,9 @@ from trl.trainer.utils import use_adapter
 
 from ...cards.card_info import PolicyCardInfo
 from ...nora15.alternative_answers import answer_log_probs
+from ...nora15.backbone_parts import PrefixCache
 from ...nora15.flow_matching import FlowDraws, draw_flow_samples, flow_loss
-from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
+from ...nora15.modeling_nora15 import Nora15ForActionPrediction
 from ...preferences.preference_dataset import check_preferences, is_sampler, pairs_fingerprint
 from ...preferences.preference_record import preference_info
 from ...repo_files.fingerprint import digest, fingerprint

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import ProcessorMixin
 
-from ...nora15.modeling_nora15 import Nora15ForActionPrediction, PrefixCache
+from ...nora15.backbone_parts import PrefixCache
+from ...nora15.modeling_nora15 import Nora15ForActionPrediction
 from ...repo_files.fingerprint import fingerprint
 from ...repo_files.written_whole import written_whole
 from ..cache_folder import computation_settings, open_cache_folder
