@@ -19,7 +19,7 @@ from ..repo_files.fingerprint import artefact_name
 from ..runtime.device import usable_device
 from ..simulation.environment_table import find_environment
 from ..simulation.simulation_pool import SimulationPool
-from .demo import DemoArguments
+from .demo_arguments import DemoArguments
 
 __all__ = ["serve_demo"]
 

@@ -26,7 +26,7 @@ from ..simulation.environment_table import find_environment
 from ..simulation.simulation_pool import LostEnvironmentError, SimulationPool
 from ..trainers import load_merged_policy
 from . import option_types
-from .evaluate import EPISODES, EvaluateArguments
+from .evaluate_arguments import EPISODES, EvaluateArguments
 
 __all__ = ["evaluate"]
 

@@ -34,7 +34,7 @@ from ..runtime.device import usable_device
 from ..runtime.prepared_ahead import default_num_workers
 from ..runtime.shared_work import ProcessPlace, process_place
 from ..simulation.simulation_pool import SimulationPool
-from .preferences import NUM_STATES, PRESETS, BuildArguments
+from .preference_arguments import NUM_STATES, PRESETS, BuildArguments
 
 __all__ = ["build", "check"]
 

@@ -4,7 +4,6 @@
 import dataclasses
 from typing import Any
 
-from ..control.chunk_samplers import FlowSampler
 from ..simulation.environment import Task, find_task
 from ..simulation.environment_table import find_environment
 
@@ -80,7 +79,10 @@ class QuickstartConfig:
         for field in dataclasses.fields(self):
             if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
-        FlowSampler(temperature=self.temperature)
+        if not self.temperature >= 0:
+            raise ValueError(
+                f"temperature={self.temperature} must be at least 0; 1 is what the policy is trained with."
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} must be between 0 and 2**32 - 1.")
 
