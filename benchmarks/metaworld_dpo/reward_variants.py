@@ -8,6 +8,7 @@ Needs the base of the `dpo-success` arm (`run.py --arms dpo-success`). World mod
 demonstrations are trained first, once; `report.py` makes tables of how often each variant prefers the candidate that succeeds.
 """
 
+import json
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from nora15_hf.preferences import load_preferences
 from nora15_hf.quickstart.config import STATE_FOLDER
 from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, demonstrated_states
 from nora15_hf.quickstart.world_model_stage import train_world_model
+from nora15_hf.repo_files.fingerprint import digest
 from nora15_hf.repo_files.settings import as_json
 from nora15_hf.runtime.cpu_threads import choose_threads
 from nora15_hf.vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
@@ -62,9 +64,10 @@ def world_model_folder(study: Study, seed: int, name: str, output: Path) -> Path
     training, folder = TRAININGS[name], base_folder(output, study, seed)
     if training == Training():
         return folder / WORLD_MODEL
-    work = folder / "world-models" / name
+    base = replace(study.base, **asdict(training))
+    # A name whose training is changed is another world model.
+    work = folder / "world-models" / digest([json.dumps(asdict(base), sort_keys=True).encode()])
     if not (work / WORLD_MODEL).exists():
-        base = replace(study.base, **asdict(training))
         demonstrations = output / study.name / DEMONSTRATIONS
         if base.demonstrations != study.base.demonstrations:
             demonstrations = demonstrations.with_name(f"{DEMONSTRATIONS}-{base.demonstrations}")

@@ -79,6 +79,7 @@ class QuickstartConfig:
         for field in dataclasses.fields(self):
             if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
+        # As FlowSampler does, which would load PyTorch for the command's --help.
         if not self.temperature >= 0:
             raise ValueError(
                 f"temperature={self.temperature} must be at least 0; 1 is what the policy is trained with."
