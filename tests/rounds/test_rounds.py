@@ -203,6 +203,7 @@ def test_a_policy_and_a_world_model_that_disagree_about_actions(inputs, tmp_path
         ({"reward": "ground_truth"}, "world_model='me/w' has no effect with reward='ground_truth'"),
         ({"refresh_steps": 5}, "refresh_steps=5 trains a world model on new episodes"),
         ({"states_from": "simulator", "reached_episodes": 2000}, "need more than the 5000 seeds"),
+        ({"temperature": -0.5}, "temperature=-0.5 must be at least 0"),
         ({"reference": "last"}, "reference='last' must be one of previous, first"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Literal
 from ..simulation.environment import FIRST_EVALUATION_SEED
 from . import option_types
 from .environment_arguments import EnvironmentArguments
+from .flow_arguments import FlowArguments
 from .library_defaults import library_defaults
 from .options_without_effect import refuse_without_effect
 
@@ -16,7 +17,7 @@ EPISODES = 25
 
 
 @dataclass
-class EvaluateArguments(EnvironmentArguments):
+class EvaluateArguments(FlowArguments, EnvironmentArguments):
     """The policy, the episodes, and where results go."""
 
     policy: str = field(
@@ -52,16 +53,6 @@ class EvaluateArguments(EnvironmentArguments):
     )
     decoder: Literal["flow", "fast"] | None = field(
         default=None, metadata={"help": "action expert, or likeliest FAST tokens of the backbone (default: flow)"}
-    )
-    num_steps: int | None = field(
-        default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
-    )
-    temperature: float | None = field(
-        default=None,
-        metadata={
-            "parse": option_types.non_negative_number,
-            "help": "of the noise that the flow begins with; below 1 actions vary less (default: 1, as trained)",
-        },
     )
     dataset_key: str | None = field(
         default=None,

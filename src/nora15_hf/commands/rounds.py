@@ -160,6 +160,13 @@ class RoundsArguments:
         default=ROUNDS["n_action_steps"],
         metadata={"parse": option_types.positive, "help": "Actions executed of each chunk."},
     )
+    temperature: float = field(
+        default=ROUNDS["temperature"],
+        metadata={
+            "parse": option_types.non_negative_number,
+            "help": "Of the noise that the flow begins with when the policy acts in the simulator; candidates are sampled at 1.",
+        },
+    )
     tolerated_loss: float = field(
         default=ROUNDS["tolerated_loss"],
         metadata={
@@ -200,7 +207,7 @@ class RoundsArguments:
                 ),
                 "tolerated_loss": (evaluated, "with --evaluation_episodes 0"),
                 **dict.fromkeys(
-                    ("tasks", "n_action_steps", "num_workers"),
+                    ("tasks", "n_action_steps", "temperature", "num_workers"),
                     (
                         evaluated or self.states_from == "simulator" or self.reward == "success",
                         "with --evaluation_episodes 0, where nothing else needs a simulator",

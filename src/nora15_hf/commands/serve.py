@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..runtime.thread_arguments import ThreadArguments
 from . import option_types
+from .flow_arguments import FlowArguments
 from .library_defaults import library_choices, library_defaults
 
 DEFAULTS = library_defaults("serving/server.py", "PolicyServer")
@@ -18,7 +19,7 @@ REPLAYED_CHUNK_SIZE = 50
 
 
 @dataclass
-class ServeArguments:
+class ServeArguments(FlowArguments):
     """What [`~nora15_hf.serving.server.PolicyServer`] needs."""
 
     policy: str | None = field(
@@ -64,16 +65,6 @@ class ServeArguments:
     )
     dataset_key: str | None = field(
         default=None, metadata={"help": "which of the policy's statistics; needed when there are several"}
-    )
-    num_steps: int | None = field(
-        default=None, metadata={"parse": option_types.positive, "help": "solver steps (default: the policy's)"}
-    )
-    temperature: float | None = field(
-        default=None,
-        metadata={
-            "parse": option_types.non_negative_number,
-            "help": "of the noise that the flow begins with; below 1 actions vary less (default: 1, as trained)",
-        },
     )
     compile: bool = field(
         default=False, metadata={"flag": True, "help": "compile the policy first, which takes about a minute"}

@@ -10,6 +10,7 @@ import torch
 
 from ..actions.keyed_noise import TOKENS, NoiseKey, keyed_noise
 from ..nora15 import Nora15ForActionPrediction, Nora15Processor
+from ..runtime.noise_temperature import check_noise_temperature
 
 
 class InvalidChunkError(ValueError):
@@ -31,10 +32,7 @@ class FlowSampler:
     temperature: float = 1.0
 
     def __post_init__(self):
-        if not self.temperature >= 0:
-            raise ValueError(
-                f"temperature={self.temperature} must be at least 0; 1 is what the policy was trained with."
-            )
+        check_noise_temperature(self.temperature)
 
     def sample(
         self,

@@ -4,6 +4,7 @@
 import dataclasses
 from typing import Any
 
+from ..runtime.noise_temperature import check_noise_temperature
 from ..simulation.environment import Task, find_task
 from ..simulation.environment_table import find_environment
 
@@ -79,11 +80,7 @@ class QuickstartConfig:
         for field in dataclasses.fields(self):
             if field.type is int and field.name != "seed" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)} must be at least 1.")
-        # As FlowSampler does, which would load PyTorch for the command's --help.
-        if not self.temperature >= 0:
-            raise ValueError(
-                f"temperature={self.temperature} must be at least 0; 1 is what the policy is trained with."
-            )
+        check_noise_temperature(self.temperature)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} must be between 0 and 2**32 - 1.")
 

@@ -4,6 +4,8 @@
 import dataclasses
 from typing import Any
 
+from ..runtime.noise_temperature import check_noise_temperature
+
 STATES_FROM = ("demonstrations", "simulator", "episodes")
 REFERENCES = ("previous", "first")
 FIRST_REACHED_SEED = 5000
@@ -46,6 +48,8 @@ class RoundsConfig:
         evaluation_episodes (`int`, *optional*, defaults to 25):
             Per task. With 0 nothing is evaluated and no control is trained, as for a robot without a simulator.
         n_action_steps (`int`, *optional*, defaults to 5): Actions executed of each chunk.
+        temperature (`float`, *optional*, defaults to 1.0):
+            Of the flow's noise when the policy acts in the simulator, see [`FlowSampler`]. Candidates are sampled at 1.
         tolerated_loss (`float`, *optional*, defaults to 0.0):
             By how much the success rate may fall in a round before the round counts as lost and the run stops.
         num_workers (`int`, *optional*): Simulator processes; one per CPU by default.
@@ -55,7 +59,7 @@ class RoundsConfig:
         seed (`int`, *optional*, defaults to 0): Of states, candidates and training.
 
     Raises:
-        ValueError: Options that exclude each other, or one that needs another.
+        ValueError: Options that exclude each other, one that needs another, or a negative temperature.
     """
 
     policy: str
@@ -83,12 +87,14 @@ class RoundsConfig:
     tasks: tuple[str, ...] = ()
     evaluation_episodes: int = 25
     n_action_steps: int = 5
+    temperature: float = 1.0
     tolerated_loss: float = 0.0
     num_workers: int | None = None
     hub_model_id: str | None = None
     seed: int = 0
 
     def __post_init__(self):
+        check_noise_temperature(self.temperature)
         for name, choices in (("states_from", STATES_FROM), ("reference", REFERENCES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")

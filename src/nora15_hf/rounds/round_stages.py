@@ -15,6 +15,7 @@ from accelerate import PartialState
 from ..clips.clip_conventions import ClipConventions
 from ..clips.episode_clips import EpisodeClips
 from ..control.chunk_policy import Nora15ChunkPolicy
+from ..control.chunk_samplers import FlowSampler
 from ..data.dataset_fingerprint import dataset_fingerprint
 from ..data.policy_fit import fit_dataset
 from ..evaluation.environment_fit import check_policy_fits
@@ -225,7 +226,8 @@ def _evaluated(run: RoundsRun, number: int, name: str) -> EvaluationResults:
 
 def _chunk_policy(run: RoundsRun, folder: Path) -> Nora15ChunkPolicy:
     model, processor = load_policy(folder)
-    return Nora15ChunkPolicy(model.to(usable_device()), processor, run.dataset_key)
+    sampler = FlowSampler(temperature=run.config.temperature)
+    return Nora15ChunkPolicy(model.to(usable_device()), processor, run.dataset_key, sampler)
 
 
 __all__ = [
