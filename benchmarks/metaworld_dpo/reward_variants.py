@@ -25,18 +25,22 @@ from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.preferences import load_preferences
+from nora15_hf.preferences.labelling import demonstrated_chunks
 from nora15_hf.quickstart.config import STATE_FOLDER
 from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, demonstrated_states
 from nora15_hf.quickstart.world_model_stage import train_world_model
 from nora15_hf.repo_files.fingerprint import digest
 from nora15_hf.repo_files.settings import as_json
 from nora15_hf.runtime.cpu_threads import choose_threads
+from nora15_hf.stages.post_training import load_policy
 from nora15_hf.vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from raw_results import REWARD_PREFIX, RawResults
 from study import FINAL, VARIANTS, Base, Study
 
 GOAL_CHUNKS = (1, 2, 4)
 """After how many chunks the frame comes that a sub-goal is."""
+IMAGINED_STEPS = (1, 3)
+"""After how many of a chunk's actions the goal is compared as well."""
 BATCH = 16
 
 
@@ -90,19 +94,29 @@ class ImaginedOutcomes:
         dataset ([`LeRobotDataset`]): Where the states come from.
         positions (`Sequence[int]`): Of S states in it.
         candidates (`torch.Tensor`): Of them, float32 `(S, N, H, A)`.
+        demonstrated (`torch.Tensor`): The demonstrated chunks, float32 `(S, H, A)`.
     """
 
-    def __init__(self, folder: Path, dataset: LeRobotDataset, positions: Sequence[int], candidates: torch.Tensor):
+    def __init__(
+        self,
+        folder: Path,
+        dataset: LeRobotDataset,
+        positions: Sequence[int],
+        candidates: torch.Tensor,
+        demonstrated: torch.Tensor,
+    ):
         self.model = VJEPA2ACModel.from_pretrained(folder).eval()
         self.processor = VJEPA2ACProcessor.from_pretrained(folder)
         self.camera = ClipConventions.from_pretrained(folder).image_key
         self.dataset, self.positions = dataset, positions
+        chunks = torch.cat([candidates, demonstrated[:, None]], 1)
         with torch.no_grad():
             imagined = [
-                self.model.rollout(self.encode(positions[rows])[:, None], candidates[rows], last_only=True)[:, :, -1]
+                self.model.rollout(self.encode(positions[rows])[:, None], chunks[rows])
                 for rows in _batches(len(positions))
             ]
-        self.imagined = torch.cat(imagined)  # (S, N, P, D)
+        # (S, N, H, P, D): after each action of each candidate; (S, H, P, D).
+        self.imagined, self.after_demonstration = torch.cat(imagined).split([candidates.shape[1], 1], dim=1)
 
     @torch.no_grad()
     def encode(self, positions: Sequence[int]) -> torch.Tensor:
@@ -118,18 +132,21 @@ class ImaginedOutcomes:
         """Way of scoring to the scores `(S, N)`, higher is better."""
         ends = self.encode([self.dataset.last_frame_index(position) for position in self.positions])
         found = {"end": self._distance(ends), "end_pooled": self._pooled_distance(ends)}
+        for steps in IMAGINED_STEPS:
+            found[f"end_after{steps}"] = self._distance(ends, steps)
         for chunks in GOAL_CHUNKS:
             later = [self.dataset.subgoal_index(position, chunks * CHUNK_SIZE) for position in self.positions]
             found[f"subgoal{chunks}"] = self._distance(self.encode(later))
+        found["imagined_demonstration"] = self._distance(self.after_demonstration[:, 0, -1])
         return found | {"progress": self._progress()}
 
-    def _distance(self, goals: torch.Tensor) -> np.ndarray:
-        """As [`WorldModelGoalReward`]: mean absolute difference over patches and dimensions."""
-        return -(self.imagined - goals[:, None]).abs().mean((2, 3)).numpy()
+    def _distance(self, goals: torch.Tensor, steps: int = CHUNK_SIZE) -> np.ndarray:
+        """As [`WorldModelGoalReward`]: mean absolute difference over patches and dimensions, after so many actions."""
+        return -(self.imagined[:, :, steps - 1] - goals[:, None]).abs().mean((2, 3)).numpy()
 
     def _pooled_distance(self, goals: torch.Tensor) -> np.ndarray:
         """Of latents that are averaged over the picture first."""
-        return -(self.imagined.mean(2) - goals.mean(1)[:, None]).abs().mean(2).numpy()
+        return -(self.imagined[:, :, -1].mean(2) - goals.mean(1)[:, None]).abs().mean(2).numpy()
 
     def _progress(self) -> np.ndarray:
         """
@@ -154,7 +171,7 @@ class ImaginedOutcomes:
                     for frame in range(starts[episode], stops[episode])
                 ]
                 predict = _ridge(self.encode(frames).flatten(1), torch.tensor(share))
-                progress[rows] = predict(self.imagined[rows].flatten(2)).numpy()
+                progress[rows] = predict(self.imagined[rows, :, -1].flatten(2)).numpy()
         return progress
 
 
@@ -187,10 +204,12 @@ def score_variants(study: Study, seed: int, output: Path, results: RawResults) -
     dataset = open_states(folder, "rollouts")
     positions = demonstrated_states(dataset, rows)
     candidates = torch.tensor(rows["candidates"])
+    _, processor = load_policy(folder / POLICY)
+    demonstrated = demonstrated_chunks(dataset, processor, [dataset[position] for position in positions])
     scores: dict[str, np.ndarray] = {"ground_truth": np.array([each["ground_truth"] for each in rows["rewards"]])}
     for name in tqdm(TRAININGS, desc=f"World models of seed {seed}"):
         world_model = world_model_folder(study, seed, name, output)
-        of_model = ImaginedOutcomes(world_model, dataset, positions, candidates).scores()
+        of_model = ImaginedOutcomes(world_model, dataset, positions, candidates, demonstrated).scores()
         scores |= {f"{name}/{way}": values for way, values in of_model.items()}
     for way in ("end", "subgoal1", "progress"):
         members = [standardized(scores[f"{name}/{way}"]) for name in TRAININGS]
