@@ -2,6 +2,7 @@
 """What is compared: tasks, budgets, seeds and arms of the study. `docs/evidence.md` holds the plan in words."""
 
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from nora15_hf.quickstart.config import QuickstartConfig
@@ -165,16 +166,32 @@ def _pilot_arms() -> dict[str, Arm]:
         (3e-5, 10.0, 0.0),
         (1e-4, 50.0, 1.0),
     ):
-        arms[f"dpo-ground-truth-lr{learning_rate:g}-beta{beta:g}-sft{sft_weight:g}"] = Arm(
-            kind="dpo",
-            rewards={"ground_truth": 1.0},
-            learning_rate=learning_rate,
-            beta=beta,
-            sft_weight=sft_weight,
-        )
+        arms |= _mapped_arm(learning_rate, beta, sft_weight)
     for learning_rate in (3e-5, 1e-4):
         arms[f"continued-sft-lr{learning_rate:g}"] = Arm(kind="continued_sft", learning_rate=learning_rate)
     return arms
+
+
+def _mapped_arm(learning_rate: float, beta: float, sft_weight: float, rounds: int = 1) -> dict[str, Arm]:
+    """Flow DPO by the distance to the demonstration, under a name that tells its settings."""
+    name = f"dpo-ground-truth-lr{learning_rate:g}-beta{beta:g}-sft{sft_weight:g}"
+    arm = Arm(
+        kind="dpo",
+        rewards={"ground_truth": 1.0},
+        learning_rate=learning_rate,
+        beta=beta,
+        sft_weight=sft_weight,
+        rounds=rounds,
+    )
+    return {name if rounds == 1 else f"{name}-rounds{rounds}": arm}
+
+
+def _settings_map_arms() -> dict[str, Arm]:
+    """The rest of the settings map, on the pilot's seed and episodes; run after the final arms, and nothing was chosen by it."""
+    arms = {}
+    for learning_rate, beta, sft_weight in product((1e-5, 3e-5, 1e-4), (10.0, 50.0, 250.0), (0.0, 1.0)):
+        arms |= _mapped_arm(learning_rate, beta, sft_weight)
+    return arms | _mapped_arm(1e-5, 50.0, 0.0, rounds=3) | _mapped_arm(3e-5, 10.0, 0.0, rounds=3)
 
 
 PILOT = Study(
@@ -184,7 +201,7 @@ PILOT = Study(
     episodes_per_task=25,
     first_episode_seed=10_000,
     episode_seed_step=0,
-    arms=_pilot_arms(),
+    arms=_pilot_arms() | _settings_map_arms(),
 )
 
 

@@ -31,7 +31,6 @@ from ..preferences.reward_check import REWARD_CHECK_FOLDER
 from ..preferences.reward_loading import load_reward
 from ..repo_files.fingerprint import artefact_name
 from ..runtime.device import usable_device
-from ..runtime.prepared_ahead import default_num_workers
 from ..runtime.shared_work import ProcessPlace, process_place
 from ..simulation.simulation_pool import SimulationPool
 from .preference_arguments import NUM_STATES, PRESETS, BuildArguments
@@ -78,7 +77,6 @@ def build(options: BuildArguments) -> None:
         among=None if source is None else source.positions,
         seed=options.seed,
     )
-    workers = options.dataloader_num_workers
     with ExitStack() as stack:
         preferences = build_preferences(
             options.output,
@@ -107,7 +105,7 @@ def build(options: BuildArguments) -> None:
                 "policy_revision": options.policy_revision,
             },
             place=place,
-            dataloader_num_workers=default_num_workers(placement.policy) if workers is None else workers,
+            dataloader_num_workers=options.dataloader_num_workers,
         )
     if not place.is_main:
         return

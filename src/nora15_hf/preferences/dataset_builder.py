@@ -26,6 +26,7 @@ from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from ..repo_files.fingerprint import artefact_name, fingerprint
 from ..repo_files.written_whole import written_whole
 from ..runtime.cpu_threads import current_threads, resume_threads
+from ..runtime.prepared_ahead import default_num_workers
 from ..runtime.shared_work import SECONDS_BETWEEN_LOOKS, ProcessPlace, SharedWork
 from .candidates import Sampler, sampler_settings, weights_fingerprint
 from .datasets_cache import check_datasets_cache
@@ -67,7 +68,7 @@ def build_preferences(
     seed: int = 0,
     provenance: dict[str, Any] | None = None,
     place: ProcessPlace | None = None,
-    dataloader_num_workers: int = 0,
+    dataloader_num_workers: int | None = None,
     progress: bool = True,
 ) -> Dataset:
     """
@@ -106,8 +107,9 @@ def build_preferences(
         seed (`int`, *optional*, defaults to 0): of noise and random choices.
         provenance (`dict[str, Any]`, *optional*): more to write down, in JSON types: repos, revisions.
         place ([`ProcessPlace`], *optional*): which of several processes this is; the only one by default.
-        dataloader_num_workers (`int`, *optional*, defaults to 0):
-            Processes that decode and prepare images while the models compute; 0 does so in between.
+        dataloader_num_workers (`int`, *optional*):
+            Processes that decode and prepare images while the models compute; 0 does so in between. By default 4 beside a policy
+            on a GPU, and none on the CPU.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar, and at the end how long the models waited for images.
 
     Returns:
@@ -168,7 +170,7 @@ def build_preferences(
         shards,
         Labelling(policy, processor, dataset, reward, sampler, settings, pairs_from),
         place,
-        dataloader_num_workers,
+        default_num_workers(policy.device) if dataloader_num_workers is None else dataloader_num_workers,
         progress and place.is_main,
     )
     _finish(folder, record, list(shards), reward, place)
