@@ -6,7 +6,7 @@ quality of rewards, and which logged number predicts success.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from math import inf, isnan, nan, sqrt
 from typing import Any
 
@@ -367,6 +367,57 @@ def reward_agreement(candidates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["first", "second", "tau", "same_best", "same_worst", "chance", "states"])
 
 
+def candidate_choice(candidates: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """
+    How often the candidate succeeds that a rule chooses among those of a state; ties are broken at random.
+
+    Args:
+        candidates (`pd.DataFrame`): Of [`RawResults.read_candidates`], equally many and at least three for each state. Rewards with a NaN
+            are left out.
+        resamples (`int`, *optional*, defaults to 10,000), seed (`int`, *optional*, defaults to 0):
+            Of the hierarchical bootstrap over training seeds and states.
+
+    Returns:
+        `pd.DataFrame`: A row per `rule`: `"any"`; `"best by R"` and `"worst by R"` for each reward R; `"not the two worst by R, then
+        best by S"` for each two; `"one that succeeds"`, if there is one. Its columns are `share`, and `low` and `high` (95 % interval) of the
+        difference to `"any"`, named `points`, in percentage points.
+    """
+    if candidates.empty:
+        return pd.DataFrame(columns=["rule", "share", "points", "low", "high"])
+    ordered = candidates.sort_values([*_STATE, "candidate"])
+    size = ordered["candidate"].nunique()
+    success = ordered["success"].to_numpy(float).reshape(-1, size)
+    complete = ordered.dropna(axis="columns")
+    scores = {
+        name: complete[REWARD_PREFIX + name].to_numpy(float).reshape(-1, size) for name in reward_names(complete)
+    }
+    chosen = {"any": success.mean(1)}
+    for name, values in scores.items():
+        chosen[f"best by {name}"] = _success_of_best(success, values)
+        chosen[f"worst by {name}"] = _success_of_best(success, -values)
+    for first, second in permutations(scores, 2):
+        # Ranks of the first, so that exactly two are left out.
+        kept = scores[first].argsort(1, kind="stable").argsort(1) >= 2
+        rule = f"not the two worst by {first}, then best by {second}"
+        chosen[rule] = _success_of_best(success, np.where(kept, scores[second], -inf))
+    chosen["one that succeeds"] = success.max(1)
+    sums = np.array(list(chosen.values())).T
+    seeds = ordered["training_seed"].to_numpy()[::size]
+    totals = _resampled_sums(np.column_stack([sums, np.ones(len(sums))]), seeds, resamples, seed)
+    shares = totals[:, :-1] / totals[:, -1:]
+    intervals = [_percent(_interval(column)) for column in (shares - shares[:, :1]).T]
+    found = sums.mean(0)
+    return pd.DataFrame(
+        {
+            "rule": list(chosen),
+            "share": found,
+            "points": 100 * (found - found[0]),
+            "low": [low for low, _ in intervals],
+            "high": [high for _, high in intervals],
+        }
+    )
+
+
 def success_predictors(
     episodes: pd.DataFrame,
     curves: Mapping[tuple[int, str], Mapping[str, Sequence[Sequence[float]]]],
@@ -488,6 +539,12 @@ def _same_extreme(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Probability that both have the same maximum along the last axis, `(B,)`, if each breaks its ties at random."""
     first, second = (scores == scores.max(1, keepdims=True) for scores in (one, other))
     return (first & second).sum(1) / (first.sum(1) * second.sum(1))
+
+
+def _success_of_best(success: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Success of the candidate with the highest score, `(B,)`, averaged over those that tie."""
+    best = scores == scores.max(1, keepdims=True)
+    return (success * best).sum(1) / best.sum(1)
 
 
 def _tail(points: float, error: float) -> float:

@@ -25,6 +25,7 @@ from analysis import (
     STAGES,
     PairedDifference,
     SuccessRate,
+    candidate_choice,
     holm,
     joint_p_value,
     paired_difference,
@@ -230,6 +231,18 @@ class Report:
             rows.append((reward, *(cells[group] for group in groups)))
         return _table(("reward", *groups), rows)
 
+    def choice_table(self) -> str:
+        """How often the candidate succeeds that a reward chooses."""
+        rows = [
+            (
+                row.rule,
+                f"{row.share:.1%}",
+                "" if row.rule == "any" else f"{row.points:+.1f} ({row.low:+.1f} to {row.high:+.1f})",
+            )
+            for row in candidate_choice(self.candidates).itertuples()
+        ]
+        return _table(("candidate", "success", "against any, points"), rows)
+
     def demonstrations_table(self) -> str:
         """Success, and what DPO gains on both controls, by the number of demonstrations."""
         rows = []
@@ -376,6 +389,7 @@ class Report:
             "reward-quality-tasks": lambda: self.quality_by("task"),
             "reward-quality-stages": lambda: self.quality_by("stage", STAGES),
             "reward-quality-margins": lambda: self.quality_by("margin", MARGINS),
+            "reward-choice": self.choice_table,
             "reward-variants": self.variants_table,
             "reward-agreement": self.agreement_table,
             "settings-map": self.settings_table,

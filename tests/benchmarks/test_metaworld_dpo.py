@@ -192,6 +192,25 @@ def test_reward_quality_without_a_pair_that_tells():
     assert analysis.reward_quality(candidates[:0]).empty
 
 
+def test_candidate_choice():
+    candidates = planted_candidates()
+    found = analysis.candidate_choice(candidates, resamples=500).set_index("rule")
+    success = candidates.groupby(["training_seed", "state"])["success"]
+    assert found.loc["any", "share"] == pytest.approx(candidates["success"].mean())
+    assert found.loc["any", ["points", "low", "high"]].tolist() == [0, 0, 0]
+    assert found.loc["best by planted", "share"] == found.loc["one that succeeds", "share"] == success.max().mean()
+    assert found.loc["worst by planted", "share"] == found.loc["best by reversed", "share"] == success.min().mean()
+    assert found.loc["best by planted", "low"] > 30
+    assert found.loc["best by constant", "share"] == pytest.approx(candidates["success"].mean())
+    assert found.loc["best by random", "low"] < 0 < found.loc["best by random", "high"]
+    # Among those that a reward of no use leaves, the best is still the best; a reversed one takes it away.
+    assert found.loc["not the two worst by random, then best by planted", "points"] > 15
+    two_worst = success.apply(lambda values: sorted(values)[1]).mean()
+    assert found.loc["not the two worst by reversed, then best by planted", "share"] == pytest.approx(two_worst)
+    assert not found.index.str.contains("missing").any()
+    assert analysis.candidate_choice(candidates[:0]).empty
+
+
 def test_reward_agreement():
     found = analysis.reward_agreement(planted_candidates()).set_index(["first", "second"])
     opposite = found.loc["planted", "reversed"]
