@@ -198,6 +198,9 @@ def test_arguments_that_do_not_fit(tmp_path, tiny, dataset):
         build(tmp_path / "set", tiny, dataset, source, [0, 1, 2])
     with pytest.raises(ValueError, match="pairing='all' are for candidates"):
         build(tmp_path / "set", tiny, dataset, source, pairing="all")
+    part = LeRobotDataset(dataset.root, chunk_size=5, episodes=[1, 2])
+    with pytest.raises(ValueError, match="Interventions was made of other frames than those of dataset 'default'"):
+        build(tmp_path / "set", tiny, dataset, Interventions(part))
     reward = WeightedReward({"ground_truth": (GroundTruthActionReward(), 1.0)})
     with pytest.raises(ValueError, match="Give either reward"):
         build(tmp_path / "set", tiny, dataset, source, reward=reward)

@@ -466,6 +466,17 @@ def test_build_refuses(tiny, dataset, tmp_path):
         build(tmp_path / "r", tiny, dataset, pairing="best")
     with pytest.raises(ValueError, match=r"min_margin=-1"):
         build(tmp_path / "s", tiny, dataset, min_margin=-1)
+    for name, value, words in (
+        ("min_margin", float("nan"), "min_margin=nan"),
+        ("num_candidates", 1, "give 1 chunks per state, but a pair needs two"),
+        ("shard_size", 0, "shard_size=0 must be at least 1"),
+        ("batch_size", 0, "batch_size=0 must be at least 1"),
+        ("dataloader_num_workers", -1, "dataloader_num_workers=-1 must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            build(tmp_path / "s", tiny, dataset, **{name: value})
+    # Nothing is left that would block the right call.
+    assert not any((tmp_path / name).exists() for name in "qrs")
     with pytest.raises(ValueError, match=r"Open the dataset with chunk_size=8"):
         build(tmp_path / "t", tiny_policy(("open the faucet",), image_size=56, chunk_size=8), dataset)
 
@@ -489,6 +500,8 @@ def test_rewards_refuse(dataset, world_model):
         WeightedReward({"bad": (BadReward(torch.tensor([[0.0, float("nan")]])), 1.0)}).score(batch)
     with pytest.raises(ValueError, match="rewards is empty"):
         WeightedReward({})
+    with pytest.raises(ValueError, match="The weight of the reward 'bad' is nan, expected a finite number"):
+        WeightedReward({"bad": (BadReward(torch.zeros(1, 2)), float("nan"))})
     with pytest.raises(ValueError, match=r"masked_dims names \[6\], but an action has 4"):
         GroundTruthActionReward(masked_dims=[1, 6]).score(batch)
     with pytest.raises(ValueError, match=r"gripper_dim names .*4 dimensions"):

@@ -104,6 +104,15 @@ def test_ties_and_rewards_that_tell_nothing_apart(scores):
     assert np.isnan(kendall_tau(np.zeros((1, 3)), np.ones((1, 3))))
 
 
+def test_a_reward_without_a_say(scores):
+    # Not meant to have one.
+    assert decisions(scores, {"small": 0.0, "large": 1.0}).warning() is None
+    flat = {"flat": torch.zeros(STATES, CANDIDATES), "large": scores["large"]}
+    warning = decisions(flat, {"flat": 1.0, "large": 1.0}).warning()
+    assert "'flat' scores the candidates of a state alike, so that no weight gives it a say" in warning
+    assert "with the weights" not in warning
+
+
 class Indifferent:
     """Scores every candidate alike."""
 

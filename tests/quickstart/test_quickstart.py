@@ -9,16 +9,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from helpers.warm_processes import run_process
 from nora15_hf import commands
 from nora15_hf.evaluation.environment_fit import differing_conventions
 from nora15_hf.evaluation.evaluate import swapped_instructions
 from nora15_hf.quickstart.config import STATE_FOLDER
+from nora15_hf.repo_files.run_folder import LOCK_FILE
 from nora15_hf.simulation.installation import extra_command
 from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
+from nora15_hf.stages import stage_runner
 from nora15_hf.stages.stage_runner import StageRunner
 from nora15_hf.trainers import Nora15SFTTrainer
 
@@ -188,12 +192,61 @@ def test_swaps_only_within_a_scene():
     assert swapped == {"faucet-open": "close the faucet", "faucet-close": "open the faucet"}
 
 
-def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
-    def open_run(*, resume):
-        options = {"made_by": "a test", "resume": resume, "overwrite": False, "num_stages": 1}
-        return StageRunner(tmp_path / "run", ".test", {}, **options)
+def open_run(output: Path, *, resume: bool = False, is_main_process: bool = True, **settings: Any) -> StageRunner:
+    options = {"made_by": "a test", "overwrite": False, "num_stages": 1, "is_main_process": is_main_process}
+    return StageRunner(output, ".test", settings, resume=resume, **options)
 
-    runner = open_run(resume=False)
+
+def test_a_run_that_has_done_nothing_does_not_block_its_folder(tmp_path):
+    def refuse():
+        raise ValueError("wrong option")
+
+    with pytest.raises(ValueError, match="wrong option"):
+        open_run(tmp_path / "run", option="wrong").run("stage", "Check", refuse)
+    assert open_run(tmp_path / "run", option="right").run("stage", "Check", lambda: {"done": 1}) == {"done": 1}
+    with pytest.raises(ValueError, match="option: 'right', now 'wrong'"):
+        open_run(tmp_path / "run", option="wrong", resume=True)
+
+
+class Clock:
+    """Time that passes while somebody sleeps; `wake` is called each time."""
+
+    def __init__(self, wake: Callable[[], None] = lambda: None):
+        self.now, self.wake = 0.0, wake
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.wake()
+
+
+def test_other_processes_do_not_wait_for_a_first_one_that_has_ended(tmp_path, monkeypatch):
+    open_run(tmp_path / "run")
+    waiting = open_run(tmp_path / "run", is_main_process=False)
+    monkeypatch.setattr(stage_runner, "time", Clock())
+    with pytest.raises(RuntimeError, match="has not been at work for 120 s, and the stage 'stage' is not finished"):
+        waiting.run("stage", "Wait", dict)
+
+
+def test_other_processes_wait_while_the_first_one_is_at_work(tmp_path, monkeypatch):
+    open_run(tmp_path / "run")
+    waiting = open_run(tmp_path / "run", is_main_process=False)
+
+    def wake():
+        if clock.now > 500:
+            record = {"seconds": 500, "peak_memory_mib": 1, "result": {"done": 1}}
+            (tmp_path / "run" / ".test" / "stage.json").write_text(json.dumps(record))
+
+    clock = Clock(wake)
+    monkeypatch.setattr(stage_runner, "time", clock)
+    with FileLock(tmp_path / "run" / ".test" / LOCK_FILE):
+        assert waiting.run("stage", "Wait", dict) == {"done": 1}
+
+
+def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
+    runner = open_run(tmp_path / "run")
 
     def half_a_stage():
         (tmp_path / "run" / "artefact").mkdir()
@@ -202,7 +255,7 @@ def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         runner.run("stage", "Half a stage", half_a_stage, ("artefact",))
-    runner = open_run(resume=True)
+    runner = open_run(tmp_path / "run", resume=True)
     result = runner.run(
         "stage", "A whole stage", lambda: {"left": (tmp_path / "run" / "artefact").exists()}, ("artefact",)
     )

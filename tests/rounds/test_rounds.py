@@ -171,13 +171,20 @@ def test_recordings_of_a_robot(inputs, tmp_path):
     recordings = [tmp_path / "first", tmp_path / "second"]
     for recording in recordings:
         shutil.copytree(inputs / "demonstrations", recording)
+    info = json.loads((recordings[1] / "meta/info.json").read_text())
+    (recordings[1] / "meta/info.json").write_text(json.dumps(info | {"robot_type": "second arm"}))
     changes = {"states_from": "episodes", "evaluation_episodes": 0, "reward": "ground_truth", "world_model": None}
     run_arm(inputs, tmp_path / "run", episodes=(str(recordings[0]),), **changes)
-    with pytest.raises(
-        ValueError, match="Round 1 took its states from 'first', but episodes now names 'second' for it"
-    ):
+    with pytest.raises(ValueError, match="Round 1 took its states from 'first', but episodes now names another"):
         run_arm(inputs, tmp_path / "run", resume=True, episodes=(str(recordings[1]),), **changes)
+    # A misspelt one is not remembered, and that of a finished round may be moved away.
+    misspelt = (str(recordings[0]), str(tmp_path / "secnod"))
+    with pytest.raises(FileNotFoundError, match="secnod"):
+        run_arm(inputs, tmp_path / "run", resume=True, rounds=2, episodes=misspelt, **changes)
+    recordings[0].rename(tmp_path / "elsewhere")
     run_arm(inputs, tmp_path / "run", resume=True, rounds=2, episodes=tuple(map(str, recordings)), **changes)
+    with pytest.raises(ValueError, match=r"rounds=1, but .* holds more that are finished or begun"):
+        run_arm(inputs, tmp_path / "run", resume=True, episodes=(str(recordings[1]),), **changes)
     provenance = PreferenceRecord.read(tmp_path / "run" / "round-02" / "preferences").provenance
     assert provenance["demonstrations"] == "second"
 
@@ -193,9 +200,29 @@ def test_a_policy_and_a_world_model_that_disagree_about_actions(inputs, tmp_path
     assert not list((tmp_path / "run").glob("round-*"))
 
 
+def test_what_cannot_work_is_refused_before_anything_is_computed(inputs, tmp_path):
+    clips = json.loads((inputs / "world-model" / "clips.json").read_text())
+    shutil.copytree(inputs / "world-model", tmp_path / "world-model")
+    (tmp_path / "world-model" / "clips.json").write_text(json.dumps(clips | {"image_key": "observation.images.top"}))
+    simulator = {"states_from": "simulator", "reward": "ground_truth", "world_model": None}
+    for changes, words in (
+        ({"world_model": str(tmp_path / "world-model")}, "trained on the camera 'observation.images.top', but"),
+        ({"n_action_steps": 99}, "n_action_steps=99 is more than the policy's chunk"),
+        (simulator | {"max_policy_steps": 3}, "n_action_steps=5, max_policy_steps=3, but 1 <="),
+        (simulator | {"max_policy_steps": 60}, "max_policy_steps < 25 must hold"),
+        ({"states_from": "episodes", "episodes": (str(tmp_path / "missing"),)}, "missing"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            # In the same folder, which the refused runs leave free.
+            run_arm(inputs, tmp_path / "run", **changes)
+        assert not list((tmp_path / "run").glob("round-*"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"num_candidates": 1}, "num_candidates=1 must be at least 2"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
         ({"states_from": "anywhere"}, "states_from='anywhere' must be one of demonstrations, simulator, episodes"),
         ({"states_from": "episodes", "episodes": ("a",)}, "needs a recording for each of the 3 rounds.* names 1"),
         ({"episodes": ("a",)}, "is not looked at with states_from='demonstrations'"),

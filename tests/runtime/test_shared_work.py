@@ -2,6 +2,7 @@
 """Files that several processes make: who makes which, and what happens to those of processes that die, hang or fail."""
 
 import errno
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -159,6 +160,19 @@ def test_what_is_not_wanted_is_passed_over_and_made_if_it_is_asked_for(workers):
     assert list(ahead.take(8, 10)) == [16, 18]
     assert ahead.seconds_waited > 0
     assert torch.equal(torch.random.get_rng_state(), seed)
+
+
+def killed_once(number: int) -> int:
+    """Doubles, but the process that is to double 2 is killed, unless it is the one that computes."""
+    if number == 2 and multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def test_what_a_killed_worker_should_have_made_is_made_without_it(tmp_path, caplog):
+    shared(tmp_path).run(killed_once, Maker(), ITEMS, num_workers=2)
+    assert contents(tmp_path) == EXPECTED
+    assert "A process that prepared data ahead was lost" in caplog.text
 
 
 def test_tensors_are_computed_once_and_read_by_all(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from trl.trainer.utils import add_fused_lm_head
 
 from helpers.flow_dpo_runs import bit_equal, make_rows, make_trainer, snapshot
 from nora15_hf.nora15.presets import tiny_policy
@@ -16,6 +17,26 @@ from nora15_hf.trainers.flow_dpo.flow_dpo_trainer import FlowDPOTrainer, _refere
 from nora15_hf.trainers.flow_dpo.preference_reference import rows_fingerprint
 
 OPTIONS = {"precompute_ref_log_probs": True, "freeze_backbone": True, "num_draws": 2}
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze_backbone": True}, OPTIONS])
+def test_a_policy_that_is_trained_again_begins_with_a_reference_of_its_own(policy, processor, tmp_path, options):
+    logs = []
+    for number in (1, 2):
+        trainer = make_trainer(policy, processor, tmp_path / str(number), learning_rate=1e-2, **options)
+        trainer.train()
+        logs.append(trainer.state.log_history)
+    for first, second in (log[:2] for log in logs):
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+        assert second["rewards/margins"] != 0
+        assert second["flow_error/reference_chosen"] != second["flow_error/chosen"]
+    assert "forward" not in vars(policy)
+
+
+def test_a_forward_that_a_copy_would_share(policy, processor, tmp_path):
+    add_fused_lm_head(policy)
+    with pytest.raises(ValueError, match="replaced the policy's forward by a function that calls this very policy"):
+        make_trainer(policy, processor, tmp_path)
 
 
 @pytest.mark.parametrize("objective", ["flow", "fast", "joint"])

@@ -60,6 +60,8 @@ def test_weights_against_values_by_hand():
     np.testing.assert_allclose(found, [[0.46803, 1.14473], [0.19134, 2.19590]], atol=2e-5)
     assert found.dtype == np.float32
     # The scale of the rewards does not count, and a state's level does not either.
+    unbounded = RewardWeighting(temperature=1e-3, max_weight=float("inf")).weights(np.array([[0.0, 1.0], [0.0, 3.0]]))
+    np.testing.assert_allclose(unbounded, [[0, 0], [0, 4]])
     again = RewardWeighting(max_weight=3.0).weights(np.array([[7, 17], [-9, 21]], dtype=np.float32))
     np.testing.assert_allclose(again, found, rtol=1e-6)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from ..runtime.progress import plain_progress
 from ..runtime.thread_arguments import ThreadArguments
@@ -53,6 +54,10 @@ def exit_code(name: str, work: Callable[[], int | None]) -> int:
     try:
         return work() or 0
     except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except SafetensorError as error:
+        # Of a file that is damaged, or for which the disk has no room; not an OSError.
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except StrictDataclassError as error:

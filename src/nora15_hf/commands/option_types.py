@@ -28,6 +28,7 @@ def _number(kind: type, expected: str, is_valid: Callable) -> Callable:
     return read
 
 
+at_least_two = _number(int, "a whole number of at least 2", lambda value: value >= 2)
 positive = _number(int, "a whole number of at least 1", lambda value: value >= 1)
 non_negative = _number(int, "a whole number of at least 0", lambda value: value >= 0)
 seed = _number(int, "a seed: a whole number from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)

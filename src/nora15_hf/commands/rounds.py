@@ -88,7 +88,8 @@ class RoundsArguments:
         metadata={"parse": option_types.positive, "help": "States per round, or all if there are fewer."},
     )
     num_candidates: int = field(
-        default=ROUNDS["num_candidates"], metadata={"parse": option_types.positive, "help": "Candidates per state."}
+        default=ROUNDS["num_candidates"],
+        metadata={"parse": option_types.at_least_two, "help": "Candidates per state."},
     )
     reward: str = field(
         default=ROUNDS["reward"],
@@ -194,6 +195,7 @@ class RoundsArguments:
 
     def __post_init__(self):
         evaluated = bool(self.evaluation_episodes)
+        acts = evaluated or self.states_from == "simulator"
         refuse_without_effect(
             self,
             {
@@ -207,9 +209,13 @@ class RoundsArguments:
                 ),
                 "tolerated_loss": (evaluated, "with --evaluation_episodes 0"),
                 **dict.fromkeys(
-                    ("tasks", "n_action_steps", "temperature", "num_workers"),
+                    ("n_action_steps", "temperature"),
+                    (acts, "with --evaluation_episodes 0, where the policy never acts in a simulator"),
+                ),
+                **dict.fromkeys(
+                    ("tasks", "num_workers"),
                     (
-                        evaluated or self.states_from == "simulator" or self.reward == "success",
+                        acts or self.reward == "success",
                         "with --evaluation_episodes 0, where nothing else needs a simulator",
                     ),
                 ),

@@ -245,6 +245,11 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
             "dataset_key": self.dataset_key,
         }
 
+    @property
+    def opened_keys(self) -> list[str]:
+        """Features of all opened cameras, also of those that [`~LeRobotDataset.arranged`] left out."""
+        return list(self._opened)
+
     def frame(self, index: int, key: str | None = None) -> np.ndarray:
         """One image.
 
@@ -260,7 +265,7 @@ class LeRobotDataset(LeRobotReader, torch.utils.data.Dataset):
                 raise ValueError("The dataset was opened without cameras. Name at least one in `image_keys`.")
             key = self.image_keys[0]
         if key not in self._opened:
-            raise ValueError(f"`key` {key!r} is not an opened camera. Opened: {', '.join(self._opened)}.")
+            raise ValueError(f"`key` {key!r} is not an opened camera. Opened: {', '.join(self.opened_keys)}.")
         return self._opened[key].read(self._row(index))
 
     def last_frame_index(self, index: int) -> int:

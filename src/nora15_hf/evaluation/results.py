@@ -138,12 +138,16 @@ class EvaluationResults:
     def card_evaluation(self) -> Evaluation:
         """For the policy's card."""
         environment = self.settings["environment"]
+        policy = self.settings["policy"]
+        sampler = {name: policy[name] for name in ("decoder", "num_steps")}
+        if policy["temperature"] is not None:
+            sampler["temperature"] = policy["temperature"]
         conventions = flat_settings(environment["conventions"]) | flat_settings(self.settings["evaluation"])
         return Evaluation(
             environment=f"{environment['title']} {next(iter(environment['packages'].values()))}",
             environment_id=environment["name"],
             results={task: (count.successes, count.n) for task, count in self.success.tasks.items()},
-            conventions=conventions | {name: self.settings["policy"][name] for name in ("decoder", "num_steps")},
+            conventions=conventions | sampler,
         )
 
     def describe(self) -> str:

@@ -20,6 +20,7 @@ from transformers import ProcessorMixin
 from ..cards.cards import CARD_FILE
 from ..cards.dataset_configs import dataset_configs
 from ..control.chunk_samplers import FastSampler, FlowSampler
+from ..data.dataset_fingerprint import samples_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset
 from ..data.policy_fit import fit_dataset
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
@@ -32,6 +33,7 @@ from .candidates import Sampler, sampler_settings, weights_fingerprint
 from .datasets_cache import check_datasets_cache
 from .labelling import Labelling, PreparedStates, StateBatch, StatePreparation, all_candidates
 from .pair_sources import GivenOrder, PairSource
+from .pairs import check_pairing
 from .preference_dataset import load_preferences, preference_features
 from .preference_record import DATA_FILES, PROVENANCE_FILE, PreferenceCounts, PreferenceRecord, PreferenceSettings
 from .preference_rows import read_outcome, write_rows
@@ -132,12 +134,15 @@ def build_preferences(
     if (reward is None) == (pairs_from is None):
         raise ValueError("Give either reward, which ranks candidates, or pairs_from, whose pairs need none.")
     _check_arguments(policy, dataset, indices, num_noisy_negatives, noise_std)
+    check_pairing(pairing, min_margin)
+    _check_numbers(num_candidates + num_noisy_negatives, shard_size, batch_size, dataloader_num_workers)
     if pairs_from is not None:
-        _check_source(pairs_from, indices, num_noisy_negatives, pairing)
+        _check_source(pairs_from, dataset, indices, num_noisy_negatives, pairing)
         reward, num_candidates = WeightedReward({pairs_from.name: (GivenOrder(), 1.0)}), 2
     dataset = fit_dataset(dataset, processor)
     embodiment = processor.embodiment(dataset.dataset_key)
     reward.check_policy(embodiment)
+    reward.check_dataset(dataset)
     dtype = str(policy.dtype).removeprefix("torch.")
     settings = PreferenceSettings(
         policy=artefact_name(policy.config.name_or_path),
@@ -270,11 +275,32 @@ def _check_arguments(
         )
 
 
-def _check_source(source: PairSource, indices: Sequence[int], num_noisy_negatives: int, pairing: str) -> None:
+def _check_numbers(num_chunks: int, shard_size: int, batch_size: int, num_workers: int | None) -> None:
+    if num_chunks < 2:
+        raise ValueError(
+            f"num_candidates and num_noisy_negatives give {num_chunks} chunks per state, but a pair needs two. Raise one of them."
+        )
+    for name, value, least in (
+        ("shard_size", shard_size, 1),
+        ("batch_size", batch_size, 1),
+        ("dataloader_num_workers", num_workers or 0, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}.")
+
+
+def _check_source(
+    source: PairSource, dataset: LeRobotDataset, indices: Sequence[int], num_noisy_negatives: int, pairing: str
+) -> None:
     if num_noisy_negatives or pairing != "best_worst":
         raise ValueError(
             f"num_noisy_negatives={num_noisy_negatives} and pairing={pairing!r} are for candidates, which pairs_from has none of: "
             "leave them out."
+        )
+    if source.samples != samples_fingerprint(dataset):
+        raise ValueError(
+            f"{type(source).__name__} was made of other frames than those of dataset {dataset.dataset_key!r}. Give both the same "
+            "dataset, with the same episodes."
         )
     without = sorted(set(indices) - set(source.positions))
     if without:

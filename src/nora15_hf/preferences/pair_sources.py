@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
+from ..data.dataset_fingerprint import samples_fingerprint
 from ..data.lerobot_dataset import LeRobotDataset, Sample
 from ..nora15.modeling_nora15 import Nora15ForActionPrediction
 from .candidates import Sampler, sample_candidates
@@ -78,6 +79,8 @@ class PairSource(Protocol):
     """Of the column of `rewards`, which is 1 for the better chunk and 0 for the other."""
     positions: list[int]
     """Positions of the dataset at which there are pairs, ascending; see `select_states(..., among=...)`."""
+    samples: str | None
+    """[`~nora15_hf.data.dataset_fingerprint.samples_fingerprint`] of the dataset that the positions belong to."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -124,6 +127,7 @@ class StaleAgainstFresh:
                 "is older has nothing left."
             )
         self.steps = steps
+        self.samples = samples_fingerprint(dataset)
         self.positions = [
             position
             for start, stop in zip(dataset.episodes["from"].tolist(), dataset.episodes["to"].tolist(), strict=True)
@@ -174,6 +178,7 @@ class Interventions:
 
     def __init__(self, dataset: LeRobotDataset, key: str = "intervention"):
         self.key = key
+        self.samples = samples_fingerprint(dataset)
         self._human = frame_flags(dataset, key)
         self.positions = np.flatnonzero(self._human).tolist()
         if not self.positions:
@@ -223,6 +228,7 @@ class EpisodeSuccess:
         if num_frames < 1:
             raise ValueError(f"num_frames={num_frames} must be at least 1.")
         self.key, self.num_frames = key, num_frames
+        self.samples = samples_fingerprint(dataset)
         flags = frame_flags(dataset, key)
         episodes = dataset.episodes
         bounds = list(zip(episodes["from"].tolist(), episodes["to"].tolist(), strict=True))

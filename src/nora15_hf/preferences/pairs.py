@@ -69,10 +69,7 @@ def select_pairs(
     Returns:
         [`PairSelection`]: one pair per state, or all of them, those that do not count included.
     """
-    if pairing not in PAIRINGS:
-        raise ValueError(f'pairing="{pairing}" must be one of {", ".join(PAIRINGS)}.')
-    if min_margin < 0:
-        raise ValueError(f"min_margin={min_margin} must not be negative.")
+    check_pairing(pairing, min_margin)
     num_states, num_candidates = reward.shape
     num_eligible = num_candidates - num_negatives
     if pairing == "all":
@@ -95,6 +92,17 @@ def select_pairs(
     is_tie = (margin == 0) | (candidates[state, chosen] == candidates[state, rejected]).all((1, 2))
     # A negative may turn out better than what it was to lose against: that pair is none.
     return PairSelection(state, chosen, rejected, margin, is_tie, ~is_tie & ((margin < min_margin) | (margin < 0)))
+
+
+def check_pairing(pairing: str, min_margin: float) -> None:
+    """
+    Raises:
+        ValueError: An unknown way to pair, or a margin that is negative or not a number.
+    """
+    if pairing not in PAIRINGS:
+        raise ValueError(f'pairing="{pairing}" must be one of {", ".join(PAIRINGS)}.')
+    if not min_margin >= 0:
+        raise ValueError(f"min_margin={min_margin} must not be negative.")
 
 
 def candidate_numbers(candidates: np.ndarray, chunks: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ..data.lerobot_dataset import LeRobotDataset
 from ..evaluation.demonstrations import open_recording, require_expert
 from ..evaluation.environment_fit import check_policy_fits
 from ..evaluation.lockstep import DrivenEpisode, drive_in_lockstep
+from ..simulation.environment import EnvironmentSpec
 from ..simulation.simulation_pool import SimulationPool
 from ..simulation.simulation_worker import RecordedSteps
 from .simulator_states import EPISODE_SEEDS, EPISODE_TASKS
@@ -86,11 +87,7 @@ def record_reached_states(
             f"tasks={list(tasks)}, episodes_per_task={episodes_per_task}: name at least one task and one episode."
         )
     spec = pool.spec
-    if not 1 <= n_action_steps <= max_policy_steps < spec.max_steps:
-        raise ValueError(
-            f"n_action_steps={n_action_steps}, max_policy_steps={max_policy_steps}, but 1 <= n_action_steps <= "
-            f"max_policy_steps < {spec.max_steps} must hold: the expert also needs some of the steps within the pool's limit."
-        )
+    check_policy_steps(spec, max_policy_steps, n_action_steps)
     require_expert(spec)
     check_policy_fits(policy.processor, spec, policy.dataset_key)
     tasks_of_episodes, seeds, policy_steps, failed = [], [], [], []
@@ -123,6 +120,18 @@ def record_reached_states(
             "max_policy_steps or raise the pool's max_steps."
         )
     return writer.finalize()
+
+
+def check_policy_steps(spec: EnvironmentSpec, max_policy_steps: int, n_action_steps: int) -> None:
+    """
+    Raises:
+        ValueError: Less than one look of the policy, or nothing of an episode left to the expert.
+    """
+    if not 1 <= n_action_steps <= max_policy_steps < spec.max_steps:
+        raise ValueError(
+            f"n_action_steps={n_action_steps}, max_policy_steps={max_policy_steps}, but 1 <= n_action_steps <= "
+            f"max_policy_steps < {spec.max_steps} must hold: the expert also needs some of the steps within the pool's limit."
+        )
 
 
 def _drive(

@@ -140,11 +140,13 @@ class RewardDecisions:
             for name, each in sums.rewards.items()
         }
         tau = {two: each["tau"] / each["states"] for two, each in sums.agreement.items() if each["states"]}
-        decisive = [name for name, each in rewards.items() if each["alone"] > DECISIVE_SHARE]
-        if len(rewards) == 1 or len(decisive) != 1:
+        # Whoever gives a reward the weight 0 does not want it to have a say.
+        weighed = {name: each for name, each in rewards.items() if weights[name]}
+        decisive = [name for name, each in weighed.items() if each["alone"] > DECISIVE_SHARE and each["spread"]]
+        if len(weighed) == 1 or len(decisive) != 1:
             return cls(sums.pairs, rewards, tau)
         # Standardised, all that spread at all spread alike.
-        spreads = {name: 1.0 if standardize else each["spread"] for name, each in rewards.items() if each["spread"]}
+        spreads = {name: 1.0 if standardize else each["spread"] for name, each in weighed.items() if each["spread"]}
         first = next(iter(spreads))
         equal = {name: weights[first] * spreads[first] / spread for name, spread in spreads.items()}
         return cls(sums.pairs, rewards, tau, decisive[0], equal)
@@ -154,9 +156,14 @@ class RewardDecisions:
         if self.decided_by is None:
             return None
         weights = ", ".join(f"{name} {weight:.3g}" for name, weight in self.equal_say.items())
+        silent = ", ".join(repr(name) for name, each in self.rewards.items() if not each["spread"])
         return (
             f"The reward {self.decided_by!r} decides: alone it would choose {self.rewards[self.decided_by]['alone']:.0%} of the "
-            f"{self.pairs} pairs as they are. All rewards would have an equal say with the weights {weights}."
+            f"{self.pairs} pairs as they are. "
+        ) + (
+            f"{silent} scores the candidates of a state alike, so that no weight gives it a say."
+            if silent
+            else f"All rewards would have an equal say with the weights {weights}."
         )
 
     def text(self) -> str:

@@ -5,6 +5,7 @@ A reward is a class with `score(batch) -> (B, N)`, float32, higher is better, an
 it. Weights are those of arXiv 2511.14659 (section 3) and of its released code.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -402,6 +403,9 @@ class WeightedReward:
     def __init__(self, rewards: Mapping[str, tuple[Reward, float]], standardize: bool = False):
         if not rewards:
             raise ValueError("rewards is empty. Name at least one reward and its weight.")
+        for name, (_, weight) in rewards.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"The weight of the reward {name!r} is {weight}, expected a finite number.")
         self.rewards = dict(rewards)
         self.standardize = standardize
 
@@ -427,6 +431,19 @@ class WeightedReward:
         for reward, _ in self.rewards.values():
             if isinstance(reward, PolicyBoundReward):
                 reward.check_policy(policy)
+
+    def check_dataset(self, dataset: LeRobotDataset) -> None:
+        """
+        Raises:
+            ValueError: A reward looks at frames of a camera that the dataset does not have open.
+        """
+        for camera in self.frames_to_decode(dataset, [0]):
+            if camera not in (None, *dataset.opened_keys):
+                raise ValueError(
+                    f"The world model was trained on the camera {camera!r}, but the dataset is opened with "
+                    f"{', '.join(dataset.opened_keys)}. Open it with that camera, or use a world model that was trained on one of "
+                    "these."
+                )
 
     def frames_to_decode(self, dataset: LeRobotDataset, indices: Sequence[int]) -> dict[str | None, list[int]]:
         """Camera to the frames that the rewards need, see [`FrameReward`]."""

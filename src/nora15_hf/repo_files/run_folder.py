@@ -10,6 +10,8 @@ from .json_files import read_json, write_json
 from .settings import as_json, differing_settings
 
 RUN_FILE = "run.json"
+LOCK_FILE = "stage.lock"
+"""Held while a stage of the run is at work."""
 SETTINGS = "settings"
 
 
@@ -39,7 +41,7 @@ def open_run_folder(
     settings = as_json(settings)
     state = output / state_folder
     run_file = state / RUN_FILE
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and any(output.iterdir()) and not _is_unused(output, state):
         if not (resume or overwrite):
             raise FileExistsError(
                 f"The output folder {output} is not empty. Pass --resume to continue that run, --overwrite to remove "
@@ -59,10 +61,17 @@ def open_run_folder(
                 "again with --overwrite or another --output."
             )
     state.mkdir(parents=True, exist_ok=True)
-    # Also of a run that was killed before it had written them.
-    if not run_file.exists():
+    # Also of a run that was killed before it had written them, or ended before it had done anything.
+    if not run_file.exists() or differing_settings(read_json(run_file)[SETTINGS], settings):
         write_json(run_file, {SETTINGS: settings})
     return state
+
+
+def _is_unused(output: Path, state: Path) -> bool:
+    """Whether a run wrote its settings and then ended, as one whose inputs do not fit each other, so that nothing is lost."""
+    return {file.name for file in output.iterdir()} == {state.name} and (
+        {file.name for file in state.iterdir()} <= {RUN_FILE, LOCK_FILE}
+    )
 
 
 __all__ = ["RUN_FILE", "open_run_folder"]

@@ -11,6 +11,8 @@ REFERENCES = ("previous", "first")
 FIRST_REACHED_SEED = 5000
 """Of the episodes in which the policy collects states: behind those of demonstrations, and before those of evaluation."""
 MOST_REACHED_EPISODES = 5000
+_LEAST = {"num_candidates": 2, "refresh_steps": 0, "evaluation_episodes": 0, "seed": 0}
+"""Of whole numbers that may be 0, or must be more than 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class RoundsConfig:
         seed (`int`, *optional*, defaults to 0): Of states, candidates and training.
 
     Raises:
-        ValueError: Options that exclude each other, one that needs another, or a negative temperature.
+        ValueError: Options that exclude each other, one that needs another, or a number that is too small.
     """
 
     policy: str
@@ -95,6 +97,11 @@ class RoundsConfig:
 
     def __post_init__(self):
         check_noise_temperature(self.temperature)
+        for field in dataclasses.fields(self):
+            least = _LEAST.get(field.name, 1)
+            value = getattr(self, field.name)
+            if field.type is int and value < least:
+                raise ValueError(f"{field.name}={value} must be at least {least}.")
         for name, choices in (("states_from", STATES_FROM), ("reference", REFERENCES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")

@@ -16,14 +16,16 @@ from ..clips.clip_conventions import ClipConventions
 from ..clips.episode_clips import EpisodeClips
 from ..control.chunk_policy import Nora15ChunkPolicy
 from ..control.chunk_samplers import FlowSampler
-from ..data.dataset_fingerprint import dataset_fingerprint
+from ..data.dataset_fingerprint import dataset_fingerprint, samples_fingerprint
+from ..data.lerobot_dataset import LeRobotDataset
 from ..data.policy_fit import fit_dataset
 from ..evaluation.environment_fit import check_policy_fits
 from ..evaluation.evaluation_run import run_evaluation
 from ..evaluation.results import EvaluationResults, compare_results
+from ..nora15 import Nora15Processor
 from ..preferences.dataset_builder import NoPairsError, build_preferences
 from ..preferences.preference_dataset import load_preferences
-from ..preferences.reached_states import reached_positions, record_reached_states
+from ..preferences.reached_states import check_policy_steps, reached_positions, record_reached_states
 from ..preferences.reward_loading import load_reward
 from ..preferences.states import select_states
 from ..repo_files.fingerprint import artefact_name
@@ -59,25 +61,43 @@ def begin(run: RoundsRun, number: int) -> dict[str, Any]:
     """
     config = run.config
     model, processor = load_policy(config.policy, revision=config.policy_revision)
-    dataset = fit_dataset(replace(run, chunk_size=model.config.chunk_size).demonstrations, processor)
+    chunk_size = model.config.chunk_size
+    dataset = fit_dataset(replace(run, chunk_size=chunk_size).demonstrations, processor)
     key = dataset.dataset_key
+    if config.n_action_steps > chunk_size:
+        raise ValueError(
+            f"n_action_steps={config.n_action_steps} is more than the policy's chunk of {chunk_size} actions."
+        )
     if run.pool is not None:
         check_policy_fits(processor, run.pool.spec, key)
         for task in run.tasks:
             run.pool.spec.task(task)
+        if config.states_from == "simulator":
+            check_policy_steps(run.pool.spec, config.max_policy_steps, config.n_action_steps)
+    opened = replace(run, dataset_key=key, chunk_size=chunk_size)
+    datasets = [dataset]
+    if config.states_from == "episodes":
+        datasets += [_recording(opened, 1 + index, processor) for index in range(len(config.episodes))]
     if config.world_model is not None:
         reward = load_reward(config.reward, processor, dataset, world_model=config.world_model)
         reward.check_policy(processor.embodiment(key))
+        for each in datasets:
+            reward.check_dataset(each)
         with written_whole(run.world_model(number)) as part:
             VJEPA2ACModel.from_pretrained(config.world_model).save_pretrained(part)
             VJEPA2ACProcessor.from_pretrained(config.world_model).save_pretrained(part)
             ClipConventions.from_pretrained(config.world_model).save_pretrained(part)
     save_policy(run.policy(number), model, processor)
-    return {"dataset_key": key, "chunk_size": model.config.chunk_size}
+    return {"dataset_key": key, "chunk_size": chunk_size}
 
 
 def collect_episodes(run: RoundsRun, number: int) -> dict[str, Any]:
-    """Episodes in which the policy of the round acts, with `states_from="simulator"`."""
+    """
+    Episodes in which the policy of the round acts, with `states_from="simulator"`.
+
+    Returns:
+        `dict`: `episodes`, the name of the dataset, and of a recording the fingerprint of its samples as `samples`.
+    """
     config = run.config
     if config.states_from == "simulator":
         record_reached_states(
@@ -90,7 +110,22 @@ def collect_episodes(run: RoundsRun, number: int) -> dict[str, Any]:
             n_action_steps=config.n_action_steps,
             first_seed=FIRST_REACHED_SEED + (number - 1) * config.reached_episodes,
         )
-    return {"episodes": artefact_name(str(run.episodes(number)))}
+    found = {"episodes": artefact_name(str(run.episodes(number)))}
+    if config.states_from == "episodes":
+        processor = Nora15Processor.from_pretrained(run.policy(0))
+        found["samples"] = samples_fingerprint(_recording(run, number, processor))
+    return found
+
+
+def _recording(run: RoundsRun, number: int, processor: Nora15Processor) -> LeRobotDataset:
+    """
+    What was recorded for a round.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+        ValueError: The policy does not fit it.
+    """
+    return fit_dataset(run.states_dataset(number), processor)
 
 
 def refresh_world_model(run: RoundsRun, number: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
-from ..repo_files.fingerprint import artefact_name
+from ..data.dataset_fingerprint import samples_fingerprint
 from ..simulation.simulation_pool import SimulationPool
 from ..stages.stage_runner import StageRunner
 from .config import RoundsConfig
@@ -61,6 +61,10 @@ def run_rounds(
             num_stages=_num_stages(config),
             is_main_process=processes.is_main_process,
         )
+    if runner.is_finished(f"{round_name(config.rounds + 1)}-episodes"):
+        raise ValueError(
+            f"rounds={config.rounds}, but {output} holds more that are finished or begun. Continue it with at least as many."
+        )
     with ExitStack() as stack:
         run = RoundsRun(output, config)
         if config.needs_simulator and processes.is_main_process:
@@ -102,12 +106,8 @@ class _Rounds:
     def _round(self, number: int) -> RoundOutcome:
         stage = partial(self._stage, number)
         found = stage("episodes", "Collect states", collect_episodes, folders=("episodes",))
-        named = artefact_name(str(self._run.episodes(number)))
-        if found["episodes"] != named:
-            raise ValueError(
-                f"Round {number} took its states from {found['episodes']!r}, but episodes now names {named!r} for it. Name the "
-                "recordings of finished rounds in the same order, and new ones after them."
-            )
+        if self._config.states_from == "episodes":
+            self._check_recording(number, found)
         if self._config.refresh_steps:
             title = "Train the world model on new episodes"
             stage("world-model", title, refresh_world_model, folders=(WORLD_MODEL,), on_all_processes=True)
@@ -123,6 +123,21 @@ class _Rounds:
             stage("control", title, continue_control, folders=(CONTROL,), on_all_processes=True)
             outcome.evaluation = stage("evaluation", "Evaluate both policies", evaluate)
         return outcome
+
+    def _check_recording(self, number: int, found: dict[str, Any]) -> None:
+        """Whether a round that is continued is given the recording that it began with; one that was moved away is no longer needed."""
+        try:
+            samples = samples_fingerprint(self._run.states_dataset(number))
+        except FileNotFoundError:
+            if self._runner.is_finished(f"{round_name(number)}-preferences"):
+                return
+            raise
+        if samples != found["samples"]:
+            raise ValueError(
+                f"Round {number} took its states from {found['episodes']!r}, but episodes now names another recording, "
+                f"{str(self._run.episodes(number))!r}. Name the recordings of finished rounds in the same order, and new ones after "
+                "them."
+            )
 
     def _stage(
         self,

@@ -8,10 +8,12 @@ def check_noise_temperature(temperature: float) -> None:
         temperature (`float`): Standard deviation of the noise that the flow begins with.
 
     Raises:
-        ValueError: It is negative or not a number.
+        ValueError: It is negative or not finite.
     """
-    if not temperature >= 0:
-        raise ValueError(f"temperature={temperature} must be at least 0; 1 is what the policy was trained with.")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(
+            f"temperature={temperature} must be at least 0 and finite; 1 is what the policy was trained with."
+        )
 
 
 __all__ = ["check_noise_temperature"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """What models are fed with, made by other processes while the models compute."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,16 @@ from typing import Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
 
 class PreparedAhead(Generic[Item, Prepared]):
     """
-    What a function makes of items, in their order, by the workers of a DataLoader, some items ahead.
+    What a function makes of items, in their order, by the workers of a DataLoader, some items ahead. If a worker is killed, the
+    rest is made when it is asked for.
 
     Args:
         prepare (`Callable`): Makes it, on the CPU; what it returns has `pin_memory()`, or consists of tensors, where memory is pinned.
@@ -67,13 +71,25 @@ class PreparedAhead(Generic[Item, Prepared]):
         for number in range(first, stop):
             began = time.perf_counter()
             while self._next is None or self._next.number < number:
-                self._next = next(self._loader, _Outcome(len(self._made)))
+                self._next = self._next_of_workers()
             # One that was not wanted when its turn came.
             outcome = self._next if self._next.number == number else self._made[number]
             self.seconds_waited += time.perf_counter() - began
             if outcome.error is not None:
                 raise outcome.error
             yield outcome.prepared
+
+    def _next_of_workers(self) -> "_Outcome":
+        try:
+            return next(self._loader, _Outcome(len(self._made)))
+        except RuntimeError as error:
+            # Of the loader itself: items bring their own errors. A killed worker may leave half a message behind, for which the
+            # loader would wait for ever if it were asked again.
+            logger.warning(
+                f"A process that prepared data ahead was lost, and the rest is prepared without it: {error}"
+            )
+            self._loader = iter(())
+            return _Outcome(len(self._made))
 
 
 @dataclass

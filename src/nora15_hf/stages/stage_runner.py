@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..repo_files.json_files import write_json
-from ..repo_files.run_folder import RUN_FILE, open_run_folder
+from ..repo_files.run_folder import LOCK_FILE, RUN_FILE, open_run_folder
 from ..runtime.cpu_threads import keep_threads
 from .memory import PeakMemory
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """At the record of a stage that the first of several processes runs."""
+PATIENCE = 120.0
+"""Seconds between two stages of the first process, after which the others take it for dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class StageRunner:
     ):
         self.output, self.num_stages, self.is_main_process = output, num_stages, is_main_process
         self.costs: list[StageCost] = []
+        self._lock = output / state_folder / LOCK_FILE
         self._state = open_run_folder(
             output,
             state_folder,
@@ -106,6 +110,9 @@ class StageRunner:
 
         Returns:
             `dict`: The stage's result, of this run or of the one that finished it.
+
+        Raises:
+            RuntimeError: On another process than the first, which has ended before the stage was finished.
         """
         record = self._record(name)
         heading = f"[{len(self.costs) + 1}/{self.num_stages}] {title}"
@@ -114,14 +121,14 @@ class StageRunner:
         elif not self.is_main_process:
             if on_all_processes:
                 stage()
-            while not self.is_finished(name):
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+            self._wait_for(name)
         else:
             self._tell(heading)
             for folder in folders:
                 shutil.rmtree(self.output / folder, ignore_errors=True)
             start = time.perf_counter()
-            with PeakMemory() as peak:
+            # Its release, however this process ends, tells the others whether it is still at work.
+            with FileLock(self._lock), PeakMemory() as peak:
                 result = stage()
             seconds = time.perf_counter() - start
             write_json(record, {"seconds": seconds, "peak_memory_mib": peak.mebibytes, "result": result})
@@ -130,6 +137,29 @@ class StageRunner:
         saved = json.loads(record.read_text())
         self.costs.append(StageCost(name=title, seconds=saved["seconds"], peak_memory_mib=saved["peak_memory_mib"]))
         return saved["result"]
+
+    def _wait_for(self, name: str) -> None:
+        """
+        Until the first process has finished a stage.
+
+        Raises:
+            RuntimeError: It has ended without.
+        """
+        seen = time.monotonic()
+        while not self.is_finished(name):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            lock = FileLock(self._lock)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                seen = time.monotonic()
+                continue
+            lock.release()
+            if time.monotonic() - seen > PATIENCE and not self.is_finished(name):
+                raise RuntimeError(
+                    f"The first process of this run has not been at work for {PATIENCE:.0f} s, and the stage {name!r} is not "
+                    "finished. Look at its messages for why it ended, and continue the run."
+                )
 
     def _tell(self, line: str) -> None:
         if self.is_main_process:

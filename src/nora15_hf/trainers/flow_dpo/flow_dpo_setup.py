@@ -2,6 +2,9 @@
 """What flow DPO does to the policy before training: what learns, in which precision, and against which reference."""
 
 import copy
+from collections.abc import Callable
+from inspect import getclosurevars
+from types import FunctionType, MethodType
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -39,7 +42,21 @@ def refuse_backbone_adapters(policy: Nora15ForActionPrediction) -> None:
 
 
 def initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) -> Nora15ForActionPrediction:
-    """A frozen copy of the current policy, which is removed before training if its values are precomputed."""
+    """
+    A frozen copy of the current policy, which is removed before training if its values are precomputed.
+
+    Raises:
+        ValueError: Another library has replaced the policy's `forward` by a function that a copy would share with it.
+    """
+    replaced = vars(policy).get("forward")
+    if isinstance(replaced, FunctionType | MethodType) and any(
+        isinstance(held, MethodType) and held.__self__ is policy
+        for held in getclosurevars(replaced).nonlocals.values()
+    ):
+        raise ValueError(
+            "Another library has replaced the policy's forward by a function that calls this very policy: a copy as the reference "
+            "would compute with the weights that are trained. Save the policy and load it anew, or pass ref_model."
+        )
     # FSDP and DeepSpeed shard every model by itself, so that two cannot share a part.
     is_sharded = bool(args.fsdp or args.deepspeed) or any(
         parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")
@@ -50,6 +67,21 @@ def initial_reference(policy: Nora15ForActionPrediction, args: FlowDPOConfig) ->
     # A frozen backbone is the reference's own too: the copy shares its memory.
     shared = {id(policy.vlm): policy.vlm} if args.freeze_backbone and not is_sharded else {}
     return copy.deepcopy(policy, shared).requires_grad_(False)
+
+
+def restore_forward(policy: Nora15ForActionPrediction, forward: Callable | None) -> None:
+    """
+    Takes off the fused head that TRL's trainer puts on, which flow matching has no use for. It holds the policy itself, so that
+    copies of the policy would compute with its weights, and sampling would take it for a policy of another kind.
+
+    Args:
+        policy ([`Nora15ForActionPrediction`]): After the parent's `__init__`.
+        forward (`Callable`, *optional*): The `forward` of its own that the instance had before.
+    """
+    if forward is None:
+        vars(policy).pop("forward", None)
+    else:
+        policy.forward = forward
 
 
 def restore_float32(model: PeftModel, adapters: dict[str, torch.Tensor]) -> None:
@@ -69,4 +101,5 @@ __all__ = [
     "initial_reference",
     "refuse_backbone_adapters",
     "restore_float32",
+    "restore_forward",
 ]

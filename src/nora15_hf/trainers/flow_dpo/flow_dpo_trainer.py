@@ -45,6 +45,7 @@ from .flow_dpo_setup import (
     initial_reference,
     refuse_backbone_adapters,
     restore_float32,
+    restore_forward,
 )
 from .preference_collator import (
     PREFIX_NAME,
@@ -192,6 +193,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
 
         # The parent refuses precomputed values for images, which it would have to tokenise first; ours come below.
         args.precompute_ref_log_probs = False
+        forward = vars(policy).get("forward")
         super().__init__(
             model=model,
             ref_model=ref_model,
@@ -206,6 +208,7 @@ class FlowDPOTrainer(ContinuedRunMixin, TrainingCardMixin, MeanMetricsMixin, NoP
             **kwargs,
         )
         args.precompute_ref_log_probs = precompute
+        restore_forward(policy, forward)
         self.add_callback(CompletePushCallback(self, partial(write_policy_files, self)))
         if args.freeze_backbone:
             refuse_backbone_adapters(policy)

@@ -59,7 +59,9 @@ class RewardWeighting:
         scale = np.sqrt(np.square(advantages).mean())
         if scale > 0:
             advantages /= scale
-        weights = np.exp(np.minimum(advantages / self.temperature, np.log(self.max_weight)))
+        exponents = np.minimum(advantages / self.temperature, np.log(self.max_weight))
+        # Brought to a mean of 1 below, so that a common factor does not matter, but without it they may overflow.
+        weights = np.exp(exponents - exponents.max())
         return (weights / weights.mean()).astype(np.float32)
 
 
