@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 from transformers import TrainingArguments
 
 from nora15_hf.commands import main, option_types
 from nora15_hf.commands.dispatcher import COMMANDS
+from nora15_hf.commands.execution import exit_code
 from nora15_hf.commands.parser import _TRAINING_TYPES, CommandParser
 from nora15_hf.runtime.thread_arguments import ThreadArguments
 
@@ -331,6 +333,14 @@ def test_features_are_chosen_alike_everywhere(command, folder):
     if command != "stats":
         named = parser.parse([*valid, "--image-keys", "top=image, wrist=wrist_image"])[0].features()
         assert named == {"image_keys": {"top": "image", "wrist": "wrist_image"}}
+
+
+def test_a_full_disk_under_safetensors_is_told_in_one_line(capsys):
+    def work():
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    assert exit_code("nora15 rounds", work) == 2
+    assert capsys.readouterr().err.startswith("nora15 rounds: Error while serializing: I/O error: No space left")
 
 
 def test_wrong_options_need_no_torch(folder):
