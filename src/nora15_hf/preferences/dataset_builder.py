@@ -47,7 +47,16 @@ SECONDS_FOR_THE_RECORD = 600.0
 
 
 class NoPairsError(ValueError):
-    """Of all states of a preference set no pair is left."""
+    """
+    Of all states of a preference set no pair is left.
+
+    Attributes:
+        why (`str`): What became of them.
+    """
+
+    def __init__(self, why: str, advice: str):
+        super().__init__(f"{why} {advice}")
+        self.why = why
 
 
 def build_preferences(
@@ -183,8 +192,8 @@ def build_preferences(
     if record.counts.pairs == 0:
         raise NoPairsError(
             f"No pair is left of {len(indices)} states: {record.counts.undecodable} gave tokens that do not decode to a chunk, "
-            f"{record.counts.ties} pairs are ties and {record.counts.too_close} have a margin below "
-            f"min_margin={min_margin}. Lower min_margin, or inspect the rewards. {folder} contains no pairs, so use a new folder."
+            f"{record.counts.ties} pairs are ties and {record.counts.too_close} have a margin below min_margin={min_margin}.",
+            f"Lower min_margin, or inspect the rewards. {folder} contains no pairs, so use a new folder.",
         )
     if place.is_main and (warning := record.decisions.warning()):
         logger.warning(warning)

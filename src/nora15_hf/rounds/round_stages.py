@@ -205,7 +205,8 @@ def label(run: RoundsRun, number: int) -> dict[str, Any]:
             provenance={"demonstrations": artefact_name(str(run.episodes(number))), "round": number},
         )
     except NoPairsError as error:
-        return {"states": num_states, "pairs": 0, "reason": str(error)}
+        reason = f"{error.why} Start again with another reward or more candidates, in another folder."
+        return {"states": num_states, "pairs": 0, "reason": reason}
     return {"states": num_states, "pairs": len(rows)}
 
 
