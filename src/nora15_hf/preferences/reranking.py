@@ -75,7 +75,8 @@ def rerank_preferences(rows: Dataset, weights: Mapping[str, float], *, standardi
     kept = np.flatnonzero(selection.kept)
     if len(kept) == 0:
         raise NoPairsError(
-            f"weights={dict(weights)} leave no pair at {len(states)} states: the rewards are equal there."
+            f"weights={dict(weights)} leave no pair at {len(states)} states: the rewards are equal there.",
+            "Choose other weights.",
         )
     columns = {
         "reward": reward.numpy()[selection.state[kept]],
