@@ -74,6 +74,9 @@ SECONDARY = (
 )
 """Questions of their own: an arm and what it is compared with."""
 
+SAMPLE_FIGURES = ("samples/spread", "samples/error")
+"""Measured after training at demonstrated states, see `sample_figures` in `train_arm.py`."""
+
 NOTHING_YET = "No results yet."
 _OF_DPO = {"beta", "sft_weight"}
 _OF_TRAINING = {"learning_rate", "steps", "batch_size", "states"} | _OF_DPO
@@ -202,6 +205,17 @@ class Report:
         tasks = sorted(self.episodes["task"].unique())
         rows = [(arm, *(f"{rate.per_task[task]:.0%}" for task in tasks)) for arm, rate in self.success.items()]
         return _table(("arm", *tasks), rows)
+
+    def samples_table(self) -> str:
+        """How far the samples of each arm's policy differ from each other and from the demonstration, beside its success."""
+        curves = self.results.read_curves(self.study)
+        rows = []
+        for arm, rate in self.success.items():
+            own = [curve for (_, name), curve in curves.items() if name == arm and SAMPLE_FIGURES[0] in curve]
+            if own:
+                means = (np.mean([curve[figure][-1][1] for curve in own]) for figure in SAMPLE_FIGURES)
+                rows.append((arm, *(f"{mean:.3f}" for mean in means), f"{rate.rate:.1%}"))
+        return _table(("arm", *(f"`{name}`" for name in SAMPLE_FIGURES), "success"), rows)
 
     def world_model_table(self) -> str:
         """Arms with a world model against the distance to the demonstration."""
@@ -381,6 +395,7 @@ class Report:
             "differences": self.difference_table,
             "target": self.target_table,
             "tasks": self.task_table,
+            "samples": self.samples_table,
             "world-model": self.world_model_table,
             "goals": self.goal_table,
             "secondary": self.secondary_table,
