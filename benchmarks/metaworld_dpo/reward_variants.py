@@ -115,7 +115,7 @@ class ImaginedOutcomes:
                 self.model.rollout(self.encode(positions[rows])[:, None], chunks[rows])
                 for rows in _batches(len(positions))
             ]
-        # (S, N, H, P, D): after each action of each candidate; (S, H, P, D).
+        # After each action: of each candidate (S, N, H, P, D), of the demonstration (S, 1, H, P, D).
         self.imagined, self.after_demonstration = torch.cat(imagined).split([candidates.shape[1], 1], dim=1)
 
     @torch.no_grad()
