@@ -2,7 +2,6 @@
 """The base of a training seed: demonstrations, supervised policy, world model, candidates and their scores."""
 
 from collections.abc import Collection
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.control.chunk_policy import Nora15ChunkPolicy
+from nora15_hf.control.chunk_samplers import FlowSampler
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
@@ -69,7 +69,7 @@ def make_base(study: Study, seed: int, states: Collection[str], output: Path, re
     runner = StageRunner(
         folder,
         ".study",
-        {"base": asdict(study.base), "seed": seed},
+        {"base": study.base.settings, "seed": seed},
         made_by="the study",
         resume=folder.exists(),
         overwrite=False,
@@ -149,6 +149,7 @@ def _build(
         indices=indices,
         reward=WeightedReward({name: (reward, 1.0) for name, reward in rewards.items()}),
         num_candidates=study.base.candidates,
+        sampler=FlowSampler(temperature=study.base.candidate_temperature),
         seed=seed,
     )
     return {"pairs": len(rows), "states": len(indices)}

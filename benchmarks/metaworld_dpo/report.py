@@ -38,7 +38,7 @@ from nora15_hf.cards.wilson_interval import wilson_interval
 from nora15_hf.repo_files.settings import flat_settings
 from nora15_hf.repo_files.written_whole import written_whole
 from raw_results import RESULTS, RawResults
-from study import CONTROLS, DEMONSTRATIONS, FINAL, PRIMARY_ARMS, STUDIES, VARIANTS
+from study import CONTROLS, DEMONSTRATIONS, FINAL, LATER, PRIMARY_ARMS, STUDIES, VARIANTS, WIDE
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
 TARGET_POINTS = 5.0
@@ -70,7 +70,10 @@ SECONDARY = (
     ("reward-weighted", "dpo-ground-truth"),
     ("dpo-success", "dpo-ground-truth-rollouts"),
     ("dpo-rounds-3", "dpo-ground-truth-reached"),
+    ("dpo-rounds-3", "dpo-ground-truth"),
     ("dpo-rounds-3", "continued-sft-3x"),
+    ("dpo-rounds-3-cold", "supervised-cold"),
+    ("continued-sft-3x", "continued-sft"),
 )
 """Questions of their own: an arm and what it is compared with."""
 
@@ -78,6 +81,7 @@ SAMPLE_FIGURES = ("samples/spread", "samples/error")
 """Measured after training at demonstrated states, see `sample_figures` in `train_arm.py`."""
 
 NOTHING_YET = "No results yet."
+AGAIN = "again"
 _OF_DPO = {"beta", "sft_weight"}
 _OF_TRAINING = {"learning_rate", "steps", "batch_size", "states"} | _OF_DPO
 _WITHOUT_EFFECT = {"supervised": _OF_TRAINING, "continued_sft": _OF_DPO, "reward_weighted": _OF_DPO, "dpo": set()}
@@ -108,9 +112,23 @@ class Report:
         return self.results.read_candidates(self.study)
 
     @cached_property
+    def later(self) -> "Report | None":
+        """The arms of this study that ran later, and what they are compared with."""
+        return Report(self.results, LATER.name) if self.study == FINAL.name else None
+
+    @cached_property
+    def own_seeds(self) -> dict[str, set[int]]:
+        """Arm to the training seeds that it was evaluated on, without [`Report.later`]."""
+        return {arm: set(rows["training_seed"]) for arm, rows in self.episodes.groupby("arm")}
+
+    @cached_property
     def seeds(self) -> dict[str, set[int]]:
         """Arm to the training seeds that it was evaluated on."""
-        return {arm: set(rows["training_seed"]) for arm, rows in self.episodes.groupby("arm")}
+        return (self.later.seeds if self.later else {}) | self.own_seeds
+
+    def home(self, arm: str) -> "Report":
+        """Where an arm was evaluated: here, unless it was only later."""
+        return self.later if self.later and arm not in self.own_seeds else self
 
     @cached_property
     def arms(self) -> list[str]:
@@ -125,16 +143,17 @@ class Report:
 
     @cached_property
     def success(self) -> dict[str, SuccessRate]:
-        return {arm: success_rate(self.episodes, arm) for arm in self.arms}
+        return {arm: success_rate(self.home(arm).episodes, arm) for arm in self.arms}
 
     @cached_property
     def quality(self) -> pd.DataFrame:
         return reward_quality(self.candidates)
 
     def _difference(self, arm: str, control: str) -> PairedDifference | None:
-        """On the training seeds that both have; `None` where there is none."""
-        common = self.seeds.get(arm, set()) & self.seeds.get(control, set())
-        return paired_difference(self.episodes, arm, control, seeds=sorted(common)) if common else None
+        """On the training seeds that both have in the same study; `None` where there is none."""
+        if common := self.own_seeds.get(arm, set()) & self.own_seeds.get(control, set()):
+            return paired_difference(self.episodes, arm, control, seeds=sorted(common))
+        return self.later.difference(arm, control) if self.later else None
 
     def differences(self, pairs: Iterable[tuple[str, str]]) -> list[PairedDifference]:
         """Those that can be told."""
@@ -157,10 +176,15 @@ class Report:
             missing.setdefault(tuple(sorted(seeds - self.seeds.get(arm, set()))), []).append(arm)
         total = sum(map(len, planned.values()))
         there = total - sum(len(seeds) * len(arms) for seeds, arms in missing.items())
+        episodes = sum(rate.episodes for rate in self.success.values())
         lines = [
             f"Study `{self.study}`: {there} of {total} planned runs ({len(planned)} arms on {len(plan.seeds)} training seeds), "
-            f"{len(self.episodes):,} evaluation episodes, {len(self.candidates):,} candidates rolled out from their states."
+            f"{episodes:,} evaluation episodes, {len(self.candidates):,} candidates rolled out from their states."
         ]
+        if later := [arm for arm in self.arms if self.home(arm) is not self]:
+            lines.append(
+                f"Measured in the study `{LATER.name}`, and compared with the controls there: {', '.join(later)}."
+            )
         for seeds, arms in missing.items():
             if seeds:
                 where = "all seeds" if len(seeds) == len(plan.seeds) else f"seeds {', '.join(map(str, seeds))}"
@@ -208,10 +232,11 @@ class Report:
 
     def samples_table(self) -> str:
         """How far the samples of each arm's policy differ from each other and from the demonstration, beside its success."""
-        curves = self.results.read_curves(self.study)
+        curves = {report: report.results.read_curves(report.study) for report in set(map(self.home, self.arms))}
         rows = []
         for arm, rate in self.success.items():
-            own = [curve for (_, name), curve in curves.items() if name == arm and SAMPLE_FIGURES[0] in curve]
+            of_study = curves[self.home(arm)].items()
+            own = [curve for (_, name), curve in of_study if name == arm and SAMPLE_FIGURES[0] in curve]
             if own:
                 means = (np.mean([curve[figure][-1][1] for curve in own]) for figure in SAMPLE_FIGURES)
                 rows.append((arm, *(f"{mean:.3f}" for mean in means), f"{rate.rate:.1%}"))
@@ -226,6 +251,30 @@ class Report:
         """The questions of [`SECONDARY`]."""
         return _difference_table(self.differences(SECONDARY))
 
+    def repeats_table(self) -> str:
+        """How the arms came out that were trained and evaluated again in [`Report.later`]."""
+        rows = []
+        for arm in self.arms:
+            if self.later is None or not (arm in self.own_seeds and arm in self.later.seeds):
+                continue
+            again = self.later.episodes.query("arm == @arm").assign(arm=AGAIN)
+            seeds = sorted(self.own_seeds[arm] & self.later.seeds[arm])
+            found = paired_difference(pd.concat([self.episodes, again]), AGAIN, arm, seeds=seeds)
+            alike = 1 - (found.won + found.lost) / found.episodes
+            rates = (f"{report.success[arm].rate:.1%}" for report in (self, self.later))
+            by_seed = ", ".join(f"{points:+.1f}" for points in found.per_seed.values())
+            rows.append((arm, f"{found.seeds}", *rates, _points(found), by_seed, f"{alike:.1%}"))
+        header = (
+            "arm",
+            "training seeds",
+            "success",
+            "again",
+            "difference, points",
+            "by training seed",
+            "same outcome",
+        )
+        return _table(header, rows)
+
     def quality_table(self) -> str:
         """How often each reward prefers the candidate that succeeds."""
         rows = [
@@ -234,16 +283,6 @@ class Report:
             if row.by == "all"
         ]
         return _table(("reward", "prefers the candidate that succeeds", "95 % interval", "pairs", "states"), rows)
-
-    def quality_by(self, by: str, groups: Sequence[str] | None = None) -> str:
-        """The same within groups, a column each."""
-        of_kind = self.quality[self.quality["by"] == by]
-        groups = list(groups or dict.fromkeys(of_kind["group"]))
-        rows = []
-        for reward, own in of_kind.groupby("reward", sort=False):
-            cells = {row.group: _share_with_interval(row) for row in own.itertuples()}
-            rows.append((reward, *(cells[group] for group in groups)))
-        return _table(("reward", *groups), rows)
 
     def choice_table(self) -> str:
         """How often the candidate succeeds that a reward chooses."""
@@ -302,10 +341,21 @@ class Report:
         ]
         return _table(("task", "all chunks", *STAGES, *(f"{arm}, points" for arm in points)), rows)
 
+    @cached_property
+    def variants(self) -> pd.DataFrame:
+        """[`Report.quality`] of rewards by other world models, and by other ways to score what they imagine."""
+        return reward_quality(self.results.read_candidates(VARIANTS))
+
+    def variant_margins_table(self) -> str:
+        """By margin, of the ensembles and of the study's own world model: a large margin of an ensemble is one that its members share."""
+        same_ways = {name.split("/")[1] for name in self.variants["reward"] if name.startswith("ensemble/")}
+        shown = [f"{model}/{way}" for way in sorted(same_ways) for model in ("steps1", "ensemble")]
+        return _quality_by(self.variants[self.variants["reward"].isin(shown)], "margin", MARGINS)
+
     def variants_table(self) -> str:
-        """The same of rewards by other world models, a column each, and by other ways to score what they imagine."""
-        quality = reward_quality(self.results.read_candidates(VARIANTS))
-        cells = {row.reward: _share_with_interval(row) for row in quality.itertuples() if row.by == "all"}
+        """How often each variant prefers the candidate that succeeds; world models are columns, ways to score are rows."""
+        rows = self.variants.itertuples()
+        cells = {row.reward: _share_with_interval(row) for row in rows if row.by == "all"}
         names = [name.split("/") for name in cells if "/" in name]
         models, ways = (list(dict.fromkeys(column)) for column in zip(*names, strict=True)) if names else ([], [])
         rows = [(way, *(cells.get(f"{model}/{way}", "") for model in models)) for way in ways]
@@ -365,7 +415,7 @@ class Report:
 
     def predictor_table(self) -> str:
         """Which logged number predicts success."""
-        if CONTROLS[0] not in self.seeds:
+        if CONTROLS[0] not in self.own_seeds:
             return NOTHING_YET
         found = success_predictors(self.episodes, self.results.read_curves(self.study), CONTROLS[0])
         rows = [
@@ -389,6 +439,7 @@ class Report:
 
     def tables(self) -> dict[str, Callable[[], str]]:
         """Name of each block of the page to what writes it."""
+        wide = Report(self.results, WIDE.name)
         return {
             "runs": self.runs,
             "success": self.success_table,
@@ -399,13 +450,18 @@ class Report:
             "world-model": self.world_model_table,
             "goals": self.goal_table,
             "secondary": self.secondary_table,
+            "repeats": self.repeats_table,
             "demonstrations": self.demonstrations_table,
             "reward-quality": self.quality_table,
-            "reward-quality-tasks": lambda: self.quality_by("task"),
-            "reward-quality-stages": lambda: self.quality_by("stage", STAGES),
-            "reward-quality-margins": lambda: self.quality_by("margin", MARGINS),
+            "reward-quality-tasks": lambda: _quality_by(self.quality, "task"),
+            "reward-quality-stages": lambda: _quality_by(self.quality, "stage", STAGES),
+            "reward-quality-margins": lambda: _quality_by(self.quality, "margin", MARGINS),
             "reward-choice": self.choice_table,
             "reward-variants": self.variants_table,
+            "reward-variants-margins": self.variant_margins_table,
+            "wide-quality": wide.quality_table,
+            "wide-choice": wide.choice_table,
+            "wide-differences": wide.difference_table,
             "reward-agreement": self.agreement_table,
             "settings-map": self.settings_table,
             "what-to-watch": self.predictor_table,
@@ -459,6 +515,17 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return NOTHING_YET
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _quality_by(quality: pd.DataFrame, by: str, groups: Sequence[str] | None = None) -> str:
+    """How often each reward prefers the candidate that succeeds within groups, a column each."""
+    of_kind = quality[quality["by"] == by]
+    groups = list(groups or dict.fromkeys(of_kind["group"]))
+    rows = []
+    for reward, own in of_kind.groupby("reward", sort=False):
+        cells = {row.group: _share_with_interval(row) for row in own.itertuples()}
+        rows.append((reward, *(cells[group] for group in groups)))
+    return _table(("reward", *groups), rows)
 
 
 def _difference_table(

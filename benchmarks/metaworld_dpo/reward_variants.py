@@ -46,11 +46,15 @@ BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Of a world model: `demonstrations` per task, and steps of the encoder with the predictor and of the predictor alone."""
+    """
+    Of a world model: `demonstrations` per task, steps of the encoder with the predictor and of the predictor alone, and `width` of
+    both (see [`tiny_world_model`]).
+    """
 
     demonstrations: int = Base.demonstrations
     encoder_steps: int = Base.encoder_steps
     predictor_steps: int = Base.predictor_steps
+    width: int = 128
 
 
 TRAININGS = {
@@ -59,6 +63,8 @@ TRAININGS = {
     "steps3": Training(encoder_steps=900, predictor_steps=1500),
     "data0.2": Training(demonstrations=5),
     "data3-steps3": Training(demonstrations=75, encoder_steps=900, predictor_steps=1500),
+    "width0.5": Training(width=64),
+    "width2": Training(width=256),
 }
 """World models by name; `steps1` is the study's own."""
 
@@ -68,10 +74,16 @@ def world_model_folder(study: Study, seed: int, name: str, output: Path) -> Path
     training, folder = TRAININGS[name], base_folder(output, study, seed)
     if training == Training():
         return folder / WORLD_MODEL
-    base = replace(study.base, **asdict(training))
     # A name whose training is changed is another world model.
-    work = folder / "world-models" / digest([json.dumps(asdict(base), sort_keys=True).encode()])
+    trained_by = study.base.settings | asdict(training)
+    work = folder / "world-models" / digest([json.dumps(trained_by, sort_keys=True).encode()])
     if not (work / WORLD_MODEL).exists():
+        base = replace(
+            study.base,
+            demonstrations=training.demonstrations,
+            encoder_steps=training.encoder_steps,
+            predictor_steps=training.predictor_steps,
+        )
         demonstrations = output / study.name / DEMONSTRATIONS
         if base.demonstrations != study.base.demonstrations:
             demonstrations = demonstrations.with_name(f"{DEMONSTRATIONS}-{base.demonstrations}")
@@ -81,7 +93,7 @@ def world_model_folder(study: Study, seed: int, name: str, output: Path) -> Path
         for link, target in ((DEMONSTRATIONS, demonstrations), (POLICY, folder / POLICY)):
             if not (work / link).exists():
                 (work / link).symlink_to(target.resolve())
-        train_world_model(work, base.pipeline(seed))
+        train_world_model(work, base.pipeline(seed), width=training.width)
     return work / WORLD_MODEL
 
 

@@ -35,6 +35,7 @@ class Base:
         sft_steps (`int`): Of supervised training, the schedule included: it ends at 50 to 75 % success.
         world_model (`bool`), encoder_steps (`int`), predictor_steps (`int`): Whether there is a world model, and its training.
         states (`int`), candidates (`int`): Demonstrated states with candidates, and candidates at each.
+        candidate_temperature (`float`): Of the flow's noise when candidates are sampled, see [`FlowSampler`].
         reached_episodes (`int`): Per task, in which the policy acts first.
         rollout_states (`int`): Demonstrated states whose candidates are rolled out in the simulator.
     """
@@ -47,8 +48,15 @@ class Base:
     predictor_steps: int = 500
     states: int = 1500
     candidates: int = 5
+    candidate_temperature: float = 1.0
     reached_episodes: int = 12
     rollout_states: int = 320
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that moves its numbers, in JSON types."""
+        # Results from before there was a choice do not name the temperature.
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("candidate_temperature", 1.0)}
 
     def pipeline(self, training_seed: int) -> QuickstartConfig:
         """The same as a configuration of the quickstart, whose stages make policy and world model."""
@@ -135,7 +143,7 @@ class Study:
     def settings(self, arm: str | None = None) -> dict[str, Any]:
         """All that moves the results of an arm, or of what is common to all, in JSON types; the training seed comes beside it."""
         settings = {
-            "base": asdict(self.base),
+            "base": self.base.settings,
             "episodes_per_task": self.episodes_per_task,
             "first_episode_seed": self.first_episode_seed,
             "episode_seed_step": self.episode_seed_step,
@@ -233,6 +241,7 @@ def _final_arms() -> dict[str, Arm]:
         # Added after the first results, which showed that the temperature hides what DPO by the distance teaches.
         "dpo-success-cold": replace(DPO, states="rollouts", rewards={"success": 1.0}, **cold),
         "supervised-fast": Arm(kind="supervised", decoder="fast"),
+        "dpo-rounds-3-cold": replace(DPO, states="reached", rewards=ground_truth, rounds=3, **cold),
     }
 
 
@@ -245,6 +254,29 @@ FINAL = Study(
     episode_seed_step=1000,
     arms=_final_arms(),
 )
+LATER = replace(
+    FINAL,
+    name="later",
+    arms={
+        name: FINAL.arms[name]
+        for name in (
+            *CONTROLS,
+            "supervised-cold",
+            "dpo-rounds-3",
+            "dpo-rounds-3-cold",
+            "continued-sft-3x",
+            "dpo-ground-truth",
+            "dpo-ground-truth-reached",
+            "dpo-equal-say-subgoal",
+            "dpo-paper-subgoal",
+            "supervised-fast",
+        )
+    },
+)
+"""
+Those arms of the final study that ran later, on a processor of another make, on which the same training gives slightly other weights.
+Hence everything that they are compared with ran there again.
+"""
 DEMONSTRATIONS = tuple(
     Study(
         name=f"demonstrations{count}",
@@ -261,7 +293,15 @@ DEMONSTRATIONS = tuple(
     for count in (5, 10, 40)
 )
 """The same with fewer and with more demonstrations of each task."""
+WIDE = replace(
+    FINAL,
+    name="wide",
+    base=replace(BASE, candidates=10, candidate_temperature=2.0),
+    seeds=(0, 1, 2),
+    arms={name: FINAL.arms[name] for name in (*CONTROLS, "dpo-ground-truth", "dpo-end-goal", "dpo-success")},
+)
+"""The same with twice as many candidates, sampled from twice the noise."""
 
 VARIANTS = "variants"
 """Under which the raw results of `reward_variants.py` are kept."""
-STUDIES = {study.name: study for study in (PILOT, FINAL, *DEMONSTRATIONS)}
+STUDIES = {study.name: study for study in (PILOT, FINAL, LATER, *DEMONSTRATIONS, WIDE)}

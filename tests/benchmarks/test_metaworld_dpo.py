@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The analysis of the preference-tuning study finds effects that were planted and none where there are none; its report checks itself."""
 
+import re
 from math import isnan, nan
 from types import SimpleNamespace
 
@@ -321,7 +322,8 @@ def test_raw_results_that_do_not_belong_together_are_refused(tmp_path):
 def page(tmp_path, monkeypatch):
     """The page of the documentation, and the arguments of a report on a folder of raw results without any yet."""
     plan = SimpleNamespace(arms={"dpo-ground-truth": None, "dpo-paper": None}, seeds=(0, 1))
-    monkeypatch.setattr(report, "STUDIES", {"pilot": SimpleNamespace(arms={}, seeds=()), "final": plan})
+    nothing = SimpleNamespace(arms={}, seeds=())
+    monkeypatch.setattr(report, "STUDIES", {"pilot": nothing, "final": plan, "later": nothing, "wide": nothing})
     page = tmp_path / "evidence.md"
     page.write_text(report.PAGE.read_text())
     return page
@@ -341,23 +343,51 @@ def test_report(page, tmp_path, capsys):
     write_study(results, planted_study({"dpo-x": 0.1, "dpo-yy": 0.2}, seeds=1), study="pilot")
     candidates = planted_candidates(seeds=1, states=20).drop(columns=["training_seed"])
     results.write_candidates("final", 0, candidates.to_dict("records"), SHARED)
+    results.write_candidates("wide", 0, candidates.to_dict("records"), SHARED)
+    variants = candidates.assign(
+        **{f"reward/{name}/end": candidates["reward/planted"] for name in ("steps1", "ensemble")}
+    )
+    results.write_candidates("variants", 0, variants.to_dict("records"), SHARED)
     results.write_curves("final", 0, "dpo-paper", {"loss": [[1, 0.5]]})
     report.main(arguments)
     text = page.read_text()
     assert "7 of 8 planned runs" in text
     assert "Missing on seeds 1: dpo-paper." in text
     assert "| dpo-paper | continued-sft |" in text
-    assert "| planted | 100.0% | 100.0% to 100.0% |" in text
+    assert text.count("| planted | 100.0% | 100.0% to 100.0% |") == 2
+    assert re.search(r"\| steps1/end \| 100% .*\n\| ensemble/end \| 100% ", text)
     assert "| dpo-yy | dpo | 1e-05 | 60 |" in text
     assert {path.name for path in tmp_path.glob("assets/*")} == {f"evidence-{name}.png" for name in report.PLOTS}
     assert all(f"(assets/evidence-{name}.png)" in text for name in report.PLOTS)
     capsys.readouterr()
     # Of all tables the one that is not what the raw results give.
-    page.write_text(text.replace("| planted | 100.0% |", "| planted | 99.0% |"))
+    page.write_text(text.replace("| planted | 100.0% |", "| planted | 99.0% |", 1))
     with pytest.raises(SystemExit) as stop:
         report.main([*arguments, "--check"])
     assert stop.value.code == 1
     assert capsys.readouterr().err == "Tables that differ from the raw results: reward-quality.\n"
+
+
+def test_arms_that_ran_later_are_compared_with_controls_of_their_own(tmp_path):
+    results = RawResults(tmp_path)
+    write_study(results, planted_study({"dpo-ground-truth": 0.1}))
+    again = planted_study({"dpo-ground-truth": 0.1, "dpo-rounds-3": 0.3}, seed=1)
+    write_study(results, again, study="later")
+    found = report.Report(results, "final")
+    first = results.read_episodes("final")
+    here = analysis.paired_difference(first, "dpo-ground-truth", "supervised")
+    there = analysis.paired_difference(again, "dpo-rounds-3", "supervised")
+    assert found.difference("dpo-ground-truth", "supervised") == here
+    assert found.difference("dpo-rounds-3", "supervised") == there
+    assert found.difference("dpo-rounds-3", "continued-sft") is None
+    assert found.arms == ["supervised", "dpo-ground-truth", "dpo-rounds-3"]
+    assert found.success["dpo-rounds-3"] == analysis.success_rate(again, "dpo-rounds-3")
+    assert "Measured in the study `later`, and compared with the controls there: dpo-rounds-3." in found.runs()
+    _, _, supervised, tuned = found.repeats_table().splitlines()
+    assert supervised.startswith("| supervised | 5 |")
+    assert tuned.startswith("| dpo-ground-truth | 5 |")
+    # Nothing is later than the later arms themselves.
+    assert report.Report(results, "later").repeats_table() == report.NOTHING_YET
 
 
 def test_the_page_names_known_tables_only(page, tmp_path, capsys):

@@ -29,8 +29,12 @@ AUTOREGRESSIVE_STEPS = 3
 SENSITIVITY_CASES = 128
 
 
-def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
-    """Encoder and predictor from scratch, then the predictor alone on the frozen encoder's latents."""
+def train_world_model(output: Path, config: QuickstartConfig, *, width: int = 128) -> dict[str, Any]:
+    """
+    Encoder and predictor from scratch, then the predictor alone on the frozen encoder's latents.
+
+    `width` is that of [`tiny_world_model`].
+    """
     processor = Nora15Processor.from_pretrained(output / "policy-sft")
     # Of what moved the robot: the demonstrations' labels are what the expert wanted, before the disturbance.
     dataset = LeRobotDataset(
@@ -42,7 +46,7 @@ def train_world_model(output: Path, config: QuickstartConfig) -> dict[str, Any]:
         training, processor, config.environment, held_out_episodes=validation.episodes["index"].tolist()
     )
     set_seed(config.seed)
-    world_model, world_model_processor = tiny_world_model(config.image_size, dataset.action_dim)
+    world_model, world_model_processor = tiny_world_model(config.image_size, dataset.action_dim, width=width)
     encoder_trainer = EncoderPretrainingTrainer(
         world_model,
         EncoderPretrainingConfig(

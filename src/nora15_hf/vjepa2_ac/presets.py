@@ -7,10 +7,10 @@ from .processing_vjepa2_ac import VJEPA2ACProcessor
 
 
 def tiny_world_model(
-    image_size: int = 84, action_dim: int = 4, action_convention: str = "normalized"
+    image_size: int = 84, action_dim: int = 4, action_convention: str = "normalized", width: int = 128
 ) -> tuple[VJEPA2ACModel, VJEPA2ACProcessor]:
     """
-    A world model of about one million parameters with random weights, and its processor. Before training it predicts that
+    A world model with random weights, of about one million parameters by default, and its processor. Before training it predicts that
     nothing changes.
 
     Args:
@@ -20,13 +20,15 @@ def tiny_world_model(
             Dimensions of one action; states get as many.
         action_convention (`str`, *optional*, defaults to `"normalized"`):
             See [`VJEPA2ACConfig`]; `"metric"` needs `action_dim=7`.
+        width (`int`, *optional*, defaults to 128):
+            Of the hidden states of encoder and predictor, a multiple of 4.
 
     Returns:
         `(VJEPA2ACModel, VJEPA2ACProcessor)`: seed torch before the call for reproducible weights.
     """
     config = VJEPA2ACConfig(
         encoder_config={
-            "hidden_size": 128,
+            "hidden_size": width,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "mlp_ratio": 3.0,
@@ -35,7 +37,7 @@ def tiny_world_model(
             "tubelet_size": 1,
             "frames_per_clip": 1,
         },
-        predictor_hidden_size=128,
+        predictor_hidden_size=width,
         predictor_num_hidden_layers=3,
         predictor_num_attention_heads=4,
         predictor_mlp_ratio=2.0,
