@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from tqdm.auto import tqdm
 
 from base import DEMONSTRATIONS, POLICY, WORLD_MODEL, base_folder, candidates_folder, open_states, simulators
 from nora15_hf.clips.clip_conventions import ClipConventions
+from nora15_hf.control.chunk_prediction import predict_chunks
+from nora15_hf.control.chunk_samplers import FlowSampler
 from nora15_hf.data import LeRobotDataset
 from nora15_hf.evaluation.demonstrations import record_demonstrations
+from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences
 from nora15_hf.preferences.labelling import demonstrated_chunks
 from nora15_hf.quickstart.config import STATE_FOLDER
@@ -41,7 +45,11 @@ GOAL_CHUNKS = (1, 2, 4)
 """After how many chunks the frame comes that a sub-goal is."""
 IMAGINED_STEPS = (1, 3)
 """After how many of a chunk's actions the goal is compared as well."""
+POLICY_CHUNKS = 2
+"""How many chunks the policy adds to a candidate in imagination."""
 BATCH = 16
+DECODER_FRAMES = 512
+"""Of the demonstrations, to which the decoder of latents is fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,7 @@ class ImaginedOutcomes:
         positions (`Sequence[int]`): Of S states in it.
         candidates (`torch.Tensor`): Of them, float32 `(S, N, H, A)`.
         demonstrated (`torch.Tensor`): The demonstrated chunks, float32 `(S, H, A)`.
+        policy ([`Nora15ForActionPrediction`]), processor ([`Nora15Processor`]): The policy that goes on after a candidate.
     """
 
     def __init__(
@@ -116,11 +125,14 @@ class ImaginedOutcomes:
         positions: Sequence[int],
         candidates: torch.Tensor,
         demonstrated: torch.Tensor,
+        policy: Nora15ForActionPrediction,
+        processor: Nora15Processor,
     ):
         self.model = VJEPA2ACModel.from_pretrained(folder).eval()
-        self.processor = VJEPA2ACProcessor.from_pretrained(folder)
+        self.world_model_processor = VJEPA2ACProcessor.from_pretrained(folder)
         self.camera = ClipConventions.from_pretrained(folder).image_key
         self.dataset, self.positions = dataset, positions
+        self.policy, self.policy_processor = policy, processor
         chunks = torch.cat([candidates, demonstrated[:, None]], 1)
         with torch.no_grad():
             imagined = [
@@ -137,7 +149,7 @@ class ImaginedOutcomes:
         for rows in _batches(len(positions)):
             frames = [self.dataset.frame(position, self.camera) for position in positions[rows]]
             clips = torch.from_numpy(np.stack(frames))[:, None]
-            latents.append(self.model.encode(self.processor(clips)["pixel_values"])[:, 0])
+            latents.append(self.model.encode(self.world_model_processor(clips)["pixel_values"])[:, 0])
         return torch.cat(latents)
 
     def scores(self) -> dict[str, np.ndarray]:
@@ -150,6 +162,7 @@ class ImaginedOutcomes:
             later = [self.dataset.subgoal_index(position, chunks * CHUNK_SIZE) for position in self.positions]
             found[f"subgoal{chunks}"] = self._distance(self.encode(later))
         found["imagined_demonstration"] = self._distance(self.after_demonstration[:, 0, -1])
+        found["end_with_policy"] = -(self._after_policy() - ends[:, None]).abs().mean((2, 3)).numpy()
         return found | {"progress": self._progress()}
 
     def _distance(self, goals: torch.Tensor, steps: int = CHUNK_SIZE) -> np.ndarray:
@@ -159,6 +172,50 @@ class ImaginedOutcomes:
     def _pooled_distance(self, goals: torch.Tensor) -> np.ndarray:
         """Of latents that are averaged over the picture first."""
         return -(self.imagined[:, :, -1].mean(2) - goals.mean(1)[:, None]).abs().mean(2).numpy()
+
+    @torch.no_grad()
+    def _after_policy(self) -> torch.Tensor:
+        """
+        What is imagined after the chunks that the policy adds, `(S, N, P, D)`. It sees pictures decoded from the imagined
+        latents, and acts without noise.
+        """
+        decode = self._decoder()
+        latents = self.imagined[:, :, -1].clone()
+        for rows in _batches(len(self.positions)):
+            samples = [self.dataset[position] for position in self.positions[rows] for _ in range(latents.shape[1])]
+            current = latents[rows].flatten(0, 1)
+            for _ in range(POLICY_CHUNKS):
+                chunks = predict_chunks(
+                    self.policy,
+                    self.policy_processor,
+                    decode(current),
+                    [sample["instruction"] for sample in samples],
+                    [(0, sample["index"]) for sample in samples],
+                    dataset_key=[sample["dataset_key"] for sample in samples],
+                    sampler=FlowSampler(temperature=0.0),
+                    unnormalize=False,
+                )
+                current = self.model.rollout(current[:, None], torch.from_numpy(chunks), last_only=True)[:, -1]
+            latents[rows] = current.view_as(latents[rows])
+        return latents
+
+    def _decoder(self) -> Callable[[torch.Tensor], list[np.ndarray]]:
+        """A linear map from the latents of a patch to its pixels, fitted to demonstrated frames; it makes uint8 images."""
+        count = len(self.dataset)
+        positions = np.linspace(0, count - 1, min(count, DECODER_FRAMES)).astype(int).tolist()
+        frames = torch.from_numpy(np.stack([self.dataset.frame(position, self.camera) for position in positions]))
+        pixels = frames.movedim(-1, 1).float()
+        patch = self.model.config.encoder_config.patch_size
+        # (B, 3 * patch * patch, P): a column of pixels per patch, in the order of the encoder's tokens.
+        patches = nn.functional.unfold(pixels, patch, stride=patch).mT.flatten(0, 1)
+        weights = torch.linalg.lstsq(_with_ones(self.encode(positions).flatten(0, 1)), patches).solution
+
+        def decode(latents: torch.Tensor) -> list[np.ndarray]:
+            columns = (_with_ones(latents) @ weights).mT
+            images = nn.functional.fold(columns, pixels.shape[-2:], patch, stride=patch)
+            return list(images.clamp(0, 255).round().byte().movedim(1, -1).numpy())
+
+        return decode
 
     def _progress(self) -> np.ndarray:
         """
@@ -185,6 +242,11 @@ class ImaginedOutcomes:
                 predict = _ridge(self.encode(frames).flatten(1), torch.tensor(share))
                 progress[rows] = predict(self.imagined[rows, :, -1].flatten(2)).numpy()
         return progress
+
+
+def _with_ones(features: torch.Tensor) -> torch.Tensor:
+    """With a last feature that is constant."""
+    return torch.cat([features, torch.ones_like(features[..., :1])], -1)
 
 
 def _ridge(features: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -216,14 +278,16 @@ def score_variants(study: Study, seed: int, output: Path, results: RawResults) -
     dataset = open_states(folder, "rollouts")
     positions = demonstrated_states(dataset, rows)
     candidates = torch.tensor(rows["candidates"])
-    _, processor = load_policy(folder / POLICY)
+    policy, processor = load_policy(folder / POLICY)
     demonstrated = demonstrated_chunks(dataset, processor, [dataset[position] for position in positions])
     scores: dict[str, np.ndarray] = {"ground_truth": np.array([each["ground_truth"] for each in rows["rewards"]])}
     for name in tqdm(TRAININGS, desc=f"World models of seed {seed}"):
         world_model = world_model_folder(study, seed, name, output)
-        of_model = ImaginedOutcomes(world_model, dataset, positions, candidates, demonstrated).scores()
+        of_model = ImaginedOutcomes(
+            world_model, dataset, positions, candidates, demonstrated, policy, processor
+        ).scores()
         scores |= {f"{name}/{way}": values for way, values in of_model.items()}
-    for way in ("end", "subgoal1", "progress"):
+    for way in ("end", "end_with_policy", "subgoal1", "progress"):
         members = [standardized(scores[f"{name}/{way}"]) for name in TRAININGS]
         scores[f"ensemble/{way}"] = np.mean(members, 0)
     measured = results.read_candidates(study.name).query("training_seed == @seed")

@@ -75,7 +75,12 @@ def test_every_kind_of_arm(tmp_path, monkeypatch, capsys):
     for way, reward in (("end", "end_goal"), ("subgoal1", "subgoal"), ("ground_truth", "ground_truth")):
         column = "reward/ground_truth" if way == "ground_truth" else f"reward/own/{way}"
         np.testing.assert_allclose(variants[column], candidates[f"reward/{reward}"], rtol=1e-4, atol=1e-6)
-    assert {"reward/shorter/progress", "reward/ensemble/end", "reward/own/end_pooled"} < set(variants.columns)
+    assert {
+        "reward/shorter/progress",
+        "reward/ensemble/end",
+        "reward/own/end_pooled",
+        "reward/own/end_with_policy",
+    } < set(variants.columns)
     assert not variants.isna().any(axis=None)
 
     files = {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")}
