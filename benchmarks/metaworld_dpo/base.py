@@ -123,10 +123,11 @@ def score_candidates(
     allowed: list[int],
     *,
     seed: int,
+    names: Collection[str] = REWARDS,
 ) -> dict[str, Any]:
-    """Candidates at some of the allowed states, scored by each reward that needs no simulator."""
+    """Candidates at some of the allowed states, scored by those of the named rewards that there are."""
     indices = select_states(dataset, min(study.base.states, len(allowed)), among=allowed, seed=seed)
-    rewards = rewards_without_simulator(folder)
+    rewards = {name: reward for name, reward in rewards_without_simulator(folder).items() if name in names}
     return _build(study, target, rewards, policy, processor, dataset, indices, seed)
 
 

@@ -232,4 +232,5 @@ def _sample_again(
     else:
         dataset = open_states(folder, arm.states)
         allowed = complete_chunk_indices(dataset).tolist()
-    score_candidates(study, folder, target, model, processor, dataset, allowed, seed=1000 * number + seed)
+    seed = 1000 * number + seed
+    score_candidates(study, folder, target, model, processor, dataset, allowed, seed=seed, names=arm.rewards)
