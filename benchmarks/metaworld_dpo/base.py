@@ -25,7 +25,7 @@ from nora15_hf.preferences import (
     load_preferences,
     select_states,
 )
-from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
+from nora15_hf.preferences.reached_states import record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
 from nora15_hf.quickstart.config import DEFAULT_ENVIRONMENT
 from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, train_sft
@@ -38,7 +38,7 @@ from nora15_hf.vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
 from raw_results import RawResults
 from study import REWARDS, Base, Study
 
-DEMONSTRATIONS, POLICY, WORLD_MODEL, REACHED = "demonstrations", "policy-sft", "world-model", "reached"
+DEMONSTRATIONS, POLICY, WORLD_MODEL, RECOVERIES = "demonstrations", "policy-sft", "world-model", "recoveries"
 FIRST_REACHED_SEED = 5000
 DISCOUNT = 0.99
 GOAL_STATES, GOAL_STATES_SEED, GOAL_BATCH = 1600, 321, 32
@@ -84,8 +84,8 @@ def make_base(study: Study, seed: int, states: Collection[str], output: Path, re
         runner.run("goals", "Distance to the goal", lambda: _measure_goals(study, folder, seed, results))
     if "demonstrations" in states:
         runner.run("candidates", "Candidates", lambda: _score_demonstrated(study, folder, seed))
-    if "reached" in states:
-        runner.run("reached", "Reached states", lambda: _score_reached(study, folder, seed), (REACHED,))
+    if RECOVERIES in states:
+        runner.run(RECOVERIES, "Recoveries", lambda: _score_recoveries(study, folder, seed), (RECOVERIES,))
     if "rollouts" in states:
         runner.run("rollouts", "Rolled-out candidates", lambda: _roll_out(study, folder, seed, results))
     return ", ".join(f"{cost.name.lower()} {cost.seconds:.0f} s" for cost in runner.costs)
@@ -93,11 +93,11 @@ def make_base(study: Study, seed: int, states: Collection[str], output: Path, re
 
 def open_states(folder: Path, states: str) -> LeRobotDataset:
     """The dataset that a set of candidates belongs to."""
-    return _open_dataset(folder / (REACHED if states == "reached" else DEMONSTRATIONS))
+    return open_dataset(folder / (RECOVERIES if states == RECOVERIES else DEMONSTRATIONS))
 
 
 def candidates_folder(folder: Path, states: str) -> Path:
-    """The preference set of demonstrated states, of those that were rolled out, or of reached ones."""
+    """The preference set of demonstrated states, of those that were rolled out, or of the expert's recoveries."""
     return folder / f"preferences-{states}"
 
 
@@ -120,13 +120,13 @@ def score_candidates(
     policy: Nora15ForActionPrediction,
     processor: Nora15Processor,
     dataset: LeRobotDataset,
-    allowed: list[int],
     *,
     seed: int,
     names: Collection[str] = REWARDS,
 ) -> dict[str, Any]:
-    """Candidates at some of the allowed states, scored by those of the named rewards that there are."""
-    indices = select_states(dataset, min(study.base.states, len(allowed)), among=allowed, seed=seed)
+    """Candidates at some of the states with a whole chunk behind them, scored by those of the named rewards that there are."""
+    complete = complete_chunk_indices(dataset).tolist()
+    indices = select_states(dataset, min(study.base.states, len(complete)), among=complete, seed=seed)
     rewards = {name: reward for name, reward in rewards_without_simulator(folder).items() if name in names}
     return _build(study, target, rewards, policy, processor, dataset, indices, seed)
 
@@ -157,16 +157,14 @@ def _build(
 
 
 def _score_demonstrated(study: Study, folder: Path, seed: int) -> dict[str, Any]:
-    dataset = open_states(folder, "demonstrations")
-    allowed = complete_chunk_indices(dataset).tolist()
-    target = candidates_folder(folder, "demonstrations")
-    return score_candidates(study, folder, target, *load_policy(folder / POLICY), dataset, allowed, seed=seed)
+    target, dataset = candidates_folder(folder, "demonstrations"), open_states(folder, "demonstrations")
+    return score_candidates(study, folder, target, *load_policy(folder / POLICY), dataset, seed=seed)
 
 
-def record_reached(
+def record_recoveries(
     study: Study, root: Path, policy: Nora15ForActionPrediction, processor: Nora15Processor, first_seed: int
 ) -> None:
-    """Episodes in which the policy acts first."""
+    """Demonstrations that begin where the policy led."""
     record_reached_states(
         root,
         Nora15ChunkPolicy(policy, processor, DEFAULT_ENVIRONMENT),
@@ -177,22 +175,17 @@ def record_reached(
     )
 
 
-def reached_states(root: Path) -> tuple[LeRobotDataset, list[int]]:
-    """The episodes of [`record_reached`], and which of their frames the policy reached, with a whole chunk behind them."""
-    dataset = _open_dataset(root)
-    return dataset, sorted(set(reached_positions(dataset)) & set(complete_chunk_indices(dataset).tolist()))
-
-
-def _open_dataset(root: Path) -> LeRobotDataset:
+def open_dataset(root: Path) -> LeRobotDataset:
+    """Demonstrations, or the episodes of [`record_recoveries`]."""
     return LeRobotDataset(root, chunk_size=CHUNK_SIZE, dataset_key=DEFAULT_ENVIRONMENT)
 
 
-def _score_reached(study: Study, folder: Path, seed: int) -> dict[str, Any]:
+def _score_recoveries(study: Study, folder: Path, seed: int) -> dict[str, Any]:
     policy, processor = load_policy(folder / POLICY)
-    record_reached(study, folder / REACHED, policy, processor, FIRST_REACHED_SEED + seed * study.base.reached_episodes)
-    dataset, allowed = reached_states(folder / REACHED)
-    target = candidates_folder(folder, "reached")
-    return score_candidates(study, folder, target, policy, processor, dataset, allowed, seed=seed)
+    first_seed = FIRST_REACHED_SEED + seed * study.base.reached_episodes
+    record_recoveries(study, folder / RECOVERIES, policy, processor, first_seed)
+    target, dataset = candidates_folder(folder, RECOVERIES), open_states(folder, RECOVERIES)
+    return score_candidates(study, folder, target, policy, processor, dataset, seed=seed)
 
 
 def _measure_goals(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:

@@ -80,7 +80,8 @@ class Arm:
 
     Attributes:
         kind (`str`): `"supervised"`, nothing; `"continued_sft"`; `"reward_weighted"`; or `"dpo"`.
-        states (`str`): `"demonstrations"`, those of them that were rolled out (`"rollouts"`), or those that the policy `"reached"`.
+        states (`str`): `"demonstrations"`, those of them that were rolled out (`"rollouts"`), or those of the expert's
+            `"recoveries"` from where the policy led.
         rewards (`dict[str, float]`): Weight of each reward that ranks candidates.
         standardize (`bool`): Whether each reward is standardised within a state before it is weighted.
         steps (`int`), batch_size (`int`), learning_rate (`float`), beta (`float`), sft_weight (`float`): Of training.
@@ -227,8 +228,8 @@ def _final_arms() -> dict[str, Arm]:
         "continued-sft-cold": replace(CONTINUED_SFT, **cold),
         "dpo-ground-truth-cold": replace(DPO, rewards=ground_truth, **cold),
         "dpo-equal-say-cold": replace(DPO, rewards=end_goal | ground_truth, standardize=True, **cold),
-        "dpo-ground-truth-reached": replace(DPO, states="reached", rewards=ground_truth),
-        "continued-sft-reached": replace(CONTINUED_SFT, states="reached"),
+        "dpo-ground-truth-reached": replace(DPO, states="recoveries", rewards=ground_truth),
+        "continued-sft-reached": replace(CONTINUED_SFT, states="recoveries"),
         "reward-weighted": replace(CONTINUED_SFT, kind="reward_weighted", rewards=ground_truth),
         "dpo-success": replace(DPO, states="rollouts", rewards={"success": 1.0}),
         "dpo-ground-truth-rollouts": replace(DPO, states="rollouts", rewards=ground_truth),
@@ -236,12 +237,12 @@ def _final_arms() -> dict[str, Arm]:
         "dpo-equal-say-subgoal": replace(DPO, rewards=subgoal | ground_truth, standardize=True),
         "dpo-paper": replace(DPO, rewards=end_goal | {"ground_truth": 0.5}),
         "dpo-paper-subgoal": replace(DPO, rewards=subgoal | {"ground_truth": 0.5}),
-        "dpo-rounds-3": replace(DPO, states="reached", rewards=ground_truth, rounds=3),
+        "dpo-rounds-3": replace(DPO, states="recoveries", rewards=ground_truth, rounds=3),
         "continued-sft-3x": replace(CONTINUED_SFT, steps=3 * CONTINUED_SFT.steps),
         # Added after the first results, which showed that the temperature hides what DPO by the distance teaches.
         "dpo-success-cold": replace(DPO, states="rollouts", rewards={"success": 1.0}, **cold),
         "supervised-fast": Arm(kind="supervised", decoder="fast"),
-        "dpo-rounds-3-cold": replace(DPO, states="reached", rewards=ground_truth, rounds=3, **cold),
+        "dpo-rounds-3-cold": replace(DPO, states="recoveries", rewards=ground_truth, rounds=3, **cold),
     }
 
 

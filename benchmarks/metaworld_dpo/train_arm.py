@@ -15,11 +15,12 @@ from transformers import set_seed
 from base import (
     FIRST_REACHED_SEED,
     POLICY,
+    RECOVERIES,
     base_folder,
     candidates_folder,
+    open_dataset,
     open_states,
-    reached_states,
-    record_reached,
+    record_recoveries,
     score_candidates,
     simulators,
 )
@@ -222,15 +223,14 @@ def _sample_again(
     processor: Nora15Processor,
     number: int,
 ) -> None:
-    """Candidates of the policy as it is now, at other states: demonstrated ones, or those that it reaches itself."""
-    if arm.states == "reached":
-        root = work / f"reached-{number}"
+    """Candidates of the policy as it is now, at other states: demonstrated ones, or recoveries from where it leads."""
+    if arm.states == RECOVERIES:
+        root = work / f"{RECOVERIES}-{number}"
         # Other episodes than those of the first round, for training seeds below 100.
         first_seed = FIRST_REACHED_SEED + (100 * number + seed) * study.base.reached_episodes
-        record_reached(study, root, model, processor, first_seed)
-        dataset, allowed = reached_states(root)
+        record_recoveries(study, root, model, processor, first_seed)
+        dataset = open_dataset(root)
     else:
         dataset = open_states(folder, arm.states)
-        allowed = complete_chunk_indices(dataset).tolist()
     seed = 1000 * number + seed
-    score_candidates(study, folder, target, model, processor, dataset, allowed, seed=seed, names=arm.rewards)
+    score_candidates(study, folder, target, model, processor, dataset, seed=seed, names=arm.rewards)

@@ -29,7 +29,7 @@ ARMS = {
     "supervised": Arm(kind="supervised"),
     "continued-sft": SHORT,
     "dpo-equal-say": replace(DPO, rewards={"end_goal": 1.0, "ground_truth": 1.0}, standardize=True),
-    "dpo-rounds-2-cold": replace(DPO, states="reached", rounds=2, temperature=0.0),
+    "dpo-rounds-2-cold": replace(DPO, states="recoveries", rounds=2, temperature=0.0),
     "dpo-rollouts": replace(DPO, states="rollouts", rewards={"subgoal": 1.0}, batch_size=2),
     "supervised-fast": Arm(kind="supervised", decoder="fast"),
     "reward-weighted": replace(DPO, kind="reward_weighted"),

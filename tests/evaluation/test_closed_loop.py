@@ -22,7 +22,7 @@ from nora15_hf.evaluation.lockstep import DrivenEpisode, drive_in_lockstep
 from nora15_hf.evaluation.rollout import rollout
 from nora15_hf.nora15 import Nora15Processor
 from nora15_hf.nora15.presets import tiny_policy
-from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
+from nora15_hf.preferences.reached_states import record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
 from nora15_hf.simulation.environment import Observation, camera_feature, camera_name
 from nora15_hf.simulation.environment_table import find_environment
@@ -112,7 +112,19 @@ def test_it_records_reached_states_and_is_scored_by_success(pool, policy, demons
     )
     reached = open_demonstrations(root)
     assert reached.num_episodes == 3
-    assert len(reached_positions(reached)) == sum(reached.conventions["reached_states"]["policy_steps"])
+    # The expert acted at every frame, and each episode begins where the policy led.
+    np.testing.assert_array_equal(reached.all_actions(), reached.column("executed_action"))
+    for number, (seed, executed) in enumerate(
+        zip(reached.conventions["episode_seeds"], reached.conventions["policy_actions"], strict=True)
+    ):
+        env = TwoCameraArm("left")
+        env.reset(seed)
+        assert 5 <= len(executed) <= 10
+        for action in executed:
+            env.step(np.array(action, dtype=np.float32))
+        first = reached[reached.episodes["from"][number]]
+        np.testing.assert_array_equal(first["images"][0], env.observation().images["front"])
+        np.testing.assert_allclose(first["actions"][0], env.expert_action(), rtol=1e-6)
     assert np.abs(reached.all_states()[-1, :2] - CORNERS["left"]).max() < 0.06 + METRES_PER_ACTION
 
     dataset = open_demonstrations(demonstrations)

@@ -109,14 +109,14 @@ def test_reached_states(policy, pool, tmp_path):
     )
     recorded = RECORDED["reached_states"]
     dataset = LeRobotDataset(root)
-    assert dataset.conventions["reached_states"] == {
-        "policy_steps": recorded["policy_steps"],
-        "failed": recorded["failed"],
-        "max_policy_steps": 30,
-    }
+    assert dataset.conventions["reached_states"] == {"failed": recorded["failed"], "max_policy_steps": 30}
+    by_policy = dataset.conventions["policy_actions"]
+    assert list(map(len, by_policy)) == recorded["policy_steps"]
     assert dataset.conventions["episode_seeds"] == recorded["seeds"]
-    assert lengths(dataset) == recorded["lengths"]
-    np.testing.assert_allclose(moved(root), recorded["executed"], atol=0.01)
+    # What was recorded are whole episodes, the policy's part included.
+    assert np.add(lengths(dataset), recorded["policy_steps"]).tolist() == recorded["lengths"]
+    moved_by_policy = np.abs(np.clip(np.concatenate(by_policy), -1, 1)).sum(0)
+    np.testing.assert_allclose(moved(root) + moved_by_policy, recorded["executed"], atol=0.01)
 
 
 @pytest.mark.parametrize("who", ["expert", "policy"])

@@ -19,10 +19,9 @@ from nora15_hf.preferences import (
     build_preferences,
     select_states,
 )
-from nora15_hf.preferences.reached_states import reached_positions, record_reached_states
+from nora15_hf.preferences.reached_states import record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
 from nora15_hf.preferences.simulator_states import SimulatorStates
-from nora15_hf.simulation.environment import Observation
 from nora15_hf.simulation.metaworld.metaworld_env import MetaWorldEnv
 from nora15_hf.simulation.simulation_pool import SimulationPool
 
@@ -137,19 +136,15 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
         np.testing.assert_array_equal(getattr(dataset, column)(), getattr(LeRobotDataset(again), column)())
     recorded = dataset.conventions["reached_states"]
     assert dataset.num_episodes + len(recorded["failed"]) == 3
-    assert all(5 <= steps <= 10 for steps in recorded["policy_steps"])
-    # What the policy did, and what the expert wanted instead.
-    seen = Observation({"image": dataset.frame(0)}, None, INSTRUCTION)
-    [chunk] = policy([seen], [(dataset.conventions["episode_seeds"][0], 0)])
-    np.testing.assert_allclose(dataset.column("executed_action")[:5], np.clip(chunk, -1, 1), atol=1e-5)
-    assert np.abs(dataset.all_actions()[:5] - dataset.column("executed_action")[:5]).max() > 0.1
-    reached = reached_positions(dataset)
-    assert len(reached) == sum(recorded["policy_steps"])
-    np.testing.assert_array_equal(
-        dataset.all_actions()[recorded["policy_steps"][0]],
-        dataset.column("executed_action")[recorded["policy_steps"][0]],
-    )
+    # The policy acted first, and then the expert alone.
+    seed, executed = (dataset.conventions[name][0] for name in ("episode_seeds", "policy_actions"))
+    assert all(5 <= len(actions) <= 10 for actions in dataset.conventions["policy_actions"])
+    [seen] = pool.start([(0, TASK, seed)])
+    [chunk] = policy([seen], [(seed, 0)])
+    np.testing.assert_allclose(executed[:5], chunk, atol=1e-5)
+    np.testing.assert_array_equal(dataset.all_actions(), dataset.column("executed_action"))
     states = SimulatorStates(dataset).state(0, 8)
+    assert len(states.executed) == len(executed) + 8
     [observation] = pool.restore([(0, states.task, states.seed, states.executed)])
     np.testing.assert_array_equal(observation.images["image"], dataset.frame(8))
 
@@ -164,13 +159,12 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
         policy=tiny[0],
         processor=tiny[1],
         dataset=dataset,
-        indices=select_states(dataset, 3, among=reached),
+        indices=select_states(dataset, 3),
         reward=reward,
         num_candidates=2,
         sampler=FlowSampler(num_steps=1),
         progress=False,
     )
-    assert all(row["frame_index"] < recorded["policy_steps"][row["episode_index"]] for row in rows)
     assert all(0 < value < 1 for row in rows for value in row["rewards"]["success"])
     with pytest.raises(ValueError, match="max_policy_steps < 60 must hold"):
         record_reached_states(tmp_path / "x", policy, [TASK], 1, pool=pool, max_policy_steps=60)

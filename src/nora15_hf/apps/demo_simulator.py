@@ -61,7 +61,7 @@ class DemoSimulator:
         if not self.spec.has_expert:
             return None
         self._pool.start([(0, task, seed)])
-        (episode,) = self._pool.record([(0, None)], STEPS_AFTER_SUCCESS)
+        (episode,) = self._pool.record([0], STEPS_AFTER_SUCCESS)
         return episode.observation.images[camera] if episode.success else None
 
     def drive(

@@ -1,7 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
-"""States that the policy itself reaches, recorded like demonstrations in a simulator with scripted experts."""
+"""Demonstrations that begin where the policy led, recorded in a simulator with scripted experts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,35 +10,34 @@ from tqdm.auto import tqdm
 
 from ..actions.keyed_noise import keyed_rng
 from ..control.chunk_policy import Nora15ChunkPolicy
-from ..data.lerobot_dataset import LeRobotDataset
 from ..evaluation.demonstrations import open_recording, require_expert
 from ..evaluation.environment_fit import check_policy_fits
 from ..evaluation.lockstep import DrivenEpisode, drive_in_lockstep
 from ..simulation.environment import EnvironmentSpec
 from ..simulation.simulation_pool import SimulationPool
-from ..simulation.simulation_worker import RecordedSteps
-from .simulator_states import EPISODE_SEEDS, EPISODE_TASKS
+from ..simulation.simulation_worker import RecordedSteps, StepOutcome
+from .simulator_states import EPISODE_SEEDS, EPISODE_TASKS, POLICY_ACTIONS
 
 REACHED_STATES = "reached_states"
 
 
 @dataclass
 class _Drive(DrivenEpisode):
-    """An episode whose first steps are the policy's."""
+    """An episode that the policy begins."""
 
     task: str
     seed: int
     policy_steps: int
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
-    success: bool = False
+    executed: list[np.ndarray] = field(default_factory=list)
 
     @property
-    def num_steps(self) -> int:
-        return sum(len(part["action"]) for part in self.parts)
+    def steps_left(self) -> int:
+        return self.policy_steps - len(self.executed)
 
-    def add(self, recorded: RecordedSteps) -> None:
-        self.parts.append(recorded.frames)
-        self.success, self.observation = recorded.success, recorded.observation
+    def add(self, chunk: np.ndarray, outcome: StepOutcome) -> None:
+        # Execution stops at success.
+        self.executed.extend(chunk[: outcome.num_steps - len(self.executed)])
+        self.observation = outcome.observation
 
 
 def record_reached_states(
@@ -55,12 +54,14 @@ def record_reached_states(
     progress: bool = True,
 ) -> Path:
     """
-    Lets the policy act and the expert label, then finish: a LeRobot dataset of states that the policy reaches.
+    Lets the policy act and then the expert take over: a LeRobot dataset of demonstrations that begin where the policy led.
 
-    Frames are those of demonstrations: `action` is what the expert wants at the frame, `executed_action` what moved the
-    robot. In each episode the policy acts for a number of steps drawn between `n_action_steps` and `max_policy_steps`, or
-    until it succeeds; then the expert takes over, so that the last frame shows the task done, as a goal must. Episodes
-    that the expert cannot bring to success are left out and counted in the dataset's conventions.
+    In each episode the policy acts for a number of steps drawn between `n_action_steps` and `max_policy_steps`, or
+    until it succeeds; then the expert brings the episode to its end. Only the expert's part is recorded. There each chunk of
+    consecutive actions is what the expert did from that state on, and the frame behind it shows where that led. What the
+    expert would have wanted in each of the policy's steps makes no chunk: each of these actions answers another action of
+    the policy than the expert's. Episodes that the expert cannot bring to success are left out and counted in the dataset's
+    conventions, which also hold the policy's actions, so that states can be reached again.
 
     Args:
         root (`str` or `Path`): folder of the new dataset, absent or empty.
@@ -75,7 +76,7 @@ def record_reached_states(
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
 
     Returns:
-        `Path`: `root`. [`reached_positions`] tells which of its frames the policy reached.
+        `Path`: `root`.
 
     Raises:
         ValueError: no task, fewer than one episode, too few steps, an environment without scripted experts, or one that the
@@ -90,30 +91,30 @@ def record_reached_states(
     check_policy_steps(spec, max_policy_steps, n_action_steps)
     require_expert(spec)
     check_policy_fits(policy.processor, spec, policy.dataset_key)
-    tasks_of_episodes, seeds, policy_steps, failed = [], [], [], []
+    tasks_of_episodes, seeds, policy_actions, failed = [], [], [], []
     writer = open_recording(
         root,
         spec,
         {
             EPISODE_TASKS: tasks_of_episodes,
             EPISODE_SEEDS: seeds,
-            REACHED_STATES: {"policy_steps": policy_steps, "failed": failed, "max_policy_steps": max_policy_steps},
+            POLICY_ACTIONS: policy_actions,
+            REACHED_STATES: {"failed": failed, "max_policy_steps": max_policy_steps},
         },
     )
     episodes = [(task, first_seed + number) for task in tasks for number in range(episodes_per_task)]
     with tqdm(total=len(episodes), desc="Reached states", unit="episode", disable=not progress) as bar:
         for start in range(0, len(episodes), pool.num_slots):
             group = episodes[start : start + pool.num_slots]
-            for drive in _drive(policy, group, pool, max_policy_steps, n_action_steps, steps_after_success):
+            for drive, recorded in _drive(policy, group, pool, max_policy_steps, n_action_steps, steps_after_success):
                 bar.update()
-                if not drive.success:
+                if not recorded.success:
                     failed.append([drive.task, drive.seed])
                     continue
-                frames = {key: np.concatenate([part[key] for part in drive.parts]) for key in drive.parts[0]}
-                writer.add_episode(spec.task(drive.task).instruction, frames)
+                writer.add_episode(spec.task(drive.task).instruction, recorded.frames)
                 tasks_of_episodes.append(drive.task)
                 seeds.append(drive.seed)
-                policy_steps.append(drive.policy_steps)
+                policy_actions.append([action.tolist() for action in drive.executed])
     if not seeds:
         raise RuntimeError(
             f"The expert brought none of the {len(episodes)} episodes to success within {spec.max_steps} steps. Lower "
@@ -141,8 +142,8 @@ def _drive(
     max_policy_steps: int,
     n_action_steps: int,
     steps_after_success: int,
-) -> list[_Drive]:
-    """Episodes that have a slot each."""
+) -> Iterator[tuple[_Drive, RecordedSteps]]:
+    """What the policy did in episodes that have a slot each, and what the expert did then."""
     seen = pool.start([(slot, task, seed) for slot, (task, seed) in enumerate(episodes)])
     drives = []
     for (task, seed), observation in zip(episodes, seen, strict=True):
@@ -151,36 +152,13 @@ def _drive(
         drives.append(_Drive(observation, (seed,), task, seed, policy_steps))
     driven = dict(enumerate(drives))
     for actions in drive_in_lockstep(policy, driven, n_action_steps=n_action_steps, action_dim=pool.spec.action_dim):
-        steps = [
-            (slot, chunk[: driven[slot].policy_steps - driven[slot].num_steps]) for slot, chunk in actions.items()
-        ]
-        for slot, recorded in zip(actions, pool.record(steps, steps_after_success), strict=True):
-            drive = driven[slot]
-            drive.add(recorded)
-            if recorded.ended or drive.num_steps == drive.policy_steps:
+        steps = [(slot, chunk[: driven[slot].steps_left]) for slot, chunk in actions.items()]
+        for (slot, chunk), outcome in zip(steps, pool.advance(steps), strict=True):
+            driven[slot].add(chunk, outcome)
+            if outcome.ended or not driven[slot].steps_left:
                 del driven[slot]
-    for drive in drives:
-        drive.policy_steps = drive.num_steps
-    finishes = pool.record([(slot, None) for slot in range(len(drives))], steps_after_success)
-    for drive, recorded in zip(drives, finishes, strict=True):
-        drive.add(recorded)
-    return drives
+    finishes = pool.record(range(len(drives)), steps_after_success)
+    return zip(drives, finishes, strict=True)
 
 
-def reached_positions(dataset: LeRobotDataset) -> list[int]:
-    """
-    Positions of the frames that the policy reached, the expert's part left out.
-
-    Args:
-        dataset ([`LeRobotDataset`]): of [`record_reached_states`], with any of its episodes.
-    """
-    policy_steps = dataset.conventions[REACHED_STATES]["policy_steps"]
-    episodes = dataset.episodes
-    return [
-        position
-        for start, index in zip(episodes["from"].tolist(), episodes["index"].tolist(), strict=True)
-        for position in range(start, start + policy_steps[index])
-    ]
-
-
-__all__ = ["REACHED_STATES", "reached_positions", "record_reached_states"]
+__all__ = ["REACHED_STATES", "check_policy_steps", "record_reached_states"]

@@ -12,6 +12,8 @@ from ..simulation.expert_episodes import EXECUTED_ACTION
 
 EPISODE_SEEDS = "episode_seeds"
 EPISODE_TASKS = "episode_tasks"
+POLICY_ACTIONS = "policy_actions"
+"""In a dataset's conventions: what was executed in each episode before its first frame, a list of lists of numbers."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,16 @@ class SimulatorStates:
         self._actions = dataset.column(EXECUTED_ACTION)
         self._episodes = dataset.episodes
         self._starts = _episode_starts(dataset)
+        self._before = dataset.conventions.get(POLICY_ACTIONS)
 
     def state(self, episode_index: int, frame_index: int) -> SimulatorState:
         """The state that frame `frame_index` of episode `episode_index` shows."""
         start = int(self._episodes["from"][episode_index])
-        return SimulatorState(*self._starts[episode_index], self._actions[start : start + frame_index])
+        executed = self._actions[start : start + frame_index]
+        if self._before is not None:
+            before = np.array(self._before[episode_index], dtype=np.float32)
+            executed = np.concatenate([before.reshape(-1, executed.shape[1]), executed])
+        return SimulatorState(*self._starts[episode_index], executed)
 
 
 def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
@@ -91,4 +98,4 @@ def _episode_starts(dataset: LeRobotDataset) -> list[tuple[str, int]]:
     return starts
 
 
-__all__ = ["EPISODE_SEEDS", "EPISODE_TASKS", "SimulatorState", "SimulatorStates"]
+__all__ = ["EPISODE_SEEDS", "EPISODE_TASKS", "POLICY_ACTIONS", "SimulatorState", "SimulatorStates"]

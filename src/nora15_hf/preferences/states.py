@@ -24,7 +24,7 @@ def select_states(
     Draws states without replacement.
 
     Args:
-        dataset ([`LeRobotDataset`]): demonstrations, or what the policy reached itself
+        dataset ([`LeRobotDataset`]): demonstrations, also those that begin where the policy led
             ([`~nora15_hf.preferences.reached_states.record_reached_states`]).
         num_states (`int`): how many.
         strategy (`str`, *optional*, defaults to `"uniform"`):
@@ -34,8 +34,7 @@ def select_states(
         num_stages (`int`, *optional*, defaults to 3): for `"per_stage"`.
         complete_chunks (`bool`, *optional*, defaults to `False`):
             Whether to leave out states whose demonstrated chunk runs past the end of the episode.
-        among (`Sequence[int]`, *optional*): the only positions to draw from, for example those of
-            [`~nora15_hf.preferences.reached_states.reached_positions`]; all by default.
+        among (`Sequence[int]`, *optional*): the only positions to draw from; all by default.
         seed (`int`, *optional*, defaults to 0): of the draw.
 
     Returns:

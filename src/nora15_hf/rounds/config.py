@@ -29,8 +29,8 @@ class RoundsConfig:
         dataset_key (`str`, *optional*): The policy's key of the demonstrations.
         rounds (`int`, *optional*, defaults to 3): Rounds at most; a finished run can be continued with more.
         states_from (`str`, *optional*, defaults to `"demonstrations"`):
-            `"demonstrations"`: other states of them in each round. `"simulator"`: states that the policy of the round reaches,
-            which the scripted expert labels and brings to success. `"episodes"`: the next of the recordings of `episodes`.
+            `"demonstrations"`: other states of them in each round. `"simulator"`: demonstrations of the scripted expert
+            that begin where the policy of the round led. `"episodes"`: the next of the recordings of `episodes`.
         episodes (`tuple[str, ...]`, *optional*): For `"episodes"`: a LeRobot dataset for each round, folder or Hub id.
         reached_episodes (`int`, *optional*, defaults to 10): For `"simulator"`: episodes per task and round.
         max_policy_steps (`int`, *optional*, defaults to 60): For `"simulator"`: most steps of the policy in one of them.

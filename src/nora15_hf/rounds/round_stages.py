@@ -25,7 +25,7 @@ from ..evaluation.results import EvaluationResults, compare_results
 from ..nora15 import Nora15Processor
 from ..preferences.dataset_builder import NoPairsError, build_preferences
 from ..preferences.preference_dataset import load_preferences
-from ..preferences.reached_states import check_policy_steps, reached_positions, record_reached_states
+from ..preferences.reached_states import check_policy_steps, record_reached_states
 from ..preferences.reward_loading import load_reward
 from ..preferences.states import select_states
 from ..repo_files.fingerprint import artefact_name
@@ -183,9 +183,7 @@ def label(run: RoundsRun, number: int) -> dict[str, Any]:
     config, device = run.config, usable_device()
     model, processor = load_policy(run.policy(number - 1))
     dataset = fit_dataset(run.states_dataset(number), processor)
-    allowed = set(complete_chunk_indices(dataset).tolist())
-    if config.states_from == "simulator":
-        allowed &= set(reached_positions(dataset))
+    allowed = complete_chunk_indices(dataset).tolist()
     num_states = min(config.num_states, len(allowed))
     if not num_states:
         return {"states": 0, "pairs": 0, "reason": "no state is followed by a complete chunk."}
@@ -198,7 +196,7 @@ def label(run: RoundsRun, number: int) -> dict[str, Any]:
             policy=model.to(device),
             processor=processor,
             dataset=dataset,
-            indices=select_states(dataset, num_states, among=sorted(allowed), seed=config.seed + number),
+            indices=select_states(dataset, num_states, among=allowed, seed=config.seed + number),
             reward=reward,
             num_candidates=config.num_candidates,
             seed=config.seed + number,

@@ -49,15 +49,13 @@ def record_steps(
     env: ExpertEnvironment,
     act: Callable[[np.ndarray], np.ndarray],
     *,
-    num_steps: float = math.inf,
     steps_after_success: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Go on with an episode and keep every frame.
+    """Go on with an episode until it is done, and keep every frame.
 
     Args:
-        env ([`ExpertEnvironment`]): after its reset.
+        env ([`ExpertEnvironment`]): after its reset, or in the middle of an episode.
         act: what is executed, given what the expert wants, float32 `(A,)`; clipped to the spec's limits.
-        num_steps (`float`, *optional*): steps at most; until the episode is done by default.
         steps_after_success (`int`, *optional*, defaults to 0): steps that follow a success.
 
     Returns:
@@ -67,7 +65,7 @@ def record_steps(
     """
     features = recorded_features(env.spec)
     frames = {name: [] for name in features}
-    steps_left = min(num_steps, steps_after_success) if env.success else num_steps
+    steps_left = steps_after_success if env.success else math.inf
     while steps_left > 0 and not env.done:
         observation, wanted = env.observation(), env.expert_action()
         executed = np.clip(act(wanted), *env.spec.action_limits).astype(np.float32)
@@ -81,7 +79,7 @@ def record_steps(
         env.step(executed)
         steps_left -= 1
         if env.success and not succeeded_before:
-            steps_left = min(steps_left, steps_after_success)
+            steps_left = steps_after_success
     dtypes = {"image": np.uint8, "float32": np.float32}
     return {
         name: np.array(frames[name], dtypes[feature["dtype"]]).reshape(-1, *feature["shape"])

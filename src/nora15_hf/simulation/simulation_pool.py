@@ -175,19 +175,17 @@ class SimulationPool:
         """Let the expert act in some slots until success or the step limit: success and steps of the episode, each."""
         return _kept(self.results(self._begin("finish_with_expert", [{"slot": slot} for slot in slots])))
 
-    def record(self, steps: Sequence[tuple[int, np.ndarray | None]], steps_after_success: int) -> list[RecordedSteps]:
-        """Execute actions in some slots, or let the expert act (`None`), and keep every frame with the expert's wish.
+    def record(self, slots: Iterable[int], steps_after_success: int) -> list[RecordedSteps]:
+        """Let the expert finish the episodes of some slots, and keep every frame.
 
         Args:
-            steps: (slot, actions `(n, A)` or `None`) pairs. Given actions end at success, the expert's some steps later.
-            steps_after_success (`int`): how many.
+            slots: of the episodes.
+            steps_after_success (`int`): how long the recording goes on after success.
 
         Returns:
-            One for each pair.
+            One for each slot.
         """
-        calls = [
-            {"slot": slot, "actions": actions, "steps_after_success": steps_after_success} for slot, actions in steps
-        ]
+        calls = [{"slot": slot, "steps_after_success": steps_after_success} for slot in slots]
         return _kept(self.results(self._begin("record", calls)))
 
     def advance(self, steps: Sequence[tuple[int, np.ndarray]]) -> list[StepOutcome]:

@@ -42,18 +42,16 @@ class StepOutcome:
 
 @dataclass(frozen=True)
 class RecordedSteps:
-    """Recorded steps of an episode.
+    """The expert's part of an episode.
 
     Attributes:
         frames (`dict[str, np.ndarray]`): see [`record_steps`].
         success (`bool`): the task has succeeded.
-        ended (`bool`): it has, or the episode takes no more steps.
         observation ([`Observation`]): what is seen after the last step.
     """
 
     frames: dict[str, np.ndarray]
     success: bool
-    ended: bool
     observation: Observation
 
 
@@ -143,15 +141,11 @@ class SimulationWorker:
             env.step(env.expert_action())
         return env.success, env.num_steps
 
-    def record(self, slot: int, actions: np.ndarray | None, steps_after_success: int) -> RecordedSteps:
-        """Like `advance`, or with the expert's own actions until some steps after success, and every frame is kept."""
+    def record(self, slot: int, steps_after_success: int) -> RecordedSteps:
+        """Let the expert act until some steps after success or the end, and keep every frame."""
         env = self._in_use[slot]
-        if actions is None:
-            frames = record_steps(env, lambda wanted: wanted, steps_after_success=steps_after_success)
-        else:
-            remaining = iter(actions)
-            frames = record_steps(env, lambda wanted: next(remaining), num_steps=len(actions))
-        return RecordedSteps(frames, env.success, env.success or env.done, self._observation(slot))
+        frames = record_steps(env, lambda wanted: wanted, steps_after_success=steps_after_success)
+        return RecordedSteps(frames, env.success, self._observation(slot))
 
     def expert_episode(self, task: str, seed: int, noise: dict) -> dict[str, np.ndarray] | None:
         """See [`record_expert_episode`]."""
