@@ -570,6 +570,7 @@ __all__ = [
     "OutcomeCells",
     "PairedDifference",
     "SuccessRate",
+    "candidate_choice",
     "holm",
     "joint_p_value",
     "paired_difference",

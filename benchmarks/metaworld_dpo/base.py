@@ -1,6 +1,7 @@
 # Copyright 2026 The nora15_hf authors. Licensed under the Apache License, Version 2.0.
 """The base of a training seed: demonstrations, supervised policy, world model, candidates and their scores."""
 
+import json
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -27,15 +28,18 @@ from nora15_hf.preferences import (
 )
 from nora15_hf.preferences.reached_states import record_reached_states
 from nora15_hf.preferences.simulator_reward import SimulatorSuccessReward
+from nora15_hf.preferences.simulator_states import SimulatorStates
 from nora15_hf.quickstart.config import DEFAULT_ENVIRONMENT
 from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, train_sft
 from nora15_hf.quickstart.world_model_stage import train_world_model
+from nora15_hf.repo_files.fingerprint import digest
+from nora15_hf.repo_files.written_whole import written_whole
 from nora15_hf.simulation.simulation_pool import SimulationPool
 from nora15_hf.stages.post_training import load_policy
 from nora15_hf.stages.stage_runner import StageRunner
 from nora15_hf.trainers.policy_setup import complete_chunk_indices
 from nora15_hf.vjepa2_ac import VJEPA2ACModel, VJEPA2ACProcessor
-from raw_results import RawResults
+from raw_results import REWARD_PREFIX, RawResults
 from study import REWARDS, Base, Study
 
 DEMONSTRATIONS, POLICY, WORLD_MODEL, RECOVERIES = "demonstrations", "policy-sft", "world-model", "recoveries"
@@ -56,11 +60,14 @@ def base_folder(output: Path, study: Study, seed: int) -> Path:
     return output / study.name / f"seed-{seed}"
 
 
-def record_base_demonstrations(study: Study, output: Path) -> None:
-    """Records what all training seeds learn from, unless it is there."""
-    root = output / study.name / DEMONSTRATIONS
+def recorded_demonstrations(base: Base, folder: Path) -> Path:
+    """Demonstrations for all training seeds, which are recorded unless they are there."""
+    recording = json.dumps([base.tasks, base.demonstrations])
+    root = folder / f"{DEMONSTRATIONS}-{digest([recording.encode()])}"
     if not root.exists():
-        record_demonstrations(root, study.base.tasks, study.base.demonstrations, pool=simulators(study.base))
+        with written_whole(root) as part:
+            record_demonstrations(part, base.tasks, base.demonstrations, pool=simulators(base))
+    return root
 
 
 def make_base(study: Study, seed: int, states: Collection[str], output: Path, results: RawResults) -> str:
@@ -73,21 +80,25 @@ def make_base(study: Study, seed: int, states: Collection[str], output: Path, re
         made_by="the study",
         resume=folder.exists(),
         overwrite=False,
-        num_stages=1 + 2 * study.base.world_model + len(states),
+        num_stages=1 + study.base.world_model + len(states),
     )
     if not (folder / DEMONSTRATIONS).exists():
-        (folder / DEMONSTRATIONS).symlink_to(Path("..") / DEMONSTRATIONS)
+        demonstrations = recorded_demonstrations(study.base, folder.parent)
+        (folder / DEMONSTRATIONS).symlink_to(Path("..") / demonstrations.name)
     config = study.base.pipeline(seed)
     runner.run("policy", "Policy", lambda: train_sft(folder, config), (POLICY,))
     if study.base.world_model:
         runner.run("world-model", "World model", lambda: train_world_model(folder, config), (WORLD_MODEL,))
-        runner.run("goals", "Distance to the goal", lambda: _measure_goals(study, folder, seed, results))
+        if not results.goals_file(study.name, seed).exists():
+            _measure_goals(study, folder, seed, results)
     if "demonstrations" in states:
         runner.run("candidates", "Candidates", lambda: _score_demonstrated(study, folder, seed))
     if RECOVERIES in states:
         runner.run(RECOVERIES, "Recoveries", lambda: _score_recoveries(study, folder, seed), (RECOVERIES,))
     if "rollouts" in states:
-        runner.run("rollouts", "Rolled-out candidates", lambda: _roll_out(study, folder, seed, results))
+        runner.run("rollouts", "Rolled-out candidates", lambda: _roll_out(study, folder, seed))
+        if not results.candidates_file(study.name, seed).exists():
+            _write_rollouts(study, folder, seed, results)
     return ", ".join(f"{cost.name.lower()} {cost.seconds:.0f} s" for cost in runner.costs)
 
 
@@ -188,7 +199,7 @@ def _score_recoveries(study: Study, folder: Path, seed: int) -> dict[str, Any]:
     return score_candidates(study, folder, target, policy, processor, dataset, seed=seed)
 
 
-def _measure_goals(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:
+def _measure_goals(study: Study, folder: Path, seed: int, results: RawResults) -> None:
     """Whether demonstrated chunks end nearer to the end of their episode than they begin, as the world model's encoder sees it."""
     dataset = open_states(folder, "demonstrations")
     complete = complete_chunk_indices(dataset).tolist()
@@ -215,11 +226,10 @@ def _measure_goals(study: Study, folder: Path, seed: int, results: RawResults) -
                 }
             )
     results.write_goals(study.name, seed, table, settings=study.settings())
-    return {"states": len(table)}
 
 
-def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dict[str, Any]:
-    """Whether the policy succeeds after each candidate, beside what the rewards say about it."""
+def _roll_out(study: Study, folder: Path, seed: int) -> dict[str, Any]:
+    """Candidates, and whether the policy succeeds after each of them."""
     policy, processor = load_policy(folder / POLICY)
     dataset = open_states(folder, "rollouts")
     complete = complete_chunk_indices(dataset).tolist()
@@ -233,14 +243,20 @@ def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dic
     )
     rewards = {"success": success} | rewards_without_simulator(folder)
     target = candidates_folder(folder, "rollouts")
-    counts = _build(study, target, rewards, policy, processor, dataset, indices, seed)
-    states = success.states
+    return _build(study, target, rewards, policy, processor, dataset, indices, seed)
+
+
+def _write_rollouts(study: Study, folder: Path, seed: int, results: RawResults) -> None:
+    """What became of the candidates, beside what the rewards say about them, as raw results."""
+    dataset, target = open_states(folder, "rollouts"), candidates_folder(folder, "rollouts")
+    states = SimulatorStates(dataset)
     table = []
     lengths = (dataset.episodes["to"] - dataset.episodes["from"]).tolist()
     for number, row in enumerate(load_preferences(target).remove_columns(["images"])):
         episode, frame = row["episode_index"], row["frame_index"]
         state = states.state(episode, frame)
-        for candidate, value in enumerate(row["rewards"]["success"]):
+        scores = dict(row["rewards"])
+        for candidate, value in enumerate(scores.pop("success")):
             table.append(
                 {
                     "state": number,
@@ -251,8 +267,7 @@ def _roll_out(study: Study, folder: Path, seed: int, results: RawResults) -> dic
                     "candidate": candidate,
                     "success": value > 0,
                     "num_steps": round(float(np.log(value) / np.log(DISCOUNT))) if value > 0 else -1,
-                    **{f"reward/{name}": row["rewards"][name][candidate] for name in REWARDS},
+                    **{f"{REWARD_PREFIX}{name}": values[candidate] for name, values in scores.items()},
                 }
             )
     results.write_candidates(study.name, seed, table, settings=study.settings())
-    return counts

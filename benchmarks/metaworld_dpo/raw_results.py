@@ -94,6 +94,10 @@ class RawResults:
         """Where the rolled-out candidates of a training seed are; it exists once they are complete."""
         return self._file("candidates", f"{study}-{training_seed}.parquet", study)
 
+    def goals_file(self, study: str, training_seed: int) -> Path:
+        """Where it is told whether demonstrations of a training seed approach the goal; it exists once that is complete."""
+        return self._file("goals", f"{study}-{training_seed}.parquet", study)
+
     def curves_file(self, study: str, training_seed: int, arm: str) -> Path:
         """Where the training curves of an arm are; it exists once they are complete."""
         return self._file("curves", f"{study}-{training_seed}-{arm}.json", study)
@@ -154,7 +158,7 @@ class RawResults:
             ValueError: A row lacks one of these, holds something else, or is there twice.
         """
         common = {"study": study, "training_seed": training_seed}
-        file = self._file("goals", f"{study}-{training_seed}.parquet", study)
+        file = self.goals_file(study, training_seed)
         _write(file, [{**common, **row} for row in rows], GOALS, settings, ("task", "state"))
 
     def write_curves(

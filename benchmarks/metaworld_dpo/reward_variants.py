@@ -4,32 +4,41 @@ Scores the candidates that the study rolled out in the simulator with other worl
 
     python benchmarks/metaworld_dpo/reward_variants.py --seeds 0 1 2
 
-Needs the base of the `dpo-success` arm (`run.py --arms dpo-success`). World models of other training lengths and on other numbers of
+Needs the base of the `dpo-success` arm (`run.py --arms dpo-success`). World models of other training lengths, widths and numbers of
 demonstrations are trained first, once; `report.py` makes tables of how often each variant prefers the candidate that succeeds.
 """
 
 import json
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from base import DEMONSTRATIONS, POLICY, WORLD_MODEL, base_folder, candidates_folder, open_states, simulators
+from base import (
+    DEMONSTRATIONS,
+    POLICY,
+    WORLD_MODEL,
+    base_folder,
+    candidates_folder,
+    open_states,
+    recorded_demonstrations,
+)
 from nora15_hf.clips.clip_conventions import ClipConventions
 from nora15_hf.control.chunk_prediction import predict_chunks
 from nora15_hf.control.chunk_samplers import FlowSampler
 from nora15_hf.data import LeRobotDataset
-from nora15_hf.evaluation.demonstrations import record_demonstrations
 from nora15_hf.nora15 import Nora15ForActionPrediction, Nora15Processor
 from nora15_hf.preferences import load_preferences
 from nora15_hf.preferences.labelling import demonstrated_chunks
+from nora15_hf.preferences.rewards import combined_scores
 from nora15_hf.quickstart.config import STATE_FOLDER
 from nora15_hf.quickstart.policy_stages import CHUNK_SIZE, demonstrated_states
 from nora15_hf.quickstart.world_model_stage import train_world_model
@@ -92,11 +101,7 @@ def world_model_folder(study: Study, seed: int, name: str, output: Path) -> Path
             encoder_steps=training.encoder_steps,
             predictor_steps=training.predictor_steps,
         )
-        demonstrations = output / study.name / DEMONSTRATIONS
-        if base.demonstrations != study.base.demonstrations:
-            demonstrations = demonstrations.with_name(f"{DEMONSTRATIONS}-{base.demonstrations}")
-        if not demonstrations.exists():
-            record_demonstrations(demonstrations, base.tasks, base.demonstrations, pool=simulators(base))
+        demonstrations = recorded_demonstrations(base, folder.parent)
         (work / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
         for link, target in ((DEMONSTRATIONS, demonstrations), (POLICY, folder / POLICY)):
             if not (work / link).exists():
@@ -233,13 +238,10 @@ class ImaginedOutcomes:
                 rows = np.flatnonzero(np.isin(episode_of, own[half::2]))
                 if not len(rows):
                     continue
-                frames = [frame for episode in own[1 - half :: 2] for frame in range(starts[episode], stops[episode])]
-                share = [
-                    (frame - starts[episode]) / (stops[episode] - 1 - starts[episode])
-                    for episode in own[1 - half :: 2]
-                    for frame in range(starts[episode], stops[episode])
-                ]
-                predict = _ridge(self.encode(frames).flatten(1), torch.tensor(share))
+                spans = [range(starts[episode], stops[episode]) for episode in own[1 - half :: 2]]
+                frames = [frame for span in spans for frame in span]
+                share = torch.cat([torch.linspace(0, 1, len(span)) for span in spans])
+                predict = _ridge(self.encode(frames).flatten(1), share)
                 progress[rows] = predict(self.imagined[rows, :, -1].flatten(2)).numpy()
         return progress
 
@@ -264,11 +266,18 @@ def _batches(count: int) -> Iterator[slice]:
         yield slice(start, start + BATCH)
 
 
-def standardized(scores: np.ndarray) -> np.ndarray:
-    """Scores `(S, N)` with mean 0 and standard deviation 1 over the candidates of each state."""
-    deviation = scores.std(1, keepdims=True)
-    centred = scores - scores.mean(1, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+def _require_same_candidates(measured: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> None:
+    """
+    Raises:
+        ValueError: What was measured in the simulator belongs to other candidates than those that were scored.
+    """
+    known = measured[f"{REWARD_PREFIX}ground_truth"].to_numpy()
+    found = scores["ground_truth"][measured["state"], measured["candidate"]]
+    if not np.allclose(known, found, rtol=1e-4, atol=1e-6):
+        raise ValueError(
+            "The raw results of the rolled-out candidates are not those of the candidates in the study's folder: their distances to "
+            "the demonstration differ. Give --results the folder that run.py wrote into together with --output."
+        )
 
 
 def score_variants(study: Study, seed: int, output: Path, results: RawResults) -> None:
@@ -288,9 +297,11 @@ def score_variants(study: Study, seed: int, output: Path, results: RawResults) -
         ).scores()
         scores |= {f"{name}/{way}": values for way, values in of_model.items()}
     for way in ("end", "end_with_policy", "subgoal1", "progress"):
-        members = [standardized(scores[f"{name}/{way}"]) for name in TRAININGS]
-        scores[f"ensemble/{way}"] = np.mean(members, 0)
+        members = {name: torch.from_numpy(scores[f"{name}/{way}"]) for name in TRAININGS}
+        same_say = dict.fromkeys(TRAININGS, 1 / len(TRAININGS))
+        scores[f"ensemble/{way}"] = combined_scores(members, same_say, standardize=True).numpy()
     measured = results.read_candidates(study.name).query("training_seed == @seed")
+    _require_same_candidates(measured, scores)
     table: list[dict[str, Any]] = []
     for row in measured.to_dict("records"):
         place = row["state"], row["candidate"]

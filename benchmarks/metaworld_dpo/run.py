@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from analysis import paired_difference
-from base import make_base, record_base_demonstrations
+from base import make_base, recorded_demonstrations
 from nora15_hf.runtime.cpu_threads import choose_threads
 from nora15_hf.runtime.progress import PlainProgress
 from raw_results import RawResults
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     print(f"{len(arms)} arms on {len(seeds)} training seeds, {options.jobs} processes of one thread", flush=True)
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), _begin_worker, (options.output,)) as executor:
-        executor.submit(record_base_demonstrations, study, options.output).result()
-        states = {study.arms[arm].candidates for arm in arms} - {None}
+        executor.submit(recorded_demonstrations, study.base, options.output / study.name).result()
+        states = {study.arms[arm].needed_states for arm in arms} - {None}
         bases = {f"base of seed {seed}": (make_base, study, seed, states, options.output, results) for seed in seeds}
         _run_all(executor, bases)
         jobs = {

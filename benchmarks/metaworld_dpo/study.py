@@ -110,7 +110,7 @@ class Arm:
         return {name: value for name, value in asdict(self).items() if (name, value) != ("decoder", "flow")}
 
     @property
-    def candidates(self) -> str | None:
+    def needed_states(self) -> str | None:
         """The states whose candidates, or whose demonstrations, it is trained on; `None` without training."""
         return None if self.kind == "supervised" else self.states
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from datasets import Dataset
+from filelock import FileLock
 from transformers import set_seed
 
 from base import (
@@ -85,8 +87,8 @@ def run_arm(study: Study, seed: int, name: str, output: Path, results: RawResult
             settings=settings,
         )
         told = f" ({trained - began:.0f} s of training, {time.perf_counter() - trained:.0f} s of evaluation)"
-    found = results.read_episodes(study.name).query("training_seed == @seed and arm == @name")
-    return f"{found['success'].sum()}/{len(found)}{told}"
+    success = pd.read_parquet(results.episodes_file(study.name, seed, name), columns=["success"])["success"]
+    return f"{success.sum()}/{len(success)}{told}"
 
 
 def sampler_of(arm: Arm) -> FlowSampler | GreedyFastSampler:
@@ -121,7 +123,7 @@ def sample_figures(
         demonstrated = demonstrated_chunks(dataset, processor, samples)
         spread.append(candidates.std(1).mean((1, 2)))
         error.append((candidates - demonstrated[:, None]).abs().mean((1, 2, 3)))
-    steps = arm.steps if arm.candidates else 0
+    steps = arm.steps if arm.needed_states else 0
     return {
         "samples/spread": [(steps, float(torch.cat(spread).mean()))],
         "samples/error": [(steps, float(torch.cat(error).mean()))],
@@ -137,14 +139,17 @@ def _trained(
     policy = (
         folder / "policies" / digest([json.dumps(replace(arm, temperature=1.0).settings, sort_keys=True).encode()])
     )
-    if not policy.exists():
-        work = policy.with_name(f"{policy.name}-training")
-        shutil.rmtree(work, ignore_errors=True)
-        model, processor = load_policy(folder / POLICY)
-        found = _train(study, arm, seed, folder, work, model, processor)
-        write_json(folder / "policies" / f"{policy.name}.json", found)
-        save_policy(policy, model, processor)
-        shutil.rmtree(work, ignore_errors=True)
+    policy.parent.mkdir(exist_ok=True)
+    # Arms of a training seed may run side by side, and share policies and encoded prompts.
+    with FileLock(folder / "training.lock"):
+        if not policy.exists():
+            work = policy.with_name(f"{policy.name}-training")
+            shutil.rmtree(work, ignore_errors=True)
+            model, processor = load_policy(folder / POLICY)
+            found = _train(study, arm, seed, folder, work, model, processor)
+            write_json(folder / "policies" / f"{policy.name}.json", found)
+            save_policy(policy, model, processor)
+            shutil.rmtree(work, ignore_errors=True)
     return *load_policy(policy), read_json(folder / "policies" / f"{policy.name}.json")
 
 

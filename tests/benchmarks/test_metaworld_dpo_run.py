@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pandas.testing import assert_frame_equal
 
 import reward_variants
 from raw_results import RawResults
-from reward_variants import Training, score_variants, standardized
+from reward_variants import Training, score_variants
 from run import main
 from study import STUDIES, VARIANTS, Arm, Base, Study
 
@@ -83,12 +84,18 @@ def test_every_kind_of_arm(tmp_path, monkeypatch, capsys):
     } < set(variants.columns)
     assert not variants.isna().any(axis=None)
 
+    candidates["reward/ground_truth"] -= 0.1
+    results.write_candidates("tiny", 3, candidates.drop(columns=["study", "training_seed"]).to_dict("records"), {})
+    with pytest.raises(ValueError, match="not those of the candidates in the study's folder"):
+        score_variants(study, 3, tmp_path, results)
+    # Raw results that are gone are written again from what is in the study's folder.
+    for kind in ("candidates", "goals"):
+        (results.folder / kind / "tiny-3.parquet").unlink()
+
     files = {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")}
     main([*options, "--arms", "dpo-rollouts"])
     assert "(done before)" in capsys.readouterr().out
-    assert {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")} == files
-
-
-def test_scores_are_standardised_within_the_state():
-    scores = standardized(np.array([[1.0, 3.0], [5.0, 5.0]], dtype=np.float32))
-    np.testing.assert_allclose(scores, [[-1, 1], [0, 0]])
+    now = {file: file.stat().st_mtime_ns for file in results.folder.rglob("*.parquet")}
+    assert {file.parent.name for file in now.keys() - files.keys()} == {"candidates", "goals"}
+    assert now.items() > files.items()
+    assert_frame_equal(results.read_goals("tiny"), goals)
