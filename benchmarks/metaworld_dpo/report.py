@@ -13,7 +13,7 @@ import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,18 @@ from nora15_hf.cards.wilson_interval import wilson_interval
 from nora15_hf.repo_files.settings import flat_settings
 from nora15_hf.repo_files.written_whole import written_whole
 from raw_results import RESULTS, RawResults
-from study import CONTROLS, DEMONSTRATIONS, FINAL, LATER, PRIMARY_ARMS, STUDIES, VARIANTS, WIDE
+from study import (
+    CONTROLS,
+    DEMONSTRATIONS,
+    EXPLORATORY_ARMS,
+    FINAL,
+    LATER,
+    LONGER_CONTROLS,
+    PRIMARY_ARMS,
+    STUDIES,
+    VARIANTS,
+    WIDE,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
 TARGET_POINTS = 5.0
@@ -54,26 +65,21 @@ WORLD_MODEL_ARMS = (
     "dpo-equal-say-subgoal",
 )
 SECONDARY = (
-    ("supervised-cold", "supervised"),
     ("supervised-cold", "dpo-ground-truth"),
     ("continued-sft-cold", "supervised-cold"),
     ("dpo-ground-truth-cold", "supervised-cold"),
     ("dpo-ground-truth-cold", "continued-sft-cold"),
     ("dpo-equal-say-cold", "continued-sft-cold"),
-    ("supervised-fast", "supervised"),
     ("supervised-fast", "supervised-cold"),
     ("dpo-success-cold", "supervised-cold"),
     ("dpo-ground-truth-reached", "dpo-ground-truth"),
     ("dpo-ground-truth-reached", "continued-sft-reached"),
-    ("continued-sft-reached", "continued-sft"),
-    ("reward-weighted", "continued-sft"),
     ("reward-weighted", "dpo-ground-truth"),
     ("dpo-success", "dpo-ground-truth-rollouts"),
     ("dpo-rounds-3", "dpo-ground-truth-reached"),
     ("dpo-rounds-3", "dpo-ground-truth"),
     ("dpo-rounds-3", "continued-sft-3x"),
     ("dpo-rounds-3-cold", "supervised-cold"),
-    ("continued-sft-3x", "continued-sft"),
 )
 """Questions of their own: an arm and what it is compared with."""
 
@@ -82,7 +88,8 @@ SAMPLE_FIGURES = ("samples/spread", "samples/error")
 
 NOTHING_YET = "No results yet."
 AGAIN = "again"
-_OF_DPO = {"beta", "sft_weight"}
+_TRAINING_COLUMNS = ("steps", "batch_size", "learning_rate", "beta", "sft_weight", "rounds")
+_OF_DPO = {"beta", "sft_weight", "standardize", "rounds"}
 _OF_TRAINING = {"learning_rate", "steps", "batch_size", "states"} | _OF_DPO
 _WITHOUT_EFFECT = {"supervised": _OF_TRAINING, "continued_sft": _OF_DPO, "reward_weighted": _OF_DPO, "dpo": set()}
 """Settings of an arm that do not move its numbers."""
@@ -95,7 +102,7 @@ class Report:
 
     Args:
         results ([`RawResults`]): What was measured, complete or not.
-        study (`str`): `"final"` or `"pilot"`. The settings map is that of the pilot in either case.
+        study (`str`): Its name. The settings map is that of the pilot in any case.
     """
 
     def __init__(self, results: RawResults, study: str):
@@ -130,6 +137,10 @@ class Report:
         """Where an arm was evaluated: here, unless it was only later."""
         return self.later if self.later and arm not in self.own_seeds else self
 
+    def label(self, arm: str) -> str:
+        """Its name, and where it was evaluated unless that was here."""
+        return arm if self.home(arm) is self else f"{arm} ({LATER.name})"
+
     @cached_property
     def arms(self) -> list[str]:
         """Those with results, in the order of the plan."""
@@ -161,9 +172,9 @@ class Report:
 
     @cached_property
     def joint_p_values(self) -> dict[str, float]:
-        """Of each primary arm against both controls, adjusted for the number of those that were planned (Holm)."""
-        against = {arm: self.differences((arm, control) for control in CONTROLS) for arm in PRIMARY_ARMS}
-        measured = {arm: joint_p_value(both) for arm, both in against.items() if len(both) == len(CONTROLS)}
+        """Of each primary arm against its controls, adjusted for the number of those that were planned (Holm)."""
+        against = {arm: self.differences((arm, control) for control in _controls(arm)) for arm in PRIMARY_ARMS}
+        measured = {arm: joint_p_value(found) for arm, found in against.items() if len(found) == len(_controls(arm))}
         adjusted = holm(dict.fromkeys(PRIMARY_ARMS, 1.0) | measured)
         return {arm: adjusted[arm] for arm in measured}
 
@@ -194,10 +205,10 @@ class Report:
     def success_table(self) -> str:
         """Each arm by itself."""
         return _table(
-            ("arm", "training seeds", "episodes", "success", "95 % interval", "by training seed"),
+            ("arm", "training seeds", "episodes", "success", "bootstrap interval", "by training seed"),
             [
                 (
-                    arm,
+                    self.label(arm),
                     f"{len(rate.per_seed)}",
                     f"{rate.episodes:,}",
                     f"{rate.rate:.1%}",
@@ -213,21 +224,25 @@ class Report:
         return _difference_table(self.differences((arm, control) for arm in self.tuned for control in CONTROLS))
 
     def target_table(self) -> str:
-        """Whether a DPO arm beats both controls, and by enough."""
+        """Whether a DPO arm beats its controls, and by enough."""
+        columns = (*CONTROLS, *LONGER_CONTROLS.values())
         rows = []
         for arm in self.joint_p_values:
-            both = self.differences((arm, control) for control in CONTROLS)
-            points = min(each.points for each in both)
-            cells = (*(_points(each) for each in both), _p(self.joint_p_values[arm]), _target_verdict(both))
-            rows.append((points, (arm, *cells)))
+            against = {each.control: each for each in self.differences((arm, control) for control in _controls(arm))}
+            points = min(each.points for each in against.values())
+            cells = (_points(against[control]) if control in against else "" for control in columns)
+            verdict = _target_verdict(list(against.values()))
+            rows.append((points, (arm, *cells, _p(self.joint_p_values[arm]), verdict)))
         rows.sort(key=lambda row: -row[0])
-        header = ("arm", *(f"against {control}" for control in CONTROLS), "p against both (Holm)", "target")
+        header = ("arm", *(f"against {control}" for control in columns), "p against all (Holm)", "target")
         return _table(header, [row for _, row in rows])
 
     def task_table(self) -> str:
         """Success of each arm in each task."""
         tasks = sorted(self.episodes["task"].unique())
-        rows = [(arm, *(f"{rate.per_task[task]:.0%}" for task in tasks)) for arm, rate in self.success.items()]
+        rows = [
+            (self.label(arm), *(f"{rate.per_task[task]:.0%}" for task in tasks)) for arm, rate in self.success.items()
+        ]
         return _table(("arm", *tasks), rows)
 
     def samples_table(self) -> str:
@@ -239,7 +254,7 @@ class Report:
             own = [curve for (_, name), curve in of_study if name == arm and SAMPLE_FIGURES[0] in curve]
             if own:
                 means = (np.mean([curve[figure][-1][1] for curve in own]) for figure in SAMPLE_FIGURES)
-                rows.append((arm, *(f"{mean:.3f}" for mean in means), f"{rate.rate:.1%}"))
+                rows.append((self.label(arm), *(f"{mean:.3f}" for mean in means), f"{rate.rate:.1%}"))
         return _table(("arm", *(f"`{name}`" for name in SAMPLE_FIGURES), "success"), rows)
 
     def world_model_table(self) -> str:
@@ -413,11 +428,27 @@ class Report:
             rows.append((arm, *cells, f"{row['success']:.1%}", f"{low:.1%} to {high:.1%}"))
         return _table(("arm", *names, "success", "95 % interval"), rows)
 
+    def arm_table(self) -> str:
+        """The settings of each arm."""
+        own = self.results.arm_settings(self.study)
+        settings = (self.later.results.arm_settings(LATER.name) if self.later else {}) | own
+        names = ("kind", "states", "rewards", "standardize", *_TRAINING_COLUMNS, "temperature")
+        rows = []
+        for arm in self.arms:
+            shown = {name: _setting(value) for name, value in settings[arm].items()}
+            without = _WITHOUT_EFFECT[settings[arm]["kind"]]
+            shown["rewards"] = ", ".join(f"{weight:g} {name}" for name, weight in settings[arm]["rewards"].items())
+            rows.append((f"`{arm}`", *("" if name in without else shown.get(name, "") for name in names)))
+        return _table(("arm", *names), rows)
+
     def predictor_table(self) -> str:
-        """Which logged number predicts success."""
+        """Which logged number predicts success, among arms that are evaluated as the control is."""
         if CONTROLS[0] not in self.own_seeds:
             return NOTHING_YET
-        found = success_predictors(self.episodes, self.results.read_curves(self.study), CONTROLS[0])
+        settings = self.results.arm_settings(self.study)
+        alike = {arm for arm, own in settings.items() if own["temperature"] == settings[CONTROLS[0]]["temperature"]}
+        curves = {run: curve for run, curve in self.results.read_curves(self.study).items() if run[1] in alike}
+        found = success_predictors(self.episodes, curves, CONTROLS[0])
         rows = [
             (
                 f"`{row.metric}`",
@@ -466,6 +497,7 @@ class Report:
             "settings-map": self.settings_table,
             "what-to-watch": self.predictor_table,
             "settings": self.shared_settings,
+            "arm-settings": self.arm_table,
             **{f"plot-{name}": lambda name=name: self._link(name) for name in PLOTS},
         }
 
@@ -487,7 +519,7 @@ class Report:
                 {control: self.differences((arm, control) for arm in self.tuned) for control in CONTROLS},
                 TARGET_POINTS,
             ),
-            "tasks": lambda: plots.success_per_task(self.success),
+            "tasks": lambda: plots.success_per_task({self.label(arm): rate for arm, rate in self.success.items()}),
             "reward-quality": lambda: plots.reward_quality(self.quality, {"stage": STAGES, "margin": MARGINS}),
             "settings-map": lambda: plots.settings_map(self.mapped),
         }
@@ -531,10 +563,11 @@ def _quality_by(quality: pd.DataFrame, by: str, groups: Sequence[str] | None = N
 def _difference_table(
     differences: Sequence[PairedDifference], verdict: Callable[[PairedDifference], str] | None = None
 ) -> str:
-    """One row per difference, with the p-values adjusted for as many as share a control."""
+    """One row per difference, with the p-values adjusted for as many planned arms as share a control."""
     adjusted = {}
-    for control in dict.fromkeys(each.control for each in differences):
-        family = {(each.arm, control): each.p_value for each in differences if each.control == control}
+    planned = [each for each in differences if each.arm not in EXPLORATORY_ARMS]
+    for control in dict.fromkeys(each.control for each in planned):
+        family = {(each.arm, control): each.p_value for each in planned if each.control == control}
         adjusted |= holm(family)
     header = [
         "arm",
@@ -559,7 +592,7 @@ def _difference_table(
                 f"{each.won} : {each.lost}",
                 ", ".join(f"{points:+.1f}" for points in each.per_seed.values()),
                 _p(each.p_value),
-                _p(adjusted[each.arm, each.control]),
+                _p(adjusted.get((each.arm, each.control), nan)),
             ]
         )
         if verdict is not None:
@@ -567,12 +600,17 @@ def _difference_table(
     return _table(header + (["world model"] if verdict is not None else []), rows)
 
 
-def _target_verdict(both: Sequence[PairedDifference]) -> str:
-    if min(each.seeds for each in both) == 1:
+def _controls(arm: str) -> tuple[str, ...]:
+    """What an arm has to beat."""
+    return (*CONTROLS, *([LONGER_CONTROLS[arm]] if arm in LONGER_CONTROLS else []))
+
+
+def _target_verdict(against: Sequence[PairedDifference]) -> str:
+    if min(each.seeds for each in against) == 1:
         return "one training seed"
-    if min(each.interval[0] for each in both) > 0:
-        return "met" if min(each.points for each in both) >= TARGET_POINTS else "better than both"
-    return "worse than both" if max(each.interval[1] for each in both) < 0 else "missed"
+    if min(each.interval[0] for each in against) > 0:
+        return "met" if min(each.points for each in against) >= TARGET_POINTS else "missed, but better than all"
+    return "worse than all" if max(each.interval[1] for each in against) < 0 else "missed"
 
 
 def _world_model_verdict(difference: PairedDifference) -> str:

@@ -155,6 +155,10 @@ class Study:
 CONTROLS = ("supervised", "continued-sft")
 PRIMARY_ARMS = ("dpo-ground-truth", "dpo-end-goal", "dpo-equal-say", "dpo-ground-truth-reached", "dpo-rounds-3")
 """Among which the target is decided."""
+LONGER_CONTROLS = {"dpo-rounds-3": "continued-sft-3x"}
+"""Arm that trains for more steps than the others to the control that trains for as many."""
+EXPLORATORY_ARMS = ("dpo-success-cold", "supervised-fast", "dpo-rounds-3-cold")
+"""Added after the first results, and no part of any family of tests."""
 
 # Chosen in the pilot: of each kind the setting with the highest success, of flow DPO among those without a warning of the collapse guard.
 DPO = Arm(kind="dpo", learning_rate=1e-5, beta=50.0)
@@ -268,6 +272,7 @@ LATER = replace(
             "continued-sft-3x",
             "dpo-ground-truth",
             "dpo-ground-truth-reached",
+            "continued-sft-reached",
             "dpo-equal-say-subgoal",
             "dpo-paper-subgoal",
             "supervised-fast",

@@ -250,8 +250,8 @@ def test_the_metric_that_predicts_success_is_found():
 def write_study(results, episodes, settings=SHARED, study="final"):
     for (seed, arm), rows in episodes.groupby(["training_seed", "arm"]):
         columns = ["task", "episode_seed", "success", "num_steps"]
-        kind = "dpo" if arm.startswith("dpo") else arm
-        own = {"kind": kind, "learning_rate": 1e-5, "beta": 10.0 * len(arm), "rewards": {arm: 1.0}}
+        kind = "dpo" if arm.startswith("dpo") else arm.replace("-", "_")
+        own = {"kind": kind, "learning_rate": 1e-5, "beta": 10.0 * len(arm), "rewards": {arm: 1.0}, "temperature": 1.0}
         results.write_episodes(study, seed, arm, rows[columns].to_dict("records"), {**settings, "arm": own})
 
 
