@@ -44,6 +44,7 @@ from study import (
     EXPLORATORY_ARMS,
     FINAL,
     LATER,
+    LONGER,
     LONGER_CONTROLS,
     PRIMARY_ARMS,
     STUDIES,
@@ -290,6 +291,25 @@ class Report:
         )
         return _table(header, rows)
 
+    def longer_table(self) -> str:
+        """Supervised training as long as both trainings of the tuned arms together, against these."""
+        longer = self.results.read_episodes(LONGER.name)
+        longer["arm"] += f", {LONGER.base.sft_steps} steps"
+        episodes = pd.concat([self.episodes, longer])
+        differences = [
+            paired_difference(episodes, arm, control, seeds=sorted(set(rows["training_seed"])))
+            for arm, rows in longer.groupby("arm")
+            for control in (
+                "supervised",
+                "continued-sft",
+                "dpo-ground-truth",
+                "supervised-cold",
+                "dpo-ground-truth-cold",
+            )
+            if control in self.own_seeds
+        ]
+        return _difference_table(differences)
+
     def quality_table(self) -> str:
         """How often each reward prefers the candidate that succeeds."""
         rows = [
@@ -482,6 +502,7 @@ class Report:
             "goals": self.goal_table,
             "secondary": self.secondary_table,
             "repeats": self.repeats_table,
+            "longer": self.longer_table,
             "demonstrations": self.demonstrations_table,
             "reward-quality": self.quality_table,
             "reward-quality-tasks": lambda: _quality_by(self.quality, "task"),

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = sorted(set(options.arms or ()) - set(study.arms))
     if unknown:
         parser.error(f"--arms names {', '.join(unknown)}; the arms of {options.study!r} are {', '.join(study.arms)}.")
-    arms = list(dict.fromkeys([*CONTROLS, *(options.arms or study.arms)]))
+    controls = [arm for arm in CONTROLS if arm in study.arms]
+    arms = list(dict.fromkeys([*controls, *(options.arms or study.arms)]))
     results = RawResults(options.results or options.output / "results")
 
     print(f"{len(arms)} arms on {len(seeds)} training seeds, {options.jobs} processes of one thread", flush=True)
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for seed in seeds
         }
         _run_all(executor, jobs)
-    _print_differences(study, results, arms, seeds)
+    _print_differences(study, results, arms, controls, seeds)
 
 
 def _begin_worker(output: Path) -> None:
@@ -95,11 +96,13 @@ def _as_they_end(names: dict[Future, str]) -> Iterator[tuple[str, str]]:
             yield names[future], future.result()
 
 
-def _print_differences(study: Study, results: RawResults, arms: Sequence[str], seeds: Sequence[int]) -> None:
+def _print_differences(
+    study: Study, results: RawResults, arms: Sequence[str], controls: Sequence[str], seeds: Sequence[int]
+) -> None:
     episodes = results.read_episodes(study.name)
     for arm in arms:
-        for control in CONTROLS:
-            if arm not in CONTROLS:
+        for control in controls:
+            if arm not in controls:
                 print(f"{arm} against {control}: {paired_difference(episodes, arm, control, seeds=seeds).text()}")
 
 

@@ -308,6 +308,14 @@ WIDE = replace(
 )
 """The same with twice as many candidates, sampled from twice the noise."""
 
+LONGER = replace(
+    FINAL,
+    name="longer",
+    base=replace(BASE, sft_steps=BASE.sft_steps + CONTINUED_SFT.steps, world_model=False),
+    arms={name: FINAL.arms[name] for name in ("supervised", "supervised-cold")},
+)
+"""Supervised training that takes as many steps as that of the other studies and what follows it together, with one schedule."""
+
 VARIANTS = "variants"
 """Under which the raw results of `reward_variants.py` are kept."""
-STUDIES = {study.name: study for study in (PILOT, FINAL, LATER, *DEMONSTRATIONS, WIDE)}
+STUDIES = {study.name: study for study in (PILOT, FINAL, LATER, *DEMONSTRATIONS, WIDE, LONGER)}

@@ -390,6 +390,44 @@ def test_arms_that_ran_later_are_compared_with_controls_of_their_own(tmp_path):
     assert report.Report(results, "later").repeats_table() == report.NOTHING_YET
 
 
+def test_three_rounds_have_to_beat_the_control_of_as_many_steps(tmp_path):
+    results = RawResults(tmp_path)
+    arms = {"continued-sft": 0.0, "dpo-rounds-3": 0.3}
+    write_study(results, planted_study(arms))
+    assert "dpo-rounds-3" not in report.Report(results, "final").joint_p_values
+    write_study(results, planted_study(arms | {"continued-sft-3x": 0.25}))
+    found = report.Report(results, "final")
+    assert found.joint_p_values["dpo-rounds-3"] == min(
+        1, 5 * found.difference("dpo-rounds-3", "continued-sft-3x").p_value
+    )
+    assert found.target_table().endswith("| missed |")
+
+
+def test_arms_added_later_leave_the_adjusted_p_values_alone(tmp_path):
+    results = RawResults(tmp_path)
+    arms = {"dpo-ground-truth": 0.05, "dpo-success": 0.05}
+    write_study(results, planted_study(arms))
+    before = report.Report(results, "final").difference_table()
+    write_study(results, planted_study(arms | {"dpo-success-cold": 0.1}))
+    *rows, added = report.Report(results, "final").difference_table().splitlines()
+    assert "\n".join(rows) == before
+    assert added.startswith("| dpo-success-cold |")
+    assert added.endswith("| - |")
+
+
+def test_supervised_training_that_is_longer_from_the_start(tmp_path):
+    results = RawResults(tmp_path)
+    write_study(results, planted_study({"dpo-ground-truth": 0.1}))
+    longer = planted_study({}, seeds=2).assign(success=True)
+    write_study(results, longer, study="longer")
+    rows = report.Report(results, "final").longer_table().splitlines()[2:]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| supervised, 380 steps", "supervised"], ["| supervised, 380 steps", "dpo-ground-truth"],
+    ]  # fmt: skip
+    share = results.read_episodes("final").query("arm == 'supervised' and training_seed < 2")["success"].mean()
+    assert f"| {100 * (1 - share):+.1f} |" in rows[0]
+
+
 def test_the_page_names_known_tables_only(page, tmp_path, capsys):
     names = report.Report(RawResults(tmp_path), "final").tables()
     assert all(f"<!-- table: {name} -->" in page.read_text() for name in names)
