@@ -190,12 +190,13 @@ class Report:
         there = total - sum(len(seeds) * len(arms) for seeds, arms in missing.items())
         episodes = sum(rate.episodes for rate in self.success.values())
         lines = [
-            f"Study `{self.study}`: {there} of {total} planned runs ({len(planned)} arms on {len(plan.seeds)} training seeds), "
-            f"{episodes:,} evaluation episodes, {len(self.candidates):,} candidates rolled out from their states."
+            f"Finished: {there} of {total} planned runs ({len(planned)} arms on {len(plan.seeds)} training seeds) with "
+            f"{episodes:,} evaluation episodes. {len(self.candidates):,} candidates were rolled out in the simulator."
         ]
         if later := [arm for arm in self.arms if self.home(arm) is not self]:
             lines.append(
-                f"Measured in the study `{LATER.name}`, and compared with the controls there: {', '.join(later)}."
+                "Measured later on another processor, and compared with controls that were measured there too (study "
+                f"`{LATER.name}`): {', '.join(later)}."
             )
         for seeds, arms in missing.items():
             if seeds:

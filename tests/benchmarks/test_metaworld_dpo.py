@@ -382,7 +382,7 @@ def test_arms_that_ran_later_are_compared_with_controls_of_their_own(tmp_path):
     assert found.difference("dpo-rounds-3", "continued-sft") is None
     assert found.arms == ["supervised", "dpo-ground-truth", "dpo-rounds-3"]
     assert found.success["dpo-rounds-3"] == analysis.success_rate(again, "dpo-rounds-3")
-    assert "Measured in the study `later`, and compared with the controls there: dpo-rounds-3." in found.runs()
+    assert "measured there too (study `later`): dpo-rounds-3." in found.runs()
     _, _, supervised, tuned = found.repeats_table().splitlines()
     assert supervised.startswith("| supervised | 5 |")
     assert tuned.startswith("| dpo-ground-truth | 5 |")
