@@ -11,6 +11,7 @@ import pytest
 
 import analysis
 import report
+import simulated_studies
 from raw_results import RawResults
 
 TASKS = ("close", "open", "press", "push")
@@ -41,14 +42,12 @@ def planted_study(effects, *, between=0.0, episodes_per_task=25, seeds=5, seed=0
 def test_effects_that_do_not_exist_are_seldom_found(between):
     """`between`: standard deviation, over training seeds, of an effect whose mean is zero."""
     generator = np.random.default_rng(1)
-    studies, shape = 700, (5, len(TASKS))
+    studies = 700
     found = found_by_bootstrap = 0
     for seed in range(studies):
-        effect = between * generator.standard_normal(5)[:, None]
-        # Of the 50 episodes in a cell about 30 % end differently.
-        changed = generator.binomial(50, np.full(shape, 0.3))
-        won = generator.binomial(changed, np.clip(0.5 + effect / 0.6, 0, 1))
-        cells = analysis.OutcomeCells(list(range(5)), list(TASKS), won, changed - won, np.full(shape, 50))
+        cells = simulated_studies.simulated_study(
+            generator, effect=0, between=between, seeds=5, episodes=50, tasks=len(TASKS)
+        )
         difference = analysis.PairedDifference.of("dpo", "supervised", cells, resamples=100, seed=seed)
         excludes_zero = [low > 0 or high < 0 for low, high in (difference.interval, difference.bootstrap_interval)]
         assert excludes_zero[0] == (difference.p_value < 0.05)
@@ -58,6 +57,17 @@ def test_effects_that_do_not_exist_are_seldom_found(between):
     # Why the bootstrap is not the test.
     if between:
         assert found_by_bootstrap > 0.09 * studies
+
+
+def test_simulated_studies_are_told(capsys):
+    simulated_studies.main(["--studies", "20", "--other-studies", "10"])
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in told] == [
+        "| test, no effect", "| ---", "| primary", "| bootstrap", "| over_cells", "",
+        "| primary test, 3 points between seeds", "| ---", "| 5 seeds of 400 episodes", "| 10 seeds of 200 episodes",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit):
+        simulated_studies.main(["--studies", "0"])
 
 
 def test_a_planted_effect_of_eight_points_is_found():
