@@ -166,5 +166,7 @@ def test_states_that_the_policy_reached_become_preferences(pool, tiny, tmp_path)
         progress=False,
     )
     assert all(0 < value < 1 for row in rows for value in row["rewards"]["success"])
+    with pytest.raises(ValueError, match="steps_after_success=0 must be at least 1"):
+        record_reached_states(tmp_path / "x", policy, [TASK], 1, pool=pool, steps_after_success=0)
     with pytest.raises(ValueError, match="max_policy_steps < 60 must hold"):
         record_reached_states(tmp_path / "x", policy, [TASK], 1, pool=pool, max_policy_steps=60)

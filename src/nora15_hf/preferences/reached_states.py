@@ -72,20 +72,25 @@ def record_reached_states(
         max_policy_steps (`int`, *optional*, defaults to 60): most control steps of the policy.
         n_action_steps (`int`, *optional*, defaults to 5): actions that the policy executes before it looks again.
         first_seed (`int`, *optional*, defaults to 0): keep away from 10000 and above, which are for evaluation.
-        steps_after_success (`int`, *optional*, defaults to 8): how long the expert's part goes on after success.
+        steps_after_success (`int`, *optional*, defaults to 8): how long the expert's part goes on after success, at least 1.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
 
     Returns:
         `Path`: `root`.
 
     Raises:
-        ValueError: no task, fewer than one episode, too few steps, an environment without scripted experts, or one that the
+        ValueError: no task, fewer than one episode, too few steps of the policy or after success, an environment without scripted experts, or one that the
             policy does not fit (see [`check_policy_fits`]).
         RuntimeError: no episode succeeded.
     """
     if not tasks or episodes_per_task < 1:
         raise ValueError(
             f"tasks={list(tasks)}, episodes_per_task={episodes_per_task}: name at least one task and one episode."
+        )
+    if steps_after_success < 1:
+        raise ValueError(
+            f"steps_after_success={steps_after_success} must be at least 1: the last frame shows the task done, as a goal must, "
+            "and an episode in which the policy itself succeeds has no other frames."
         )
     spec = pool.spec
     check_policy_steps(spec, max_policy_steps, n_action_steps)
