@@ -79,8 +79,8 @@ def record_reached_states(
         `Path`: `root`.
 
     Raises:
-        ValueError: no task, fewer than one episode, too few steps of the policy or after success, an environment without scripted experts, or one that the
-            policy does not fit (see [`check_policy_fits`]).
+        ValueError: no task, fewer than one episode, too few steps of the policy or after success, an environment without
+            scripted experts, or one that the policy does not fit (see [`check_policy_fits`]).
         RuntimeError: no episode succeeded.
     """
     if not tasks or episodes_per_task < 1:
