@@ -171,11 +171,10 @@ class Report:
         """Those that can be told."""
         return [difference for pair in pairs if (difference := self.difference(*pair)) is not None]
 
-    @cached_property
-    def joint_p_values(self) -> dict[str, float]:
+    def joint_p_values(self, controls: Callable[[str], Sequence[str]]) -> dict[str, float]:
         """Of each primary arm against its controls, adjusted for the number of those that were planned (Holm)."""
-        against = {arm: self.differences((arm, control) for control in _controls(arm)) for arm in PRIMARY_ARMS}
-        measured = {arm: joint_p_value(found) for arm, found in against.items() if len(found) == len(_controls(arm))}
+        against = {arm: self.differences((arm, control) for control in controls(arm)) for arm in PRIMARY_ARMS}
+        measured = {arm: joint_p_value(found) for arm, found in against.items() if len(found) == len(controls(arm))}
         adjusted = holm(dict.fromkeys(PRIMARY_ARMS, 1.0) | measured)
         return {arm: adjusted[arm] for arm in measured}
 
@@ -228,15 +227,22 @@ class Report:
     def target_table(self) -> str:
         """Whether a DPO arm beats its controls, and by enough."""
         columns = (*CONTROLS, *LONGER_CONTROLS.values())
+        planned, joint = self.joint_p_values(lambda arm: CONTROLS), self.joint_p_values(_controls)
         rows = []
-        for arm in self.joint_p_values:
+        for arm in joint:
             against = {each.control: each for each in self.differences((arm, control) for control in _controls(arm))}
             points = min(each.points for each in against.values())
             cells = (_points(against[control]) if control in against else "" for control in columns)
             verdict = _target_verdict(list(against.values()))
-            rows.append((points, (arm, *cells, _p(self.joint_p_values[arm]), verdict)))
+            rows.append((points, (arm, *cells, _p(planned[arm]), _p(joint[arm]), verdict)))
         rows.sort(key=lambda row: -row[0])
-        header = ("arm", *(f"against {control}" for control in columns), "p against all (Holm)", "target")
+        header = (
+            "arm",
+            *(f"against {control}" for control in columns),
+            "p, planned controls (Holm)",
+            "p, all (Holm)",
+            "target",
+        )
         return _table(header, [row for _, row in rows])
 
     def task_table(self) -> str:

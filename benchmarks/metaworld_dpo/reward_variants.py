@@ -10,7 +10,7 @@ demonstrations are trained first, once; `report.py` makes tables of how often ea
 
 import json
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -266,13 +266,15 @@ def _batches(count: int) -> Iterator[slice]:
         yield slice(start, start + BATCH)
 
 
-def _require_same_candidates(measured: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> None:
+def _require_same_candidates(measured: pd.DataFrame, distances: np.ndarray) -> None:
     """
+    `distances` to the demonstration are those of the candidates in the study's folder, `(S, N)`.
+
     Raises:
         ValueError: What was measured in the simulator belongs to other candidates than those that were scored.
     """
     known = measured[f"{REWARD_PREFIX}ground_truth"].to_numpy()
-    found = scores["ground_truth"][measured["state"], measured["candidate"]]
+    found = distances[measured["state"], measured["candidate"]]
     if not np.allclose(known, found, rtol=1e-4, atol=1e-6):
         raise ValueError(
             "The raw results of the rolled-out candidates are not those of the candidates in the study's folder: their distances to "
@@ -290,6 +292,8 @@ def score_variants(study: Study, seed: int, output: Path, results: RawResults) -
     policy, processor = load_policy(folder / POLICY)
     demonstrated = demonstrated_chunks(dataset, processor, [dataset[position] for position in positions])
     scores: dict[str, np.ndarray] = {"ground_truth": np.array([each["ground_truth"] for each in rows["rewards"]])}
+    measured = results.read_candidates(study.name).query("training_seed == @seed")
+    _require_same_candidates(measured, scores["ground_truth"])
     for name in tqdm(TRAININGS, desc=f"World models of seed {seed}"):
         world_model = world_model_folder(study, seed, name, output)
         of_model = ImaginedOutcomes(
@@ -300,8 +304,6 @@ def score_variants(study: Study, seed: int, output: Path, results: RawResults) -
         members = {name: torch.from_numpy(scores[f"{name}/{way}"]) for name in TRAININGS}
         same_say = dict.fromkeys(TRAININGS, 1 / len(TRAININGS))
         scores[f"ensemble/{way}"] = combined_scores(members, same_say, standardize=True).numpy()
-    measured = results.read_candidates(study.name).query("training_seed == @seed")
-    _require_same_candidates(measured, scores)
     table: list[dict[str, Any]] = []
     for row in measured.to_dict("records"):
         place = row["state"], row["candidate"]
